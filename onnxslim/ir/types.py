@@ -1,0 +1,39 @@
+"""The names of onnx-ir that the project uses. Every other module takes them from `onnxslim.ir`."""
+
+from __future__ import annotations
+
+from onnx_ir import (
+    Attr,
+    AttributeType,
+    DataType,
+    ExternalTensor,
+    Function,
+    Graph,
+    Model,
+    Node,
+    Shape,
+    SymbolicDim,
+    Tensor,
+    TensorProtocol,
+    Value,
+)
+
+Scope = Graph | Function
+"""What owns nodes: the main graph, a subgraph of an If, Loop or Scan, or a function."""
+
+__all__ = [
+    "Attr",
+    "AttributeType",
+    "DataType",
+    "ExternalTensor",
+    "Function",
+    "Graph",
+    "Model",
+    "Node",
+    "Scope",
+    "Shape",
+    "SymbolicDim",
+    "Tensor",
+    "TensorProtocol",
+    "Value",
+]
