@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 __all__ = ["NETS", "ResNet", "ViT", "build", "vgg"]
 
@@ -41,7 +40,8 @@ class Block(nn.Module):
         self.shortcut = nn.Sequential(*([] if same else conv_bn(inputs, outputs, stride, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.body(x) + self.shortcut(x))
+        """[n,c,h,w] -> [n,c',h/stride,w/stride]."""
+        return torch.relu(self.body(x) + self.shortcut(x))
 
 
 class ResNet(nn.Module):

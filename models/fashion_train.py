@@ -31,7 +31,7 @@ class Recipe:
 RECIPES = {
     "vgg": Recipe(epochs=14, peak=0.1, decay=5e-4),
     "resnet": Recipe(epochs=12, peak=0.1, decay=5e-4),
-    "vit": Recipe(epochs=18, peak=2e-3, decay=0.05, adam=True, cutout=0, shift=1),
+    "vit": Recipe(epochs=16, peak=2e-3, decay=0.05, adam=True, cutout=0, shift=1),
 }
 
 

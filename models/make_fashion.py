@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from fashion_data import DEFAULT_DIR, load_pixels, load_split
+from fashion_record import record
 
 HERE = Path(__file__).resolve().parent
 NETS = ("vgg", "resnet", "vit")
@@ -55,8 +56,6 @@ def make_data(data: Path, out: Path, seed: int) -> None:
     images, labels = load_split("test", data)
     chosen = np.sort(random.permutation(len(labels))[:EVALUATION])
     np.savez_compressed(out / "fashion_eval.npz", input=images[chosen], labels=labels[chosen])
-    from fashion_export import record
-
     entry = {
         "name": "Fashion-MNIST",
         "source": "Debian package dataset-fashion-mnist (zalandoresearch/fashion-mnist)",
@@ -73,7 +72,7 @@ def make_data(data: Path, out: Path, seed: int) -> None:
 def make_net(options: argparse.Namespace) -> None:
     """Train one net, export it, score the ONNX on the test images and record it."""
     import torch
-    from fashion_export import describe, export, record, top1
+    from fashion_export import describe, export, top1
     from fashion_nets import build
     from fashion_train import RECIPES, train
 
@@ -91,10 +90,11 @@ def make_net(options: argparse.Namespace) -> None:
         return
     path = options.out / f"fashion_{name}.onnx"
     export(net.to(memory_format=torch.contiguous_format), path)
-    entry = {"file": path.name, **describe(path), "top1": top1(path, *load_split("test", options.data))}
+    score = top1(path, *load_split("test", options.data))
+    entry = {"file": path.name, **describe(path), "top1": score}
     run = {"seed": options.seed, "epochs": recipe.epochs, "precision": options.precision}
     record(options.out / "fashion.toml", name, entry | run | {"torch": torch.__version__})
-    print(f"{path}: top1 {entry['top1']:.4f}, {entry['parameters']} parameters", flush=True)
+    print(f"{path}: top1 {score:.4f}, {entry['parameters']} parameters", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
