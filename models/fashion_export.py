@@ -24,6 +24,7 @@ def export(net: nn.Module, path: Path) -> None:
     TrainingMode.EVAL would fold it into the convolutions.
     """
     net.eval()
+    net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     has_norm = any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     modes = torch.onnx.TrainingMode
     torch.onnx.export(

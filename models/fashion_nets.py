@@ -61,7 +61,8 @@ class ResNet(nn.Module):
         self.head = nn.Linear(channels, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.pool(self.blocks(self.stem(x))).flatten(1))
+        logits: Tensor = self.head(self.pool(self.blocks(self.stem(x))).flatten(1))
+        return logits
 
 
 class Attention(nn.Module):
@@ -80,7 +81,8 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         scores = torch.matmul(q, k.transpose(-2, -1)) * self.size**-0.5
         mixed = torch.matmul(torch.softmax(scores, dim=-1), v)
-        return self.out(mixed.permute(0, 2, 1, 3).reshape(-1, tokens, dim))
+        y: Tensor = self.out(mixed.permute(0, 2, 1, 3).reshape(-1, tokens, dim))
+        return y
 
 
 class Encoder(nn.Module):
@@ -95,7 +97,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
 
 
 class ViT(nn.Module):
@@ -114,7 +117,8 @@ class ViT(nn.Module):
         patches = self.patch(x).flatten(2).transpose(1, 2)
         token = self.token.expand(patches.shape[0], -1, -1)
         x = torch.cat([token, patches], dim=1) + self.position
-        return self.head(self.norm(self.blocks(x))[:, 0])
+        logits: Tensor = self.head(self.norm(self.blocks(x))[:, 0])
+        return logits
 
 
 NETS = ("vgg", "resnet", "vit")

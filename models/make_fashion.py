@@ -89,7 +89,7 @@ def make_net(options: argparse.Namespace) -> None:
     if options.held_out:
         return
     path = options.out / f"fashion_{name}.onnx"
-    export(net.to(memory_format=torch.contiguous_format), path)
+    export(net, path)
     score = top1(path, *load_split("test", options.data))
     entry = {"file": path.name, **describe(path), "top1": score}
     run = {"seed": options.seed, "epochs": recipe.epochs, "precision": options.precision}
