@@ -1,1 +1,1 @@
-"""TODO"""
+"""Facts about a model that passes share: computed once, forgotten when a change makes them stale."""
