@@ -89,7 +89,7 @@ def columns(x: Array, tap: Tap, rows: Array | None = None) -> Array:
         flat = np.moveaxis(x, tap.axis, -1).reshape(-1, x.shape[tap.axis])
         flat = flat if rows is None else flat[rows]
     grouped = flat.reshape(flat.shape[0], tap.groups, flat.shape[1] // tap.groups)
-    return np.ascontiguousarray(grouped.transpose(1, 0, 2))
+    return np.ascontiguousarray(np.transpose(grouped, (1, 0, 2)))
 
 
 def _windows(x: Array, window: Window, rows: Array | None) -> Array:
@@ -97,14 +97,14 @@ def _windows(x: Array, window: Window, rows: Array | None) -> Array:
     padded = np.pad(x, ((0, 0), (0, 0), *window.padding(x.shape[2:])))
     positions = window.positions(x.shape[2:])
     count = prod(positions)
-    rows = np.arange(x.shape[0] * count) if rows is None else rows
-    image, position = np.divmod(rows, count)
+    chosen: Array = np.arange(int(x.shape[0]) * count) if rows is None else rows
+    image, position = np.divmod(chosen, count)
     origin = _ravel(np.unravel_index(position, positions), window.strides, padded.shape[2:])
     inside = np.unravel_index(np.arange(prod(window.kernel)), window.kernel)
     offset = _ravel(inside, window.dilations, padded.shape[2:])
     last = np.ascontiguousarray(np.moveaxis(padded, 1, -1)).reshape(x.shape[0], -1, x.shape[1])
-    gathered = last[image[:, None], origin[:, None] + offset[None, :]]  # [n, kernel, C]
-    return gathered.transpose(0, 2, 1).reshape(len(rows), -1)
+    gathered: Array = last[image[:, None], origin[:, None] + offset[None, :]]  # [n, kernel, C]
+    return np.transpose(gathered, (0, 2, 1)).reshape(len(gathered), -1)
 
 
 def _ravel(index: tuple[Array, ...], steps: tuple[int, ...], shape: tuple[int, ...]) -> Array:

@@ -56,11 +56,11 @@ class Linear:
     def matrix(self) -> Array:
         """The weight as [groups, out/groups, d], float64 for a double weight, else float32."""
         weight = _weight(self)
-        wide = np.float64 if weight.dtype == np.float64 else np.float32
-        rows = weight.astype(wide)
+        double = weight.dtype == np.float64
+        rows: Array = weight.astype(np.float64 if double else np.float32)
         if self.kind != "conv" and not self.transposed:
-            rows = rows.T
-        rows = rows if self.alpha == 1 else rows * self.alpha
+            rows = np.transpose(rows)
+        rows = rows if self.alpha == 1 else np.multiply(rows, self.alpha)
         return np.ascontiguousarray(rows.reshape(self.groups, -1, self.in_features))
 
     def from_matrix(self, matrix: Array) -> Array:
@@ -68,10 +68,10 @@ class Linear:
         weight = _weight(self)
         if matrix.shape != (self.groups, self.out_features // self.groups, self.in_features):
             raise ValueError(f"matrix of {matrix.shape} for a weight of {weight.shape}")
-        scaled = matrix if self.alpha == 1 else matrix / self.alpha
-        rows = scaled.reshape(self.out_features, self.in_features)
+        scaled: Array = matrix if self.alpha == 1 else np.divide(matrix, self.alpha)
+        rows: Array = scaled.reshape(self.out_features, self.in_features)
         if self.kind != "conv" and not self.transposed:
-            rows = rows.T
+            rows = np.transpose(rows)
         return np.ascontiguousarray(rows.reshape(weight.shape).astype(weight.dtype))
 
     def bias_vector(self) -> Array | None:
