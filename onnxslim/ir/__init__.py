@@ -1,7 +1,16 @@
 """The IR layer: the only importer of onnx, onnx_ir and onnx_graphsurgeon."""
 
+from onnxslim.ir.checksum import checksum
 from onnxslim.ir.edit import Editor, Use
-from onnxslim.ir.io import ModelLike, load, save, to_bytes
+from onnxslim.ir.external import external_tensors
+from onnxslim.ir.interop import from_gs, to_gs
+from onnxslim.ir.io import Kind, ModelLike, kind_of, load, to_bytes, to_kind, to_proto
+from onnxslim.ir.modern import raise_ir_version
+from onnxslim.ir.names import fix_names
+from onnxslim.ir.opset import opset, raise_opset
+from onnxslim.ir.state import restore, snapshot
+from onnxslim.ir.tensors import make_tensor
+from onnxslim.ir.text import parse_text, to_text
 from onnxslim.ir.types import (
     Attr,
     AttributeType,
@@ -9,15 +18,19 @@ from onnxslim.ir.types import (
     ExternalTensor,
     Function,
     Graph,
+    LazyTensor,
     Model,
     Node,
     Scope,
     Shape,
+    StringTensor,
     SymbolicDim,
     Tensor,
     TensorProtocol,
+    TensorType,
     Value,
 )
+from onnxslim.ir.verify import verify
 from onnxslim.ir.walk import (
     Array,
     array,
@@ -25,12 +38,16 @@ from onnxslim.ir.walk import (
     constant,
     constant_of,
     graph_of,
+    is_fixed,
+    label,
     nodes,
     op,
     scopes,
     subgraphs,
+    tensors,
     weight_bytes,
 )
+from onnxslim.ir.write import save
 
 __all__ = [
     "Array",
@@ -41,27 +58,51 @@ __all__ = [
     "ExternalTensor",
     "Function",
     "Graph",
+    "Kind",
+    "LazyTensor",
     "Model",
     "ModelLike",
     "Node",
     "Scope",
     "Shape",
+    "StringTensor",
     "SymbolicDim",
     "Tensor",
     "TensorProtocol",
+    "TensorType",
     "Use",
     "Value",
     "array",
     "attribute",
+    "checksum",
     "constant",
     "constant_of",
+    "external_tensors",
+    "fix_names",
+    "from_gs",
     "graph_of",
+    "is_fixed",
+    "kind_of",
+    "label",
     "load",
+    "make_tensor",
     "nodes",
     "op",
+    "opset",
+    "parse_text",
+    "raise_ir_version",
+    "raise_opset",
+    "restore",
     "save",
     "scopes",
+    "snapshot",
     "subgraphs",
+    "tensors",
     "to_bytes",
+    "to_gs",
+    "to_kind",
+    "to_proto",
+    "to_text",
+    "verify",
     "weight_bytes",
 ]

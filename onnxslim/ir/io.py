@@ -1,34 +1,196 @@
-"""Loading and saving. (First cut: the guards come with the rest of the IR layer.)"""
+"""Models in and out: a path, bytes, `ModelProto`, `ir.Model` or `gs.Graph`, and back to its kind."""
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import onnx_ir
+from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
+from onnxslim.errors import ModelError
+from onnxslim.ir.external import bind, external_tensors
+from onnxslim.ir.light import PROTO_LIMIT, root_cause, serialized
+from onnxslim.ir.names import fix_names
+from onnxslim.ir.preflight import preflight
+from onnxslim.ir.state import snapshot
+from onnxslim.ir.swap import inside, swapped
 from onnxslim.ir.types import Model
+from onnxslim.ir.verify import verify
+from onnxslim.ir.walk import LISTED_INPUT, weight_bytes
 
-ModelLike = str | os.PathLike[str] | bytes | ModelProto | Model
+GraphSurgeon: TypeAlias = Any  # imported only by who gives one; it has no types
+
+ModelLike: TypeAlias = str | os.PathLike[str] | bytes | ModelProto | Model | GraphSurgeon
+"""A path, serialized bytes, an `onnx.ModelProto`, an `onnx_ir.Model` or a `gs.Graph`."""
+
+Kind = Literal["path", "bytes", "proto", "model", "gs"]
+
+SOURCE = "onnxslim.source"
+"""Key of `Model.meta`: the absolute path that the model was loaded from."""
+
+DATA_FILES = "onnxslim.data_files"
+"""Key of `Model.meta`: the absolute paths of the external data files that it was loaded with."""
 
 
-def load(source: ModelLike) -> Model:
-    """The IR of a path, serialized bytes, a `ModelProto`, a `gs.Graph` or an `ir.Model`."""
-    if isinstance(source, Model):
-        return source
+def kind_of(source: ModelLike) -> Kind:
+    """Which of the five kinds of model it is.
+
+    Raises:
+        ModelError: none of them.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return "path"
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "bytes"
     if isinstance(source, ModelProto):
-        return onnx_ir.from_proto(source)
-    if isinstance(source, bytes):
-        return onnx_ir.from_proto(ModelProto.FromString(source))
-    return onnx_ir.load(source)
+        return "proto"
+    if isinstance(source, Model):
+        return "model"
+    surgeon = sys.modules.get("onnx_graphsurgeon")  # who gives a gs.Graph has imported it
+    if surgeon is not None and isinstance(source, surgeon.Graph):
+        return "gs"
+    raise ModelError(
+        f"got a {type(source).__name__}; expected a path, bytes, an onnx.ModelProto, "
+        "an onnx_ir.Model or an onnx_graphsurgeon.Graph"
+    )
 
 
-def save(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write the model to a path."""
-    onnx_ir.save(model, Path(path))
+def load(source: ModelLike, *, folder: str | os.PathLike[str] | None = None) -> Model:
+    """The model in the IR, checked; what was given is never changed, weights are shared.
+
+    Weights in external files stay there, memory-mapped when they are read. `folder` is where
+    the external data of bytes or a `ModelProto` lie; a path brings its own.
+
+    Raises:
+        ModelError: it is missing, empty, truncated, not ONNX, invalid, or holds what is refused.
+    """
+    kind = kind_of(source)
+    if kind == "path":
+        return _load_file(Path(source))
+    if kind == "bytes":
+        return from_proto(_parsed(bytes(source), "the given bytes"), folder)
+    if kind == "proto":
+        return from_proto(source, folder)
+    if kind == "gs":
+        from onnxslim.ir.interop import from_gs
+
+        return from_gs(source)
+    return _prepared(snapshot(source))
+
+
+def to_kind(model: Model, kind: Kind) -> Any:
+    """The model as the kind that `kind_of` named; for a path, which only `save` can give, itself."""
+    if kind == "bytes":
+        return to_bytes(model)
+    if kind == "proto":
+        return to_proto(model)
+    if kind == "gs":
+        from onnxslim.ir.interop import to_gs
+
+        return to_gs(model)
+    return model
+
+
+def from_proto(proto: ModelProto, folder: str | os.PathLike[str] | None = None) -> Model:
+    """The IR of a proto: pre-flight, conversion, external data, unique names, verification."""
+    proto = preflight(proto)
+    with _quiet():
+        try:
+            model = onnx_ir.from_proto(proto)
+        except Exception as error:  # noqa: BLE001 - onnx-ir raises many kinds on malformed protos
+            raise ModelError(f"invalid graph: {root_cause(error)}") from error
+    if folder is not None:
+        model.meta[DATA_FILES] = frozenset(path.absolute() for path in bind(model, Path(folder)))
+    elif outside := external_tensors(model):
+        raise ModelError(
+            f"the weight '{outside[0].name}' lies in the external file '{outside[0].location}'; "
+            "give the path of the model, or the folder of that file"
+        )
+    return _prepared(model)
+
+
+def _prepared(model: Model) -> Model:
+    fix_names(model)
+    if model.ir_version < 4:
+        for value in model.graph.initializers.values():
+            value.meta[LISTED_INPUT] = True
+    verify(model)
+    return model
+
+
+def _load_file(path: Path) -> Model:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file; expected an ONNX model") from error
+    except IsADirectoryError as error:
+        raise ModelError(f"{path}: is a folder; expected the ONNX file in it") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        proto = _parsed(data, "the file")
+        del data  # from here on the weights exist once, in the proto
+        model = from_proto(proto, path.absolute().parent)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    model.meta[SOURCE] = path.absolute()
+    return model
+
+
+def _parsed(data: bytes, what: str) -> ModelProto:
+    if not data:
+        raise ModelError(f"{what} is empty; expected an ONNX model")
+    if len(data) > PROTO_LIMIT:
+        raise ModelError(
+            f"{what} has over 2 GB, more than a proto can; keep weights in external data"
+        )
+    try:
+        proto = ModelProto.FromString(data)
+    except DecodeError as error:
+        # A serialized model starts with its ir_version: field 1, a small varint.
+        looks_right = len(data) > 1 and data[0] == 0x08 and 0 < data[1] < 0x40
+        state = "is truncated or damaged" if looks_right else "is not an ONNX model"
+        raise ModelError(f"{what} {state}") from error
+    if not proto.ir_version or not proto.HasField("graph"):
+        raise ModelError(f"{what} is not an ONNX model: it has no IR version or no graph")
+    return proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep onnx-ir from logging what our own checks report."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def to_proto(model: Model) -> ModelProto:
+    """The model as a proto with all weights inside.
+
+    Raises:
+        ModelError: the weights do not fit into a proto (2 GB).
+    """
+    size = weight_bytes(model)
+    if size > PROTO_LIMIT:
+        raise ModelError(
+            f"the weights take {size / 1e9:.1f} GB, a proto holds 2 GB; save the model to a path"
+        )
+    fix_names(model)
+    with swapped(model, inside):
+        return serialized(model)
 
 
 def to_bytes(model: Model) -> bytes:
-    """The serialized model with all weights inside; up to 2 GB."""
-    return onnx_ir.to_proto(model).SerializeToString()
+    """The serialized model with all weights inside; up to 2 GB (else ModelError)."""
+    return to_proto(model).SerializeToString()

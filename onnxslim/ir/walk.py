@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxslim.ir.types import Attr, AttributeType, Function, Graph, Model, Node, Scope, Value
+from onnxslim.ir.types import AttributeType, Graph, Model, Node, Scope, Value
 from onnxslim.ir.types import Tensor, TensorProtocol
 
 Array = npt.NDArray[Any]
@@ -19,7 +19,7 @@ STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 def subgraphs(node: Node) -> Iterator[Graph]:
     """The graphs held by the attributes of one node."""
     for attr in node.attributes.values():
-        if not isinstance(attr, Attr):
+        if attr.is_ref():
             continue
         if attr.type == AttributeType.GRAPH:
             yield attr.as_graph()
@@ -27,14 +27,27 @@ def subgraphs(node: Node) -> Iterator[Graph]:
             yield from attr.as_graphs()
 
 
-def scopes(model: Model) -> Iterator[Scope]:
-    """Every scope of the model: outer before inner, the main graph first, functions last."""
-    stack: list[Scope] = [*reversed(list(model.functions.values())), model.graph]
+def scope_tree(root: Scope) -> Iterator[Scope]:
+    """A scope and all that it holds, outer before inner."""
+    stack: list[Scope] = [root]
     while stack:
         scope = stack.pop()
         yield scope
         inner = [g for node in scope if node.attributes for g in subgraphs(node)]
         stack.extend(reversed(inner))
+
+
+def scope_trees(model: Model) -> Iterator[Iterator[Scope]]:
+    """The scopes of the main graph, then those of each function: each is one space of names."""
+    yield scope_tree(model.graph)
+    for function in model.functions.values():
+        yield scope_tree(function)
+
+
+def scopes(model: Model) -> Iterator[Scope]:
+    """Every scope of the model: outer before inner, the main graph first, functions last."""
+    for tree in scope_trees(model):
+        yield from tree
 
 
 def nodes(model: Model) -> Iterator[Node]:
@@ -48,10 +61,29 @@ def op(node: Node) -> str:
     return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
 
 
+def label(node: Node) -> str:
+    """What messages and reports call a node: its name, or its first output when it has none."""
+    if node.name:
+        return node.name
+    outputs = [value.name for value in node.outputs if value.name]
+    return outputs[0] if outputs else f"a nameless {op(node)}"
+
+
 def attribute(node: Node, name: str, default: Any = None) -> Any:
     """The plain Python value of an attribute, or the default when the node does not have it."""
     attr = node.attributes.get(name)
     return default if attr is None or attr.is_ref() else attr.value
+
+
+LISTED_INPUT = "onnxslim.listed_input"
+"""Mark in `Value.meta`: an input only because IR version 3 lists every initializer as one."""
+
+
+def is_fixed(value: Value) -> bool:
+    """Whether the value is an initializer that no caller can override with a graph input."""
+    if not value.is_initializer():
+        return False
+    return not value.is_graph_input() or LISTED_INPUT in value.meta
 
 
 def constant(value: Value | None) -> TensorProtocol | None:
@@ -63,8 +95,7 @@ def constant(value: Value | None) -> TensorProtocol | None:
     while value is not None:
         producer = value.producer()
         if producer is None:
-            overridable = value.is_graph_input()
-            return None if overridable or not value.is_initializer() else value.const_value
+            return value.const_value if is_fixed(value) else None
         if op(producer) == "Constant":
             return constant_of(producer)
         if op(producer) != "Identity":
@@ -105,19 +136,20 @@ def graph_of(value: Value) -> Scope | None:
 
 
 def weight_bytes(model: Model) -> int:
-    """The bytes of all initializers and Constant nodes; each tensor counted once."""
-    seen: dict[int, int] = {}
+    """The bytes of all initializers and tensor attributes; each tensor counted once."""
+    return sum({id(tensor): tensor.nbytes for tensor in tensors(model)}.values())
+
+
+def tensors(model: Model) -> Iterator[TensorProtocol]:
+    """Every tensor that the model holds: initializers and tensor attributes of all scopes."""
     for scope in scopes(model):
         if isinstance(scope, Graph):
-            for value in scope.initializers.values():
-                if (tensor := value.const_value) is not None:
-                    seen[id(tensor)] = tensor.nbytes
+            yield from (t for v in scope.initializers.values() if (t := v.const_value) is not None)
         for node in scope:
-            if node.op_type == "Constant" and (tensor := constant_of(node)) is not None:
-                seen[id(node)] = tensor.nbytes
-    return sum(seen.values())
-
-
-def is_function(scope: Scope) -> bool:
-    """Whether the scope is a model-local function (which cannot hold initializers)."""
-    return isinstance(scope, Function)
+            for attr in node.attributes.values():
+                if attr.is_ref():
+                    continue
+                if attr.type == AttributeType.TENSOR:
+                    yield attr.as_tensor()
+                elif attr.type == AttributeType.TENSORS:
+                    yield from attr.as_tensors()

@@ -1,0 +1,68 @@
+"""Taking nodes out, with everything inside them, and finding those that nothing depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from onnxslim.ir.types import Graph, Model, Node
+from onnxslim.ir.walk import scope_tree, scopes, subgraphs
+
+
+def remove(graph: Graph, node: Node, keep: Iterable[Node] = ()) -> None:
+    """Take a node out of its graph; neither it nor its subgraphs read anything afterwards.
+
+    Subgraphs that the nodes of `keep` hold too go on reading.
+    """
+    graph.remove(node)
+    kept = {id(inner) for other in keep for inner in subgraphs(other)}
+    for inner in _below(node, kept):
+        for index, value in enumerate(inner.inputs):
+            if value is not None:
+                inner.replace_input_with(index, None)
+
+
+def _below(node: Node, kept: set[int]) -> list[Node]:
+    found = [node]
+    for graph in subgraphs(node):
+        if id(graph) not in kept:
+            found.extend(inner for scope in scope_tree(graph) for inner in scope)
+    return found
+
+
+def remove_all(model: Model) -> int:
+    """Remove nodes whose outputs nothing reads, then initializers; returns how many of both.
+
+    Nodes without any output stay: what they are for is not seen in the graph. Linear.
+    """
+    todo = [node for scope in scopes(model) for node in scope if _is_dead(node)]
+    count = 0
+    while todo:
+        node = todo.pop()
+        graph = node.graph
+        if graph is None or not _is_dead(node):
+            continue
+        inner = _below(node, set())
+        read = {value.producer() for n in inner for value in n.inputs if value is not None}
+        remove(graph, node)
+        count += 1
+        todo.extend(n for n in read if n is not None and n.graph is not None and _is_dead(n))
+    return count + sum(
+        _remove_initializers(scope) for scope in scopes(model) if isinstance(scope, Graph)
+    )
+
+
+def _is_dead(node: Node) -> bool:
+    return bool(node.outputs) and not any(
+        value.uses() or value.is_graph_output() for value in node.outputs
+    )
+
+
+def _remove_initializers(graph: Graph) -> int:
+    unused = [
+        name
+        for name, value in graph.initializers.items()
+        if not (value.uses() or value.is_graph_input() or value.is_graph_output())
+    ]
+    for name in unused:
+        del graph.initializers[name]
+    return len(unused)

@@ -1,0 +1,83 @@
+"""External data: that each reference stays inside the model's folder and the file is long enough."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from onnxslim.errors import ModelError
+from onnxslim.ir.types import ExternalTensor, Model, TensorProtocol
+from onnxslim.ir.walk import tensors
+
+
+def external_tensors(model: Model) -> list[ExternalTensor]:
+    """Every tensor whose data lie in another file, attributes and functions included."""
+    return [tensor for tensor in tensors(model) if isinstance(tensor, ExternalTensor)]
+
+
+def bind(model: Model, folder: Path) -> set[Path]:
+    """Tell every external tensor the folder of the model, after checking it; the files used.
+
+    Raises:
+        ModelError: a location that is absolute, leads out of the folder (`..` or a symbolic link),
+            is missing, not a regular file, or shorter than the tensor needs.
+    """
+    sizes: dict[str, tuple[Path, int]] = {}
+    for tensor in external_tensors(model):
+        location = os.fspath(tensor.location)
+        if location not in sizes:
+            path = _contained(folder, location, tensor.name)
+            sizes[location] = path, path.stat().st_size
+        path, size = sizes[location]
+        _check_length(tensor, path, size)
+        tensor.base_dir = os.fspath(folder)
+    return {path for path, _ in sizes.values()}
+
+
+def _contained(folder: Path, location: str, name: str) -> Path:
+    what = f"external data of '{name}'"
+    if not location:
+        raise ModelError(f"{what}: no location is given")
+    if PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute():
+        raise ModelError(f"{what}: the location '{location}' is absolute; expected a relative one")
+    if ".." in PurePosixPath(location).parts or ".." in PureWindowsPath(location).parts:
+        raise ModelError(f"{what}: the location '{location}' leads out of the model's folder")
+    path = folder / location
+    try:
+        real, info = path.resolve(strict=True), path.stat()
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"{what}: the file '{path}' is missing; put it next to the model"
+        ) from error
+    if not real.is_relative_to(folder.resolve()):
+        raise ModelError(
+            f"{what}: '{path}' is a link out of the model's folder, to '{real}'; copy the file there"
+        )
+    if not stat.S_ISREG(info.st_mode):
+        raise ModelError(f"{what}: '{path}' is not a regular file")
+    if info.st_nlink > 1:
+        raise ModelError(
+            f"{what}: '{path}' is one of {info.st_nlink} hard links to a file; copy the file there"
+        )
+    return path
+
+
+def _check_length(tensor: ExternalTensor, path: Path, size: int) -> None:
+    offset, needed = tensor.offset or 0, tensor.nbytes
+    length = tensor.length if tensor.length is not None else needed
+    if offset < 0 or length != needed:
+        raise ModelError(
+            f"external data of '{tensor.name}': offset {offset}, length {length}; "
+            f"expected {needed} bytes for its shape and type"
+        )
+    if offset + needed > size:
+        raise ModelError(
+            f"external data of '{tensor.name}': '{path}' is too short: {size} bytes, "
+            f"expected at least {offset + needed}"
+        )
+
+
+def in_memory(tensor: TensorProtocol) -> bool:
+    """Whether the data are not in another file."""
+    return not isinstance(tensor, ExternalTensor)
