@@ -1,1 +1,1 @@
-"""Facts about a model that passes share: computed once, forgotten when a change makes them stale."""
+"""Facts about a model that passes share: computed once, forgotten when a change stales them."""

@@ -1,0 +1,120 @@
+"""One run of the samples through the model with some inner values as extra outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim.analyses.observe import Observer, Unusable
+from onnxslim.ir import Array, Model
+from onnxslim.pipeline.base import Progress
+from onnxslim.runtime.samples import Feed, Samples
+from onnxslim.runtime.session import Session, open_session
+
+_SAME = 1e-3
+"""How far, relative to a tensor's largest magnitude, a value may move when samples are stacked.
+Kernels round differently for other sizes (about 1e-6); samples that mix move by far more."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What streams through which model."""
+
+    model: Model
+    samples: Samples
+    threads: int
+    progress: Progress
+
+
+def watch(
+    stream: Stream, observers: Mapping[str, Observer], stack: int, what: str
+) -> dict[str, Unusable]:
+    """Show every sample to every observer; returns the tensors that could not be used, and why.
+
+    Up to `stack` samples of equal shapes go through the model in one call, where that gives for
+    the first two of them what they give alone. Memory: the watched tensors of one call, and what
+    the observers add up.
+
+    Raises:
+        RuntimeUnavailable: ONNX Runtime cannot run the model.
+    """
+    names = sorted(observers)
+    session = open_session(
+        stream.model, extra_outputs=names, threads=stream.threads, optimize="basic"
+    )
+    if stack > 1 and not _stackable(session, stream.samples, names):
+        stack = 1
+    bad: dict[str, Unusable] = {}
+    for first, feeds in _groups(stream.samples, stack):
+        tensors = session.run(_stacked(feeds), names)
+        for name in names:
+            if name not in bad:
+                parts = _parts(tensors.pop(name), len(feeds))
+                reason = _show(observers[name], parts, feeds, first)
+                if reason is not None:
+                    bad[name] = reason
+        stream.progress(what, first + len(feeds), len(stream.samples))
+    return bad
+
+
+def _show(
+    observer: Observer, parts: Sequence[Array], feeds: Sequence[Feed], first: int
+) -> Unusable | None:
+    for i, (part, feed) in enumerate(zip(parts, feeds, strict=True)):
+        if (reason := observer.add(part, feed, first + i)) is not None:
+            return reason
+    return None
+
+
+def _groups(samples: Samples, stack: int) -> Iterator[tuple[int, list[Feed]]]:
+    """Runs of at most `stack` neighbours with equal shapes, with the index of the first."""
+    group: list[Feed] = []
+    for index, feed in enumerate(samples):
+        if group and (len(group) == stack or _shapes(group[0]) != _shapes(feed)):
+            yield index - len(group), group
+            group = []
+        group.append(feed)
+    if group:
+        yield len(samples) - len(group), group
+
+
+def _shapes(feed: Feed) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (array.shape, str(array.dtype)) for name, array in feed.items()}
+
+
+def _stacked(feeds: Sequence[Feed]) -> Feed:
+    if len(feeds) == 1:
+        return feeds[0]
+    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+
+
+def _parts(tensor: Array, count: int) -> list[Array]:
+    return [tensor] if count == 1 else np.split(tensor, count)
+
+
+def _stackable(session: Session, samples: Samples, names: Sequence[str]) -> bool:
+    """Whether the first two samples, run together, give what they give alone."""
+    fixed = any(info.shape is None or not info.shape or isinstance(info.shape[0], int)
+                for info in session.inputs if not info.optional)  # fmt: skip
+    if fixed or len(samples) < 2:
+        return False
+    pair = [samples[0], samples[1]]
+    if _shapes(pair[0]) != _shapes(pair[1]) or any(a.ndim == 0 for a in pair[0].values()):
+        return False
+    together = session.run(_stacked(pair), names)
+    for i, feed in enumerate(pair):
+        alone = session.run(feed, names)
+        if not all(_is_part(together[name], alone[name], i) for name in names):
+            return False
+    return True
+
+
+def _is_part(together: Array, alone: Array, index: int) -> bool:
+    if alone.ndim == 0 or together.shape != (2 * alone.shape[0], *alone.shape[1:]):
+        return False
+    part = np.split(together, 2)[index].astype(np.float64)
+    single = alone.astype(np.float64)
+    size = float(np.abs(single).max(initial=0.0))
+    return bool(np.abs(part - single).max(initial=0.0) <= _SAME * size)

@@ -1,0 +1,222 @@
+"""What the calibration samples look like inside the model: collected once, read by every pass."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnxslim import ir
+from onnxslim.analyses.collect import Stream, watch
+from onnxslim.analyses.columns import Tap, Window
+from onnxslim.analyses.moments import Moments, output_error
+from onnxslim.analyses.nonfinite import first_nonfinite
+from onnxslim.analyses.observe import Observer, Sampling, Unusable
+from onnxslim.analyses.plan import BUDGET, Watch, plan, sum_bytes
+from onnxslim.analyses.seen import observed_shapes
+from onnxslim.analyses.stats_store import (
+    MomentStore,
+    file_of,
+    read_tensor,
+    request_key,
+    write_tensor,
+)
+from onnxslim.analyses.tensor_stats import TensorStats
+from onnxslim.errors import DataError
+from onnxslim.ir import Model, Value
+from onnxslim.pipeline.analysis import Analysis, AnalysisManager
+from onnxslim.pipeline.base import Environment
+
+__all__ = ["LayerStats", "Moments", "Statistics", "Tap", "TensorStats", "Window", "output_error"]
+
+_HELD = 512 << 20
+"""Bytes of finished moments that are held in memory; more go to a temporary folder."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What was collected. A tensor is in `missing`, with the reason, instead of elsewhere."""
+
+    samples: int
+    tensors: Mapping[str, TensorStats]
+    moments: Mapping[Tap, Moments]
+    missing: Mapping[str, str]
+    folder: object = None  # a temporary one, removed with the statistics
+
+    def merge(self, other: Statistics) -> Statistics:
+        """Those of both sets of samples, for the same model and request."""
+        missing = {**other.missing, **self.missing}
+        tensors = {
+            name: stats.merge(other.tensors[name])
+            for name, stats in self.tensors.items()
+            if name in other.tensors and name not in missing
+        }
+        moments = {
+            tap: moments.merge(other.moments[tap])
+            for tap, moments in self.moments.items()
+            if tap in other.moments and tap.tensor not in missing
+        }
+        return Statistics(self.samples + other.samples, tensors, moments, missing)
+
+
+@dataclass(frozen=True)
+class LayerStats(Analysis[Statistics]):
+    """Statistics of float tensors of the main graph over all calibration samples.
+
+    `tensors`: range, mean, 2048-bin histogram and channel statistics, over all values. Channels
+    lie on axis 1 where a convolution or another channels-first operator touches the tensor or it
+    has four dimensions or more, else on the last axis.
+    `taps`: mean and second moment of the rows that linear layers read, at most `positions` rows
+    per image (or per text), drawn with the seed of the run; exact where there are fewer.
+    Rows of texts that the padding mask leaves out are skipped.
+
+    Samples stream, in any shapes; tensors are watched in batches that fit `BUDGET`. With a cache
+    folder every finished batch is kept there, under a hash of model, samples and request.
+    Moments over 512 MB in total are held in files.
+
+    Raises:
+        DataError: there are no calibration samples.
+        RuntimeUnavailable: ONNX Runtime cannot run the model.
+    """
+
+    tensors: tuple[str, ...] = ()
+    taps: tuple[Tap, ...] = ()
+    positions: int = 256
+    budget: int = BUDGET
+
+    def compute(self, model: Model, analyses: AnalysisManager) -> Statistics:
+        """Run the samples as often as the budget needs."""
+        env = analyses.env
+        if env.calib is None or len(env.calib) == 0:
+            raise DataError("statistics of layers need calibration samples; give them with --calib")
+        return _Collection(self, model, env).run()
+
+
+class _Collection:
+    """One request while it is being answered."""
+
+    def __init__(self, request: LayerStats, model: Model, env: Environment) -> None:
+        assert env.calib is not None
+        self.request, self.model, self.env, self.samples = request, model, env, env.calib
+        self.folder, self.key = None, ""
+        if env.cache is not None:
+            self.folder = env.cache / "layer_stats"
+            self.key = request_key(ir.checksum(model), env.calib, request.positions, env.seed)
+        self.values = _values(model)
+        self.tensors: dict[str, TensorStats] = {}
+        self.moments = MomentStore(self.folder, self.key)
+        self.missing: dict[str, str] = {}
+        self.bad: dict[str, Unusable] = {}
+        self.temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    def run(self) -> Statistics:
+        """Collect what is not known yet."""
+        if watches := self._open_watches():
+            self._collect(watches)
+        self._blame()
+        return Statistics(
+            len(self.samples), self.tensors, self.moments, self.missing, self.temporary
+        )
+
+    def _open_watches(self) -> list[Watch]:
+        """What is still to be collected, in the order of the graph."""
+        wanted: dict[str, Watch] = {}
+        for name in self.request.tensors:
+            if not self._refused(name) and not self._cached(name):
+                wanted[name] = Watch(name, stats=True)
+        for tap in dict.fromkeys(self.request.taps):
+            if not self._refused(tap.tensor) and not self.moments.find(tap):
+                have = wanted.get(tap.tensor, Watch(tap.tensor, stats=False))
+                wanted[tap.tensor] = replace(have, taps=(*have.taps, tap))
+        order = {name: i for i, name in enumerate(self.values)}
+        return sorted(wanted.values(), key=lambda w: order[w.tensor])
+
+    def _refused(self, name: str) -> bool:
+        value = self.values.get(name)
+        if value is None:
+            self.missing[name] = _why_absent(self.model, name)
+        elif ir.constant(value) is not None:
+            self.missing[name] = "it is a constant"
+        return name in self.missing
+
+    def _cached(self, name: str) -> bool:
+        if self.folder is None:
+            return False
+        found = read_tensor(file_of(self.folder, self.key, name))
+        if found is not None:
+            self.tensors[name] = found
+        return found is not None
+
+    def _collect(self, watches: list[Watch]) -> None:
+        shapes = dict(observed_shapes(self.model, self.samples[0], self.env.threads))
+        known = [w for w in watches if w.tensor in shapes]
+        if self.folder is None and sum(sum_bytes(w, shapes[w.tensor]) for w in known) > _HELD:
+            self.temporary = tempfile.TemporaryDirectory(prefix="onnxslim-")
+            self.moments = MomentStore(Path(self.temporary.name), self.key)
+        batches = plan(watches, shapes, self.request.budget)
+        stream = Stream(self.model, self.samples, self.env.threads, self.env.progress)
+        for i, batch in enumerate(batches):
+            observers = {w.tensor: self._observer(w) for w in batch.watches}
+            what = f"statistics, run {i + 1} of {len(batches)}"
+            bad = watch(stream, observers, batch.stack, what)
+            self.bad |= bad
+            for name in [n for n in observers if n not in bad]:
+                self._keep(name, observers.pop(name))
+
+    def _observer(self, wanted: Watch) -> Observer:
+        sampling = Sampling(self.request.positions, self.env.seed)
+        return Observer(wanted, _is_channels_first(self.values[wanted.tensor]), sampling)
+
+    def _keep(self, name: str, observer: Observer) -> None:
+        moments = observer.moments()
+        empty = observer.watch.stats and observer.stats is None
+        if empty or len(moments) < len(observer.watch.taps):
+            self.missing[name] = "it was empty in all samples"
+            return
+        for tap, found in moments.items():
+            self.moments.put(tap, found)
+        if observer.stats is not None:
+            self.tensors[name] = observer.stats
+            if self.folder is not None:
+                write_tensor(file_of(self.folder, self.key, name), observer.stats)
+
+    def _blame(self) -> None:
+        """Give the reasons of what could not be used; a NaN with the value it comes from."""
+        sources: dict[int, str | None] = {}
+        for name, why in self.bad.items():
+            self.missing[name] = why.reason
+            if why.nonfinite:
+                if why.sample not in sources:
+                    feed = self.samples[why.sample]
+                    sources[why.sample] = first_nonfinite(self.model, feed, self.env.threads)
+                source = sources[why.sample]
+                if source not in (None, name):
+                    self.missing[name] += f"; the first value that does is '{source}'"
+
+
+_CHANNELS_FIRST = frozenset(
+    {"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "BatchNormalization",
+     "InstanceNormalization", "GroupNormalization", "LRN", "PRelu", "MaxPool", "AveragePool",
+     "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool", "MaxUnpool", "DepthToSpace",
+     "SpaceToDepth", "Resize", "Upsample"}
+)  # fmt: skip
+
+
+def _is_channels_first(value: Value) -> bool:
+    """Whether an operator that makes or reads the value has its channels on axis 1."""
+    producer = value.producer()
+    around = [use.node for use in value.uses()] + ([] if producer is None else [producer])
+    return any(ir.op(node) in _CHANNELS_FIRST for node in around)
+
+
+def _values(model: Model) -> dict[str, Value]:
+    """Every value of the main graph by name, in order."""
+    graph = model.graph
+    found = [*graph.inputs, *graph.initializers.values(), *(v for n in graph for v in n.outputs)]
+    return {v.name: v for v in found if v.name}
+
+
+def _why_absent(model: Model, name: str) -> str:
+    inner = any(name == v.name for node in ir.nodes(model) for v in node.outputs)
+    return "it lies inside a subgraph or a function" if inner else "the model has no such value"

@@ -1,0 +1,126 @@
+"""First and second moments of the rows of a tap: exact sums, streamed and mergeable.
+
+With C the covariance and m the mean of the rows x of a layer, a change dW of its weight and db of
+its bias changes the output by dW x + db, whose mean squared norm is tr(dW C dW^T) + |dW m + db|^2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim.ir import Array
+
+_CHUNK_BYTES = 32 << 20
+_CHUNK_ROWS = 4096
+_BATCHED_BELOW = 64  # features; smaller Gram matrices of many groups go through one matmul
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What n rows of d features have in common, per group. All arrays are float64."""
+
+    n: int
+    mean: Array  # [G, d]
+    scatter: Array  # [G, d, d], sum over rows of (x - mean)(x - mean)^T
+
+    @property
+    def second(self) -> Array:
+        """E[x x^T], [G, d, d]."""
+        outer: Array = self.mean[:, :, None] * self.mean[:, None, :]
+        return np.add(self.covariance(), outer)
+
+    def covariance(self) -> Array:
+        """E[(x - mean)(x - mean)^T], [G, d, d]."""
+        return np.divide(self.scatter, max(self.n, 1))
+
+    def merge(self, other: Moments) -> Moments:
+        """The moments of both sets of rows (Chan, Golub and LeVeque 1979, eq. 2.1)."""
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(f"moments of {self.mean.shape} and {other.mean.shape} features")
+        n = self.n + other.n
+        delta = other.mean - self.mean
+        share = other.n / max(n, 1)
+        scatter = self.scatter + other.scatter
+        scatter += (self.n * share) * (delta[:, :, None] * delta[:, None, :])
+        return Moments(n, self.mean + share * delta, scatter)
+
+
+class MomentsBuilder:
+    """Adds up rows. Gram matrices are float32 within a chunk of rows around the chunk's own mean,
+    and float64 between chunks. Memory: two [G, d, d] of float64 and one chunk."""
+
+    def __init__(self, groups: int, features: int) -> None:
+        self.features = features
+        self._rows = chunk_rows(groups, features)
+        self._total = Moments(
+            0, np.zeros((groups, features)), np.zeros((groups, features, features))
+        )
+        self._pending = np.empty((groups, self._rows, features), np.float32)
+        self._filled = 0
+
+    def add(self, rows: Array) -> None:
+        """Take in rows [G, n, d] of any float type."""
+        at = 0
+        while at < rows.shape[1]:
+            step = min(self._rows - self._filled, int(rows.shape[1]) - at)
+            self._pending[:, self._filled : self._filled + step] = rows[:, at : at + step]
+            self._filled, at = self._filled + step, at + step
+            if self._filled == self._rows:
+                self._flush()
+
+    def result(self) -> Moments:
+        """The moments of all rows so far."""
+        self._flush()
+        return self._total
+
+    def _flush(self) -> None:
+        if self._filled:
+            chunk = moments_of(self._pending[:, : self._filled])
+            self._total = self._total.merge(chunk)
+            self._filled = 0
+
+
+def chunk_rows(groups: int, features: int) -> int:
+    """How many rows a builder gathers before it multiplies."""
+    return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (4 * groups * features)))
+
+
+def builder_bytes(groups: int, features: int) -> int:
+    """What a builder needs at its peak."""
+    rows = chunk_rows(groups, features)
+    return groups * features * (32 * features + 8 * rows)
+
+
+def moments_of(rows: Array) -> Moments:
+    """The moments of rows [G, n, d], n at least 1; the Gram matrix is computed in float32."""
+    mean: Array = rows.mean(axis=1, dtype=np.float64)
+    centred = np.subtract(rows, mean[:, None, :].astype(np.float32), dtype=np.float32)
+    gram = _gram(centred)
+    rest: Array = centred.mean(axis=1, dtype=np.float64)  # what rounding the mean left over
+    n = int(rows.shape[1])
+    scatter = gram.astype(np.float64)
+    scatter -= n * (rest[:, :, None] * rest[:, None, :])
+    return Moments(n, mean, scatter)
+
+
+def _gram(rows: Array) -> Array:
+    if rows.shape[2] < _BATCHED_BELOW:
+        products: Array = np.matmul(np.swapaxes(rows, 1, 2), rows)
+        return products
+    return np.stack([np.transpose(x) @ x for x in rows])  # BLAS syrk: half the work
+
+
+def output_error(moments: Moments, change: Array, bias_change: Array | None = None) -> float:
+    """The mean squared norm of a layer's output error under a weight change, all outputs summed.
+
+    `change` is dW as [G, out/G, d], `bias_change` is db as [out]. Without it the bias is taken to
+    absorb the mean, db = -dW m, which leaves tr(dW C dW^T). Cost: out * d * d.
+    """
+    wide = change.astype(np.float64)
+    error = float(np.sum((wide @ moments.covariance()) * wide))
+    if bias_change is not None:
+        shift = (wide @ moments.mean[:, :, None]).ravel() + bias_change
+        error += float(shift @ shift)
+    return error

@@ -1,0 +1,124 @@
+"""What is kept of each watched tensor while samples stream by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim.analyses.columns import Tap, columns, feature_count, row_count
+from onnxslim.analyses.moments import Moments, MomentsBuilder
+from onnxslim.analyses.nonfinite import is_finite
+from onnxslim.analyses.plan import Watch
+from onnxslim.analyses.tensor_stats import TensorStats, tensor_stats
+from onnxslim.ir import Array
+from onnxslim.runtime.samples import Feed
+
+MASKS = ("attention_mask", "input_mask", "padding_mask", "token_mask")
+"""Graph inputs [B, S] that are 0 where a text is padded."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which rows of a tap are looked at: at most `positions` per entry of the batch axis, drawn
+    anew for each sample, and the same ones whenever sample, seed and number of rows agree."""
+
+    positions: int = 256
+    seed: int = 0
+
+    def rows(self, candidates: Array | int, entries: int, index: int) -> Array | None:
+        """Row numbers, sorted; None for all of `candidates` rows (a count, or the rows allowed)."""
+        limit = self.positions * max(entries, 1)
+        count = candidates if isinstance(candidates, int) else len(candidates)
+        if count <= limit:
+            return None if isinstance(candidates, int) else candidates
+        chosen = np.random.default_rng([self.seed, index]).choice(count, limit, replace=False)
+        chosen.sort()
+        return chosen if isinstance(candidates, int) else candidates[chosen]
+
+
+def padding_mask(feed: Feed) -> Array | None:
+    """The mask among the inputs of a sample, as booleans; None without one."""
+    name = next((n for n in MASKS if n in feed and feed[n].ndim == 2), None)
+    return None if name is None else np.asarray(feed[name]) != 0
+
+
+def entries_of(feed: Feed) -> int:
+    """How many entries the batch axis of a sample has, taking axis 0 of its first input for it."""
+    first = next(iter(feed.values()), None)
+    return 1 if first is None or first.ndim == 0 else int(first.shape[0])
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Why statistics of a tensor end, and at which sample."""
+
+    reason: str
+    sample: int
+    nonfinite: bool = False
+
+
+class Observer:
+    """Adds up what a watch asks for. Channels lie on axis 1 of four or more dimensions, of three
+    if `channels_first`; else on the last axis."""
+
+    def __init__(self, watch: Watch, channels_first: bool, sampling: Sampling) -> None:
+        self.watch = watch
+        self.stats: TensorStats | None = None
+        self._channels_first = channels_first
+        self._sampling = sampling
+        self._builders: dict[Tap, MomentsBuilder] = {}
+
+    def add(self, x: Array, feed: Feed, index: int) -> Unusable | None:
+        """Take in the tensor as it was for one sample; returns why it cannot be used, if so."""
+        if x.dtype.kind != "f" and not x.dtype.name.startswith(("bfloat", "float8")):
+            return Unusable(f"it holds {x.dtype.name}, not floats", index)
+        values = x if x.dtype.kind == "f" else np.asarray(x, np.float32)
+        if not is_finite(values):
+            return Unusable(f"it holds NaN or infinity in sample {index}", index, nonfinite=True)
+        kept = _unpadded(values, padding_mask(feed))
+        if self.watch.stats and values.size:
+            seen = values if kept is None else values.reshape(-1, values.shape[-1])[kept]
+            self._add_stats(seen)
+        for tap in self.watch.taps:
+            usable = kept if tap.window is None and tap.axis == -1 else None
+            if not self._add_rows(values, tap, usable, entries_of(feed), index):
+                return Unusable("its number of features varies between samples", index)
+        return None
+
+    def moments(self) -> Mapping[Tap, Moments]:
+        """Of the rows so far; taps that had none are left out."""
+        results = {tap: builder.result() for tap, builder in self._builders.items()}
+        return {tap: result for tap, result in results.items() if result.n}
+
+    def _add_stats(self, x: Array) -> None:
+        if x.size:
+            first = x.ndim > 3 or (x.ndim == 3 and self._channels_first)
+            new = tensor_stats(x, 1 if first else -1)
+            self.stats = new if self.stats is None else self.stats.merge(new)
+
+    def _add_rows(self, x: Array, tap: Tap, kept: Array | None, entries: int, index: int) -> bool:
+        features = feature_count(tap, x.shape)
+        builder = self._builder(tap, features)
+        if builder.features != features:
+            return False
+        candidates = row_count(tap, x.shape) if kept is None else kept
+        chosen = self._sampling.rows(candidates, entries, index)
+        if row_count(tap, x.shape):
+            builder.add(columns(x, tap, chosen))
+        return True
+
+    def _builder(self, tap: Tap, features: int) -> MomentsBuilder:
+        if tap not in self._builders:
+            self._builders[tap] = MomentsBuilder(tap.groups, features)
+        return self._builders[tap]
+
+
+def _unpadded(x: Array, mask: Array | None) -> Array | None:
+    """The rows (of features on the last axis) that are not padding; None when all are kept."""
+    if mask is None or x.ndim < 2:
+        return None
+    if x.shape[:-1] != mask.shape and (x.ndim != 2 or x.shape[0] != mask.size):
+        return None
+    return np.flatnonzero(mask)

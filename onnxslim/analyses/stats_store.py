@@ -1,0 +1,137 @@
+"""Where collected statistics are kept: in memory, or one file each in a folder.
+
+Files are named by a hash of all that determines the content, so that a folder serves many
+models, data sets and requests at once, and an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from onnxslim.analyses.columns import Tap
+from onnxslim.analyses.histogram import Histogram
+from onnxslim.analyses.moments import Moments
+from onnxslim.analyses.tensor_stats import ChannelStats, TensorStats
+from onnxslim.ir import Array
+from onnxslim.runtime.samples import Samples
+
+_FORMAT = "layer statistics 1"
+
+
+class MomentStore(Mapping[Tap, Moments]):
+    """Moments by tap; those in a folder are read at each access and not held."""
+
+    def __init__(self, folder: Path | None, key: str) -> None:
+        self._folder = folder
+        self._key = key
+        self._held: dict[Tap, Moments | None] = {}
+
+    def put(self, tap: Tap, moments: Moments) -> None:
+        """Keep the moments of a tap."""
+        if self._folder is None:
+            self._held[tap] = moments
+        else:
+            content = {"n": moments.n, "mean": moments.mean, "scatter": moments.scatter}
+            write(self._path(tap), {k: np.asarray(v) for k, v in content.items()})
+            self._held[tap] = None
+
+    def find(self, tap: Tap) -> bool:
+        """Whether the moments of a tap are there, perhaps from an earlier run."""
+        if tap not in self._held and self._folder is not None and read(self._path(tap)) is not None:
+            self._held[tap] = None
+        return tap in self._held
+
+    def __getitem__(self, tap: Tap) -> Moments:
+        held = self._held[tap]
+        if held is not None:
+            return held
+        content = read(self._path(tap))
+        if content is None:
+            raise OSError(f"{self._path(tap)} was removed while the program ran")
+        return Moments(int(content["n"]), content["mean"], content["scatter"])
+
+    def __iter__(self) -> Iterator[Tap]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def _path(self, tap: Tap) -> Path:
+        assert self._folder is not None
+        return file_of(self._folder, self._key, repr(tap))
+
+
+def write_tensor(path: Path, stats: TensorStats) -> None:
+    """Keep the statistics of a tensor in a file."""
+    flat = {f.name: getattr(stats, f.name) for f in fields(stats)}
+    del flat["histogram"], flat["channels"]
+    flat |= {f"h_{f.name}": getattr(stats.histogram, f.name) for f in fields(Histogram)}
+    if stats.channels is not None:
+        flat |= {f"c_{f.name}": getattr(stats.channels, f.name) for f in fields(ChannelStats)}
+    write(path, {name: np.asarray(value) for name, value in flat.items()})
+
+
+def read_tensor(path: Path) -> TensorStats | None:
+    """The statistics of a tensor from a file; None when there are none."""
+    content = read(path)
+    if content is None:
+        return None
+    channels = None
+    if "c_count" in content:
+        arrays = (content[f"c_{name}"] for name in ("min", "max", "mean"))
+        channels = ChannelStats(int(content["c_count"]), *arrays)
+    return TensorStats(
+        int(content["count"]),
+        float(content["min"]),
+        float(content["max"]),
+        float(content["mean"]),
+        Histogram(int(content["h_exponent"]), int(content["h_first"]), content["h_counts"]),
+        int(content["channel_axis"]),
+        channels,
+    )
+
+
+def request_key(model_checksum: str, samples: Samples, positions: int, seed: int) -> str:
+    """A hash of all that statistics depend on but the tensor itself. Reads all samples."""
+    digest = hashlib.sha256(f"{_FORMAT} {model_checksum} {positions} {seed}".encode())
+    for feed in samples:
+        for name in sorted(feed):
+            array = np.ascontiguousarray(feed[name])
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(array.tobytes() if array.dtype == object else array.data)
+    return digest.hexdigest()
+
+
+def file_of(folder: Path, key: str, item: str) -> Path:
+    """The file of one item of a request."""
+    return folder / f"stats-{hashlib.sha256(f'{key} {item}'.encode()).hexdigest()[:40]}.npz"
+
+
+def write(path: Path, content: dict[str, Array]) -> None:
+    """Write arrays so that the file is either complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **content)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> dict[str, Array] | None:
+    """The arrays of a file; None when it is absent or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
