@@ -4,7 +4,16 @@ from onnxslim.ir.checksum import checksum
 from onnxslim.ir.edit import Editor, Use
 from onnxslim.ir.external import external_tensors
 from onnxslim.ir.interop import from_gs, to_gs
-from onnxslim.ir.io import Kind, ModelLike, kind_of, load, to_bytes, to_kind, to_proto
+from onnxslim.ir.io import (
+    Kind,
+    ModelLike,
+    kind_of,
+    load,
+    read_unchecked,
+    to_bytes,
+    to_kind,
+    to_proto,
+)
 from onnxslim.ir.modern import raise_ir_version
 from onnxslim.ir.names import fix_names
 from onnxslim.ir.opset import opset, raise_opset
@@ -92,6 +101,7 @@ __all__ = [
     "parse_text",
     "raise_ir_version",
     "raise_opset",
+    "read_unchecked",
     "restore",
     "save",
     "scopes",

@@ -1,17 +1,17 @@
-"""Models in and out: a path, bytes, `ModelProto`, `ir.Model` or `gs.Graph`, and back to its kind."""
+"""Models in and out: path, bytes, `ModelProto`, `ir.Model`, `gs.Graph`, and back to the kind."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import onnx_ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
 from onnxslim.errors import ModelError
@@ -39,6 +39,12 @@ DATA_FILES = "onnxslim.data_files"
 """Key of `Model.meta`: the absolute paths of the external data files that it was loaded with."""
 
 
+def data_files(model: Model) -> frozenset[Path]:
+    """The external data files that the model was loaded with."""
+    found: frozenset[Path] = model.meta.get(DATA_FILES, frozenset())
+    return found
+
+
 def kind_of(source: ModelLike) -> Kind:
     """Which of the five kinds of model it is.
 
@@ -47,7 +53,7 @@ def kind_of(source: ModelLike) -> Kind:
     """
     if isinstance(source, (str, os.PathLike)):
         return "path"
-    if isinstance(source, (bytes, bytearray, memoryview)):
+    if isinstance(source, bytes):
         return "bytes"
     if isinstance(source, ModelProto):
         return "proto"
@@ -71,22 +77,28 @@ def load(source: ModelLike, *, folder: str | os.PathLike[str] | None = None) -> 
     Raises:
         ModelError: it is missing, empty, truncated, not ONNX, invalid, or holds what is refused.
     """
-    kind = kind_of(source)
-    if kind == "path":
-        return _load_file(Path(source))
-    if kind == "bytes":
-        return from_proto(_parsed(bytes(source), "the given bytes"), folder)
-    if kind == "proto":
+    if isinstance(source, (str, os.PathLike)):
+        path: Any = source
+        return _load_file(Path(path))
+    if isinstance(source, bytes):
+        return from_proto(_parsed(source, "the given bytes"), folder)
+    if isinstance(source, ModelProto):
         return from_proto(source, folder)
-    if kind == "gs":
-        from onnxslim.ir.interop import from_gs
+    if isinstance(source, Model):
+        return _prepared(snapshot(source))
+    kind_of(source)  # refuses what is no gs.Graph either
+    from onnxslim.ir.interop import from_gs
 
-        return from_gs(source)
-    return _prepared(snapshot(source))
+    return from_gs(source)
+
+
+def read_unchecked(path: str | os.PathLike[str]) -> Model:
+    """What a runtime wrote for itself: it mixes versions of operators that no checker accepts."""
+    return onnx_ir.load(path)
 
 
 def to_kind(model: Model, kind: Kind) -> Any:
-    """The model as the kind that `kind_of` named; for a path, which only `save` can give, itself."""
+    """The model as the kind that `kind_of` named; itself for a path, which `save` is for."""
     if kind == "bytes":
         return to_bytes(model)
     if kind == "proto":
@@ -104,7 +116,7 @@ def from_proto(proto: ModelProto, folder: str | os.PathLike[str] | None = None) 
     with _quiet():
         try:
             model = onnx_ir.from_proto(proto)
-        except Exception as error:  # noqa: BLE001 - onnx-ir raises many kinds on malformed protos
+        except Exception as error:
             raise ModelError(f"invalid graph: {root_cause(error)}") from error
     if folder is not None:
         model.meta[DATA_FILES] = frozenset(path.absolute() for path in bind(model, Path(folder)))
@@ -152,7 +164,7 @@ def _parsed(data: bytes, what: str) -> ModelProto:
             f"{what} has over 2 GB, more than a proto can; keep weights in external data"
         )
     try:
-        proto = ModelProto.FromString(data)
+        proto: ModelProto = ModelProto.FromString(data)
     except DecodeError as error:
         # A serialized model starts with its ir_version: field 1, a small varint.
         looks_right = len(data) > 1 and data[0] == 0x08 and 0 < data[1] < 0x40
@@ -164,7 +176,7 @@ def _parsed(data: bytes, what: str) -> ModelProto:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """Keep onnx-ir from logging what our own checks report."""
     logger = logging.getLogger("onnx_ir")
     level = logger.level
@@ -193,4 +205,5 @@ def to_proto(model: Model) -> ModelProto:
 
 def to_bytes(model: Model) -> bytes:
     """The serialized model with all weights inside; up to 2 GB (else ModelError)."""
-    return to_proto(model).SerializeToString()
+    data: bytes = to_proto(model).SerializeToString()
+    return data

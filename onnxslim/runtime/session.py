@@ -2,69 +2,166 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import re
+import tempfile
+import weakref
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
 
-import numpy as np
-
+from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
-from onnxslim.ir import Model, to_bytes
+from onnxslim.runtime.lowbit import from_ort, to_ort
 from onnxslim.runtime.samples import Array, Feed
+from onnxslim.runtime.serialize import Serialized, serialize
+from onnxslim.runtime.types import TensorInfo, input_infos
+
+__all__ = ["Optimize", "Session", "TensorInfo", "input_infos", "open_session", "optimized_graph"]
 
 Optimize = Literal["all", "extended", "basic", "none"]
 
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """A graph input or output as the runtime sees it. Unknown dimensions are names or None."""
-
-    name: str
-    dtype: np.dtype[Any] | None  # None for what numpy has no type for (sequences, bfloat16)
-    shape: tuple[int | str | None, ...] | None
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "none": "ORT_DISABLE_ALL",
+}
+_FOLDER_KEY = "session.model_external_initializers_file_folder_path"
+_SAVE_KEY = "session.optimized_model_external_initializers"
+_LOWBIT = frozenset(  # what the runtime's Python binding has no numpy type for
+    f"tensor({name})"
+    for name in (
+        *("bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz"),
+        *("float4e2m1", "int4", "uint4", "int2", "uint2"),
+    )
+)
 
 
 class Session:
     """A model that is ready to run."""
 
-    def __init__(self, ort: Any, inputs: tuple[TensorInfo, ...], outputs: tuple[str, ...]) -> None:
+    def __init__(self, ort: Any, inputs: tuple[TensorInfo, ...], keep: object = None) -> None:
         self._ort = ort
+        self._keep = keep  # the folder of weights that ONNX Runtime has mapped
         self.inputs = inputs
-        self.outputs = outputs
+        self.outputs: tuple[str, ...] = tuple(o.name for o in ort.get_outputs())
+        required = {i.name for i in ort.get_inputs()}
+        self._absent = [i.name for i in inputs if i.optional and i.name in required]
+        ends = [*ort.get_inputs(), *ort.get_outputs()]
+        self._lowbit = any(end.type in _LOWBIT for end in ends)
 
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Outputs by name for one feed; RuntimeUnavailable when ONNX Runtime fails."""
+        """Outputs by name for one feed; entries that are no inputs of the model are ignored.
+
+        A sequence comes as a list of arrays. Raises RuntimeUnavailable when ONNX Runtime fails.
+        """
         names = list(self.outputs if outputs is None else outputs)
-        wanted = {info.name for info in self.inputs}
-        try:
-            values = self._ort.run(names, {k: v for k, v in feed.items() if k in wanted})
-        except Exception as error:
-            raise RuntimeUnavailable(f"ONNX Runtime failed while running the model: {error}") from error
+        fed: dict[str, Any] = dict.fromkeys(self._absent)
+        fed.update((i.name, feed[i.name]) for i in self.inputs if i.name in feed)
+        with _explained("run"):
+            if self._lowbit:
+                values = self._ort.run_with_ort_values(
+                    names, {k: to_ort(v) for k, v in fed.items()}
+                )
+                values = [from_ort(v) for v in values]
+            else:
+                values = self._ort.run(names, fed)
         return dict(zip(names, values, strict=True))
 
 
 def open_session(
-    model: Model,
+    model: ir.Model,
     *,
     extra_outputs: Sequence[str] = (),
     threads: int = 1,
     optimize: Optimize = "all",
 ) -> Session:
-    """Open the model in ONNX Runtime on the CPU; `extra_outputs` are values of the main graph."""
+    """Open the model in ONNX Runtime on the CPU, which leaves the model as it is.
+
+    `extra_outputs` are values of the main graph: computed ones, inputs or initializers. `threads`
+    0 leaves their number to ONNX Runtime. External weights are read where they lie.
+
+    Raises:
+        RuntimeUnavailable: ONNX Runtime cannot run the model; names the operator it lacks.
+    """
+    source = serialize(model, extra_outputs)
+    options = _options(source, threads, optimize)
+    return Session(_open(source, options), input_infos(model), source.keep)
+
+
+def optimized_graph(model: ir.Model, optimize: Optimize = "all") -> ir.Model:
+    """What ONNX Runtime makes of the model on this machine: its own optimized graph.
+
+    Raises RuntimeUnavailable like `open_session`.
+    """
+    source = serialize(model)
+    folder = tempfile.TemporaryDirectory(prefix="onnxslim-", ignore_cleanup_errors=True)
+    options = _options(source, 1, optimize)
+    path = Path(folder.name, "optimized.onnx")
+    options.optimized_model_filepath = str(path)
+    if source.folder is not None:
+        options.add_session_config_entry(f"{_SAVE_KEY}_file_name", "optimized.weights")
+        options.add_session_config_entry(f"{_SAVE_KEY}_min_size_in_bytes", "1024")
+    _open(source, options)
+    result = ir.read_unchecked(path)
+    weakref.finalize(result, folder.cleanup)  # its weights are mapped from there
+    return result
+
+
+def _options(source: Serialized, threads: int, optimize: Optimize) -> Any:
     import onnxruntime as rt
 
-    options = rt.SessionOptions()
+    options = cast("Any", rt).SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    levels = rt.GraphOptimizationLevel
-    options.graph_optimization_level = {
-        "all": levels.ORT_ENABLE_ALL,
-        "extended": levels.ORT_ENABLE_EXTENDED,
-        "basic": levels.ORT_ENABLE_BASIC,
-        "none": levels.ORT_DISABLE_ALL,
-    }[optimize]
-    data = to_bytes(model) if not extra_outputs else to_bytes(model)
-    ort = rt.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    inputs = tuple(TensorInfo(i.name, None, tuple(i.shape)) for i in ort.get_inputs())
-    return Session(ort, inputs, tuple(o.name for o in ort.get_outputs()))
+    options.graph_optimization_level = getattr(
+        cast("Any", rt).GraphOptimizationLevel, _LEVELS[optimize]
+    )
+    if threads != 1:  # threads of an idle session would take time from the next one
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    if source.folder is not None:
+        options.add_session_config_entry(_FOLDER_KEY, source.folder)
+    return options
+
+
+def _open(source: Serialized, options: Any) -> Any:
+    import onnxruntime as rt
+
+    with _explained("open"):
+        return rt.InferenceSession(
+            source.data, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+
+
+@contextmanager
+def _explained(what: str) -> Generator[None, None, None]:
+    """Any error of ONNX Runtime as RuntimeUnavailable; its exceptions share no base class."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeUnavailable(explain(str(error), what)) from error
+
+
+_MISSING = (  # how ONNX Runtime says that it has no kernel or no schema: domain, operator
+    re.compile(r"Fatal error: (?P<domain>[^:\s]*):(?P<op>\w+)\(-?\d+\) is not a registered"),
+    re.compile(r"No Op registered for (?P<op>\w+) with domain_version of (?P<version>\d+)"),
+    re.compile(r"Could not find an implementation for (?P<op>[\w.:]+)\((?P<version>\d+)\)"),
+)
+_STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+
+
+def explain(message: str, what: str) -> str:
+    """One line for an error of ONNX Runtime, with the operator's name where that is missing."""
+    for pattern in _MISSING:
+        if (match := pattern.search(message)) is not None:
+            found = match.groupdict()
+            operator = "::".join(filter(None, (found.get("domain"), found["op"])))
+            version = f" (version {found['version']})" if found.get("version") else ""
+            return (
+                f"ONNX Runtime has no operator {operator}{version}, which the model uses; "
+                "only what need not run the model can be done"
+            )
+    line = " ".join(_STATUS.sub("", message).split())
+    return f"ONNX Runtime cannot {what} the model: {line[:500]}"
