@@ -67,8 +67,9 @@ class LayerStats(Analysis[Statistics]):
     `tensors`: range, mean, 2048-bin histogram and channel statistics, over all values. Channels
     lie on axis 1 where a convolution or another channels-first operator touches the tensor or it
     has four dimensions or more, else on the last axis.
-    `taps`: mean and second moment of the rows that linear layers read, at most `positions` rows
-    per image (or per text), drawn with the seed of the run; exact where there are fewer.
+    `taps`: mean and second moment of the rows that linear layers read: at most `positions` of each
+    image (or text) and about `per_feature` times d in total, drawn with the seed of the run; exact
+    where there are fewer.
     Rows of texts that the padding mask leaves out are skipped.
 
     Samples stream, in any shapes; tensors are watched in batches that fit `BUDGET`. With a cache
@@ -83,6 +84,7 @@ class LayerStats(Analysis[Statistics]):
     tensors: tuple[str, ...] = ()
     taps: tuple[Tap, ...] = ()
     positions: int = 256
+    per_feature: int = 16
     budget: int = BUDGET
 
     def compute(self, model: Model, analyses: AnalysisManager) -> Statistics:
@@ -99,10 +101,11 @@ class _Collection:
     def __init__(self, request: LayerStats, model: Model, env: Environment) -> None:
         assert env.calib is not None
         self.request, self.model, self.env, self.samples = request, model, env, env.calib
+        self.sampling = Sampling(request.positions, request.per_feature, env.seed)
         self.folder, self.key = None, ""
         if env.cache is not None:
             self.folder = env.cache / "layer_stats"
-            self.key = request_key(ir.checksum(model), env.calib, request.positions, env.seed)
+            self.key = request_key(ir.checksum(model), env.calib, repr(self.sampling))
         self.values = _values(model)
         self.tensors: dict[str, TensorStats] = {}
         self.moments = MomentStore(self.folder, self.key)
@@ -165,8 +168,8 @@ class _Collection:
                 self._keep(name, observers.pop(name))
 
     def _observer(self, wanted: Watch) -> Observer:
-        sampling = Sampling(self.request.positions, self.env.seed)
-        return Observer(wanted, _is_channels_first(self.values[wanted.tensor]), sampling)
+        first = _is_channels_first(self.values[wanted.tensor])
+        return Observer(wanted, first, self.sampling, len(self.samples))
 
     def _keep(self, name: str, observer: Observer) -> None:
         moments = observer.moments()

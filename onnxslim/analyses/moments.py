@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxslim.ir import Array
 
-_CHUNK_BYTES = 32 << 20
+_CHUNK_BYTES = 8 << 20
 _CHUNK_ROWS = 4096
 _BATCHED_BELOW = 64  # features; smaller Gram matrices of many groups go through one matmul
 
@@ -49,7 +49,7 @@ class Moments:
 
 class MomentsBuilder:
     """Adds up rows. Gram matrices are float32 within a chunk of rows around the chunk's own mean,
-    and float64 between chunks. Memory: two [G, d, d] of float64 and one chunk."""
+    and float64 between chunks. Memory: `builder_bytes`, and `adding_bytes` for a moment."""
 
     def __init__(self, groups: int, features: int) -> None:
         self.features = features
@@ -88,9 +88,13 @@ def chunk_rows(groups: int, features: int) -> int:
 
 
 def builder_bytes(groups: int, features: int) -> int:
-    """What a builder needs at its peak."""
-    rows = chunk_rows(groups, features)
-    return groups * features * (32 * features + 8 * rows)
+    """What a builder holds."""
+    return groups * features * (8 * features + 4 * chunk_rows(groups, features))
+
+
+def adding_bytes(groups: int, features: int) -> int:
+    """What adding a chunk to a builder needs for a moment."""
+    return groups * features * (24 * features + 4 * chunk_rows(groups, features))
 
 
 def moments_of(rows: Array) -> Moments:

@@ -19,17 +19,29 @@ MASKS = ("attention_mask", "input_mask", "padding_mask", "token_mask")
 """Graph inputs [B, S] that are 0 where a text is padded."""
 
 
+_ENOUGH = 8192  # rows, whatever the number of features
+
+
 @dataclass(frozen=True)
 class Sampling:
-    """Which rows of a tap are looked at: at most `positions` per entry of the batch axis, drawn
-    anew for each sample, and the same ones whenever sample, seed and number of rows agree."""
+    """Which rows of a tap are looked at: drawn anew for each sample, and the same ones whenever
+    sample, seed and number of rows agree.
+
+    At most `positions` per entry of the batch axis, and about `per_feature` times as many in total
+    as rows are long (or 8192): then a covariance is known well in all directions.
+    """
 
     positions: int = 256
+    per_feature: int = 16
     seed: int = 0
 
-    def rows(self, candidates: Array | int, entries: int, index: int) -> Array | None:
+    def limit(self, features: int, entries: int, samples: int) -> int:
+        """The number of rows that one of so many samples may give."""
+        quota = -(-max(self.per_feature * features, _ENOUGH) // max(samples, 1))
+        return max(1, min(self.positions * max(entries, 1), quota))
+
+    def rows(self, candidates: Array | int, limit: int, index: int) -> Array | None:
         """Row numbers, sorted; None for all of `candidates` rows (a count, or the rows allowed)."""
-        limit = self.positions * max(entries, 1)
         count = candidates if isinstance(candidates, int) else len(candidates)
         if count <= limit:
             return None if isinstance(candidates, int) else candidates
@@ -61,13 +73,16 @@ class Unusable:
 
 class Observer:
     """Adds up what a watch asks for. Channels lie on axis 1 of four or more dimensions, of three
-    if `channels_first`; else on the last axis."""
+    if `channels_first`; else on the last axis. `samples` is how many will come."""
 
-    def __init__(self, watch: Watch, channels_first: bool, sampling: Sampling) -> None:
+    def __init__(
+        self, watch: Watch, channels_first: bool, sampling: Sampling, samples: int
+    ) -> None:
         self.watch = watch
         self.stats: TensorStats | None = None
         self._channels_first = channels_first
         self._sampling = sampling
+        self._samples = samples
         self._builders: dict[Tap, MomentsBuilder] = {}
 
     def add(self, x: Array, feed: Feed, index: int) -> Unusable | None:
@@ -104,7 +119,8 @@ class Observer:
         if builder.features != features:
             return False
         candidates = row_count(tap, x.shape) if kept is None else kept
-        chosen = self._sampling.rows(candidates, entries, index)
+        limit = self._sampling.limit(features, entries, self._samples)
+        chosen = self._sampling.rows(candidates, limit, index)
         if row_count(tap, x.shape):
             builder.add(columns(x, tap, chosen))
         return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from onnxslim.analyses.columns import Tap, feature_count
-from onnxslim.analyses.moments import builder_bytes
+from onnxslim.analyses.moments import adding_bytes, builder_bytes
 
 BUDGET = 256 << 20
 """Bytes that one run may take beyond what the model itself needs: sums, watched tensors, rows.
@@ -42,22 +42,18 @@ def plan(
     `shapes` are those of one sample. A tensor without one is watched alone, sample by sample.
     """
     batches: list[Batch] = []
-    current: list[Watch] = []
-    fixed = moving = 0
+    current = _Load()
     for watch in watches:
         shape = shapes.get(watch.tensor)
         if shape is None:
             batches.append(Batch((watch,), 1))
             continue
-        sums, copies = sum_bytes(watch, shape), _COPIES * 4 * prod(shape)
-        if current and fixed + sums + moving + copies > budget:
-            batches.append(Batch(tuple(current), _stack(budget - fixed, moving)))
-            current, fixed, moving = [], 0, 0
-        current.append(watch)
-        fixed, moving = fixed + sums, moving + copies
-    if current:
-        batches.append(Batch(tuple(current), _stack(budget - fixed, moving)))
-    return batches
+        more = current.plus(watch, shape)
+        if current.watches and more.bytes > budget:
+            batches.append(current.batch(budget))
+            more = _Load().plus(watch, shape)
+        current = more
+    return [*batches, current.batch(budget)] if current.watches else batches
 
 
 def sum_bytes(watch: Watch, shape: tuple[int, ...]) -> int:
@@ -66,5 +62,31 @@ def sum_bytes(watch: Watch, shape: tuple[int, ...]) -> int:
     return sum(builder_bytes(groups, d) for groups, d in features) + (1 << 16)
 
 
-def _stack(room: int, each: int) -> int:
-    return max(1, min(_STACK, room // max(each, 1)))
+@dataclass(frozen=True)
+class _Load:
+    """The bytes that some watches need: sums, the work on one of them, and per sample."""
+
+    watches: tuple[Watch, ...] = ()
+    sums: int = 0
+    work: int = 0
+    each: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """All together with one sample at a time."""
+        return self.sums + self.work + self.each
+
+    def plus(self, watch: Watch, shape: tuple[int, ...]) -> _Load:
+        """With one more watch."""
+        work = [adding_bytes(tap.groups, feature_count(tap, shape)) for tap in watch.taps]
+        return _Load(
+            (*self.watches, watch),
+            self.sums + sum_bytes(watch, shape),
+            max([self.work, *work]),
+            self.each + _COPIES * 4 * prod(shape),
+        )
+
+    def batch(self, budget: int) -> Batch:
+        """A run of these watches, with as many samples in a call as there is room for."""
+        room = budget - self.sums - self.work
+        return Batch(self.watches, max(1, min(_STACK, room // max(self.each, 1))))

@@ -99,9 +99,9 @@ def read_tensor(path: Path) -> TensorStats | None:
     )
 
 
-def request_key(model_checksum: str, samples: Samples, positions: int, seed: int) -> str:
+def request_key(model_checksum: str, samples: Samples, sampling: str) -> str:
     """A hash of all that statistics depend on but the tensor itself. Reads all samples."""
-    digest = hashlib.sha256(f"{_FORMAT} {model_checksum} {positions} {seed}".encode())
+    digest = hashlib.sha256(f"{_FORMAT} {model_checksum} {sampling}".encode())
     for feed in samples:
         for name in sorted(feed):
             array = np.ascontiguousarray(feed[name])
