@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+import numpy as np
+
 from onnxslim.ir.light import serialized
 from onnxslim.ir.swap import swapped
 from onnxslim.ir.types import DataType, ExternalTensor, Model, Tensor, TensorProtocol
@@ -26,15 +28,14 @@ def checksum(model: Model) -> str:
 
 
 def _hollow(tensor: TensorProtocol) -> TensorProtocol:
-    import numpy as np
-
     return Tensor(np.zeros((), np.uint8), name=tensor.name)
 
 
 def _chunks(tensor: TensorProtocol) -> Iterator[bytes]:
     """The bytes of a tensor, from its file a piece at a time."""
     if tensor.dtype == DataType.STRING:
-        for text in tensor.string_data():  # type: ignore[attr-defined]
+        texts: list[bytes] = tensor.numpy().ravel().tolist()
+        for text in texts:
             yield len(text).to_bytes(8, "little") + text
     elif isinstance(tensor, ExternalTensor):
         with open(tensor.path, "rb") as file:

@@ -19,8 +19,7 @@ from onnxslim.ir.modern import raise_ir_version
 from onnxslim.ir.names import Names, all_names
 from onnxslim.ir.sight import Sight, graph_behind
 from onnxslim.ir.tensors import make_tensor, rename, set_constant
-from onnxslim.ir.types import Attr, AttributeType, Graph, Model, Node, Scope
-from onnxslim.ir.types import TensorProtocol, Value
+from onnxslim.ir.types import Attr, AttributeType, Graph, Model, Node, Scope, TensorProtocol, Value
 from onnxslim.ir.walk import Array, constant, is_fixed, label, op
 
 Use = tuple[Node, int]

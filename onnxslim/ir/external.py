@@ -1,4 +1,4 @@
-"""External data: that each reference stays inside the model's folder and the file is long enough."""
+"""External data: each reference stays in the model's folder, and the file is long enough."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import stat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from onnxslim.errors import ModelError
-from onnxslim.ir.types import ExternalTensor, Model, TensorProtocol
+from onnxslim.ir.tensors import location_of
+from onnxslim.ir.types import ExternalTensor, Model
 from onnxslim.ir.walk import tensors
 
 
@@ -25,7 +26,7 @@ def bind(model: Model, folder: Path) -> set[Path]:
     """
     sizes: dict[str, tuple[Path, int]] = {}
     for tensor in external_tensors(model):
-        location = os.fspath(tensor.location)
+        location = location_of(tensor)[1]
         if location not in sizes:
             path = _contained(folder, location, tensor.name)
             sizes[location] = path, path.stat().st_size
@@ -52,7 +53,7 @@ def _contained(folder: Path, location: str, name: str) -> Path:
         ) from error
     if not real.is_relative_to(folder.resolve()):
         raise ModelError(
-            f"{what}: '{path}' is a link out of the model's folder, to '{real}'; copy the file there"
+            f"{what}: '{path}' is a link to '{real}', out of the model's folder; copy it"
         )
     if not stat.S_ISREG(info.st_mode):
         raise ModelError(f"{what}: '{path}' is not a regular file")
@@ -76,8 +77,3 @@ def _check_length(tensor: ExternalTensor, path: Path, size: int) -> None:
             f"external data of '{tensor.name}': '{path}' is too short: {size} bytes, "
             f"expected at least {offset + needed}"
         )
-
-
-def in_memory(tensor: TensorProtocol) -> bool:
-    """Whether the data are not in another file."""
-    return not isinstance(tensor, ExternalTensor)

@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +25,7 @@ _REASONS = {
 
 
 @contextmanager
-def output_errors(path: Path) -> Iterator[None]:
+def output_errors(path: Path) -> Generator[None, None, None]:
     """Turn the system's errors into one line about the output."""
     try:
         yield
@@ -78,7 +78,7 @@ class Staging:
         return path
 
     @contextmanager
-    def writing(self, path: Path) -> Iterator[BinaryIO]:
+    def writing(self, path: Path) -> Generator[BinaryIO, None, None]:
         """A new file, on disk when the block ends."""
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(handle, "wb") as file:

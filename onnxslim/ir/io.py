@@ -8,7 +8,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import onnx_ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -41,8 +41,7 @@ DATA_FILES = "onnxslim.data_files"
 
 def data_files(model: Model) -> frozenset[Path]:
     """The external data files that the model was loaded with."""
-    found: frozenset[Path] = model.meta.get(DATA_FILES, frozenset())
-    return found
+    return cast("frozenset[Path]", model.meta.get(DATA_FILES, frozenset()))
 
 
 def kind_of(source: ModelLike) -> Kind:
@@ -78,14 +77,13 @@ def load(source: ModelLike, *, folder: str | os.PathLike[str] | None = None) -> 
         ModelError: it is missing, empty, truncated, not ONNX, invalid, or holds what is refused.
     """
     if isinstance(source, (str, os.PathLike)):
-        path: Any = source
-        return _load_file(Path(path))
+        return _load_file(Path(cast("str | os.PathLike[str]", source)))
     if isinstance(source, bytes):
         return from_proto(_parsed(source, "the given bytes"), folder)
     if isinstance(source, ModelProto):
         return from_proto(source, folder)
     if isinstance(source, Model):
-        return _prepared(snapshot(source))
+        return prepared(snapshot(source))
     kind_of(source)  # refuses what is no gs.Graph either
     from onnxslim.ir.interop import from_gs
 
@@ -112,12 +110,7 @@ def to_kind(model: Model, kind: Kind) -> Any:
 
 def from_proto(proto: ModelProto, folder: str | os.PathLike[str] | None = None) -> Model:
     """The IR of a proto: pre-flight, conversion, external data, unique names, verification."""
-    proto = preflight(proto)
-    with _quiet():
-        try:
-            model = onnx_ir.from_proto(proto)
-        except Exception as error:
-            raise ModelError(f"invalid graph: {root_cause(error)}") from error
+    model = convert(proto)
     if folder is not None:
         model.meta[DATA_FILES] = frozenset(path.absolute() for path in bind(model, Path(folder)))
     elif outside := external_tensors(model):
@@ -125,10 +118,25 @@ def from_proto(proto: ModelProto, folder: str | os.PathLike[str] | None = None) 
             f"the weight '{outside[0].name}' lies in the external file '{outside[0].location}'; "
             "give the path of the model, or the folder of that file"
         )
-    return _prepared(model)
+    return prepared(model)
 
 
-def _prepared(model: Model) -> Model:
+def convert(proto: ModelProto) -> Model:
+    """Pre-flight and conversion alone."""
+    proto = preflight(proto)
+    with _quiet():
+        try:
+            return onnx_ir.from_proto(proto)
+        except Exception as error:
+            raise ModelError(f"invalid graph: {root_cause(error)}") from error
+
+
+def prepared(model: Model) -> Model:
+    """What every model goes through: unique names, one spelling of the domain, verification."""
+    imports = [model.opset_imports, *(f.opset_imports for f in model.functions.values())]
+    for versions in imports:
+        if (version := versions.pop("ai.onnx", None)) is not None:
+            versions.setdefault("", version)
     fix_names(model)
     if model.ir_version < 4:
         for value in model.graph.initializers.values():

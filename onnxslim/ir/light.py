@@ -7,15 +7,17 @@ scopes read it from there: names are unique over all scopes (`fix_names`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import onnx.helper
 import onnx_ir
 from onnx import ModelProto
 
 from onnxslim.errors import ModelError
-from onnxslim.ir.types import ExternalTensor, Graph, Model, Shape, TensorType, Value
+from onnxslim.ir.tensors import static_shape
+from onnxslim.ir.types import ExternalTensor, Graph, Model, TensorType, Value
 from onnxslim.ir.walk import scope_tree
 
 SMALL = 1024
@@ -34,7 +36,7 @@ class Light:
 
 
 @contextmanager
-def light_proto(model: Model, limit: int = SMALL) -> Iterator[Light]:
+def light_proto(model: Model, limit: int = SMALL) -> Generator[Light, None, None]:
     """The model as a proto whose initializers over `limit` bytes are inputs; the model is intact.
 
     Raises:
@@ -78,7 +80,7 @@ def _take_out(light: Light, value: Value, graph: Graph, main: Graph) -> None:
     if value.type is None:
         value.type = TensorType(tensor.dtype)
     if value.shape is None:
-        value.shape = Shape(tensor.shape.dims)
+        value.shape = static_shape(tensor)
     main.inputs.append(value)
 
 
@@ -103,6 +105,11 @@ def root_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return one_line(str(error))
+
+
+def min_ir_version(opset: int) -> int:
+    """The IR version that came with a version of the standard operators."""
+    return int(onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)]))
 
 
 def one_line(text: str, limit: int = 400) -> str:

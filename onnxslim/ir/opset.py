@@ -9,7 +9,7 @@ import onnx_ir
 from onnx import ModelProto
 
 from onnxslim.errors import EditError, ModelError
-from onnxslim.ir.light import Light, light_proto, one_line
+from onnxslim.ir.light import Light, light_proto, min_ir_version, one_line
 from onnxslim.ir.modern import raise_ir_version
 from onnxslim.ir.names import defined, fix_names
 from onnxslim.ir.state import assign, snapshot
@@ -37,7 +37,7 @@ def raise_opset(model: Model, version: int) -> None:
     if current is not None and current >= version:
         return
     made = snapshot(model)
-    raise_ir_version(made, _ir_version_for(version))
+    raise_ir_version(made, min_ir_version(version))
     for function in made.functions.values():
         _raise_function(function, version)
     if current is not None:
@@ -48,10 +48,6 @@ def raise_opset(model: Model, version: int) -> None:
     except ModelError as error:
         raise EditError(f"opset {current} cannot be raised to {version}: {error}") from error
     assign(model, made)
-
-
-def _ir_version_for(version: int) -> int:
-    return int(onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", version)]))
 
 
 def _raise_function(function: Function, version: int) -> None:
@@ -106,7 +102,7 @@ def _convert(model: Model, version: int) -> None:
 def _run_converter(proto: ModelProto, current: int | None, version: int) -> ModelProto:
     try:
         return onnx.version_converter.convert_version(proto, version)
-    except Exception as error:  # noqa: BLE001 - C++ code: asserts and conversions of any type
+    except Exception as error:
         raise EditError(
             f"opset {current} cannot be raised to {version}: {one_line(str(error))}"
         ) from error

@@ -101,7 +101,7 @@ def _has_map(type_proto: TypeProto) -> bool:
         elif kind == "optional_type":
             type_proto = type_proto.optional_type.elem_type
         else:
-            return kind == "map_type"
+            return bool(kind == "map_type")
 
 
 def _dense(proto: ModelProto) -> ModelProto:
@@ -129,7 +129,7 @@ def _densified(sparse: onnx.SparseTensorProto, where: str) -> onnx.TensorProto:
     dense = np.zeros(dims, dtype=values.dtype)
     try:
         if indices.ndim == 2:
-            dense[tuple(indices.T)] = values
+            dense[tuple(indices[:, axis] for axis in range(len(dims)))] = values
         else:
             dense.reshape(-1)[indices] = values
     except (IndexError, ValueError) as error:

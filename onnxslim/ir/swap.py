@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from onnxslim.ir.types import Attr, AttributeType, Graph, LazyTensor, Model, Node, Shape
-from onnxslim.ir.types import ExternalTensor, TensorProtocol, Value
+from onnxslim.ir.tensors import view
+from onnxslim.ir.types import (
+    Attr,
+    AttributeType,
+    ExternalTensor,
+    Graph,
+    Model,
+    Node,
+    TensorProtocol,
+    Value,
+)
 from onnxslim.ir.walk import scopes
 
 Swap = Callable[[TensorProtocol], TensorProtocol]
 
 
 @contextmanager
-def swapped(model: Model, swap: Swap) -> Iterator[None]:
+def swapped(model: Model, swap: Swap) -> Generator[None, None, None]:
     """Inside, each initializer and TENSOR attribute holds what `swap` makes of its tensor."""
     values: list[tuple[Value, TensorProtocol]] = []
     attributes: list[tuple[Node, Attr]] = []
@@ -66,13 +75,4 @@ def _swap_attributes(node: Node, swap: Swap, done: list[tuple[Node, Attr]]) -> N
 
 def inside(tensor: TensorProtocol) -> TensorProtocol:
     """The tensor as one whose data are written into the proto, wherever they lie now."""
-    if not isinstance(tensor, ExternalTensor):
-        return tensor
-    return LazyTensor(
-        lambda: tensor,
-        tensor.dtype,
-        Shape(tensor.shape.dims),
-        name=tensor.name,
-        doc_string=tensor.doc_string,
-        metadata_props=dict(tensor.metadata_props),
-    )
+    return view(tensor, tensor.name) if isinstance(tensor, ExternalTensor) else tensor

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from typing import BinaryIO, TypeAlias, cast
+
 import numpy as np
 
 from onnxslim.ir.types import (
@@ -16,13 +20,21 @@ from onnxslim.ir.types import (
 )
 from onnxslim.ir.walk import Array
 
+PathLike: TypeAlias = "str | os.PathLike[str]"
+
+
+def static_shape(tensor: TensorProtocol) -> Shape:
+    """A shape object of its own; a tensor's dimensions are always numbers."""
+    return Shape([int(size) for size in tensor.shape.numpy()])
+
 
 def make_tensor(content: Array | TensorProtocol, name: str) -> TensorProtocol:
     """A tensor of that name: an array (numpy's or ml_dtypes' types, strings) or another tensor."""
     if not isinstance(content, np.ndarray):
         return renamed(content, name)
     if content.dtype.kind in "OUS":
-        flat = [text if isinstance(text, bytes) else str(text).encode() for text in content.flat]
+        texts: list[object] = content.ravel().tolist()
+        flat = [text if isinstance(text, bytes) else str(text).encode() for text in texts]
         return StringTensor(flat, shape=Shape(content.shape), name=name)
     return Tensor(np.asarray(content, order="C"), name=name)
 
@@ -32,34 +44,61 @@ def renamed(tensor: TensorProtocol, name: str) -> TensorProtocol:
     if tensor.name == name:
         return tensor
     if isinstance(tensor, ExternalTensor):
-        return ExternalTensor(
-            tensor.location,
-            tensor.offset,
-            tensor.length,
-            tensor.dtype,
-            shape=tensor.shape,
-            name=name,
-            doc_string=tensor.doc_string,
-            metadata_props=dict(tensor.metadata_props),
-            base_dir=tensor.base_dir,
-        )
+        return external_like(tensor, name, *location_of(tensor), tensor.offset or 0)
     if isinstance(tensor, StringTensor):
-        return StringTensor(tensor.string_data(), shape=tensor.shape, name=name)
+        return StringTensor(tensor.string_data(), shape=static_shape(tensor), name=name)
+    return view(tensor, name)
+
+
+def view(tensor: TensorProtocol, name: str | None) -> LazyTensor:
+    """A tensor that hands out the other's data, wherever those lie."""
     return LazyTensor(
         lambda: tensor,
         tensor.dtype,
-        Shape(tensor.shape.dims),
+        static_shape(tensor),
         name=name,
         doc_string=tensor.doc_string,
         metadata_props=dict(tensor.metadata_props),
     )
 
 
+def external_like(
+    tensor: TensorProtocol, name: str, folder: str, location: str, offset: int
+) -> ExternalTensor:
+    """A reference into a file for data of the type and shape of the tensor."""
+    return ExternalTensor(
+        location,
+        offset,
+        tensor.nbytes,
+        tensor.dtype,
+        shape=static_shape(tensor),
+        name=name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+        base_dir=folder,
+    )
+
+
+def location_of(tensor: ExternalTensor) -> tuple[str, str]:
+    """The folder and the location within it, as text."""
+    paths = cast("tuple[PathLike, PathLike]", (tensor.base_dir, tensor.location))
+    return os.fspath(paths[0]), os.fspath(paths[1])
+
+
+def write_data(tensor: TensorProtocol, file: BinaryIO) -> None:
+    """Append the tensor's bytes to a file, without a copy in memory where it can be done."""
+    write: Callable[[BinaryIO], None] | None = getattr(tensor, "tofile", None)
+    if write is not None:
+        write(file)
+    else:
+        file.write(tensor.tobytes())
+
+
 def set_constant(value: Value, tensor: TensorProtocol) -> None:
     """Put the tensor on the value, whose type and shape follow; type objects are never shared."""
     value.const_value = tensor
     value.type = TensorType(tensor.dtype)
-    value.shape = Shape(tensor.shape.dims)
+    value.shape = static_shape(tensor)
 
 
 def rename(value: Value, name: str) -> None:

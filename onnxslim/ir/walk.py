@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxslim.ir.types import AttributeType, Graph, Model, Node, Scope, Value
-from onnxslim.ir.types import Tensor, TensorProtocol
+from onnxslim.ir.types import (
+    AttributeType,
+    Graph,
+    Model,
+    Node,
+    Scope,
+    Tensor,
+    TensorProtocol,
+    Value,
+)
 
 Array = npt.NDArray[Any]
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from onnxslim.ir.files import Staging, check_target, output_errors
-from onnxslim.ir.io import DATA_FILES, SOURCE
+from onnxslim.ir.io import SOURCE, data_files
 from onnxslim.ir.light import SMALL, serialized
 from onnxslim.ir.names import fix_names
 from onnxslim.ir.swap import exchange, inside, swapped
-from onnxslim.ir.types import DataType, ExternalTensor, Model, Shape, TensorProtocol
+from onnxslim.ir.tensors import external_like, write_data
+from onnxslim.ir.types import DataType, ExternalTensor, Model, TensorProtocol
 from onnxslim.ir.verify import verify
 from onnxslim.ir.walk import tensors, weight_bytes
 
@@ -56,7 +57,7 @@ def save(model: Model, path: str | os.PathLike[str], external: bool | None = Non
 
 def wants_external(model: Model) -> bool:
     """Whether weights belong in a file of their own: they were in one, or are over 1.5 GB."""
-    if model.meta.get(DATA_FILES) or weight_bytes(model) > INSIDE_LIMIT:
+    if data_files(model) or weight_bytes(model) > INSIDE_LIMIT:
         return True
     return any(isinstance(tensor, ExternalTensor) for tensor in tensors(model))
 
@@ -80,17 +81,8 @@ class _Layout:
         offset = self.offsets.get(id(tensor))
         if offset is None:
             return inside(tensor)
-        return ExternalTensor(
-            data.name,
-            offset,
-            tensor.nbytes,
-            tensor.dtype,
-            shape=Shape(tensor.shape.dims),
-            name=tensor.name or "",
-            doc_string=tensor.doc_string,
-            metadata_props=dict(tensor.metadata_props),
-            base_dir=os.fspath(data.parent),
-        )
+        name, folder = tensor.name or "", os.fspath(data.parent)
+        return external_like(tensor, name, folder, data.name, offset)
 
 
 def _save_pair(model: Model, target: Path, staging: Staging) -> None:
@@ -113,7 +105,8 @@ def _save_pair(model: Model, target: Path, staging: Staging) -> None:
 
 def _bytes_with(model: Model, layout: _Layout, data: Path) -> bytes:
     with swapped(model, lambda tensor: layout.moved(tensor, data)):
-        return serialized(model).SerializeToString()
+        content: bytes = serialized(model).SerializeToString()
+    return content
 
 
 def _settle(
@@ -131,14 +124,13 @@ def _settle(
     staging.place(second, final)
     _place_model(_bytes_with(model, layout, final), target, staging)
     data.unlink()
-    if final in model.meta.get(DATA_FILES, frozenset()):
+    if final in data_files(model):
         _read_from(model, layout, final)
 
 
 def _data_path(model: Model, target: Path) -> Path:
     """NAME.data, or with a number where that file belongs to the model that we were given."""
-    own = model.meta.get(SOURCE) == target
-    taken: frozenset[Path] = frozenset() if own else model.meta.get(DATA_FILES, frozenset())
+    taken = frozenset[Path]() if model.meta.get(SOURCE) == target else data_files(model)
     path, number = target.with_name(f"{target.name}.data"), 0
     while any(path.exists() and path.samefile(other) for other in taken if other.exists()):
         number += 1
@@ -157,7 +149,7 @@ def _write_data(model: Model, file: BinaryIO) -> _Layout:
         file.write(bytes(-file.tell() % alignment))
         layout.offsets[id(tensor)] = file.tell()
         layout.kept.append(tensor)
-        tensor.tofile(file)
+        write_data(tensor, file)
     return layout
 
 
