@@ -114,7 +114,11 @@ def recipe(name: str) -> Recipe:
 
 
 def resolve(reference: str) -> Callable[..., Any]:
-    """The function that "module:function" names."""
+    """The function that "module:function" names; says which extra a missing package is in."""
     module, _, function = reference.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        advice = "install the extra `models` of onnxslim-compiler"
+        raise ModelError(f"{module} needs the package {error.name!r}: {advice}") from error
     return found

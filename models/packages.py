@@ -11,7 +11,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -40,11 +40,11 @@ class ZipArchive:
 
 
 class DebianArchive:
-    """A .deb, read through `dpkg-deb`; nothing is installed."""
+    """A .deb: an `ar` archive whose member data.tar.* holds the files; nothing is installed."""
 
     def __init__(self, path: Path) -> None:
-        tar = _run(["dpkg-deb", "--fsys-tarfile", str(path)], path.parent)
-        self._tar = tarfile.TarFile(fileobj=io.BytesIO(tar))
+        data = next(body for name, body in ar_members(path) if name.startswith("data.tar"))
+        self._tar = tarfile.open(fileobj=io.BytesIO(data))  # noqa: SIM115
 
     def names(self) -> list[str]:
         return [member.name.removeprefix("./") for member in self._tar if member.isfile()]
@@ -54,6 +54,17 @@ class DebianArchive:
         if content is None:
             raise ModelError(f"{member} is not a plain file of its package")
         return content.read()
+
+
+def ar_members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the members of a Unix archive: 60 bytes of header, then the data."""
+    with path.open("rb") as archive:
+        if archive.read(8) != b"!<arch>\n":
+            raise ModelError(f"{path} is not a Debian package; remove it and try again")
+        while header := archive.read(60):
+            size = int(header[48:58])
+            yield header[:16].decode().strip().rstrip("/"), archive.read(size)
+            archive.seek(size % 2, io.SEEK_CUR)
 
 
 class Store:
@@ -100,14 +111,14 @@ def _check(package: Package, path: Path) -> None:
 
 
 def _pip_download(package: Package, folder: Path) -> None:
-    tags = _wheel_tags(package.file)
+    tags = wheel_tags(package.file)
     requirement = f"{package.name}=={package.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", requirement]
     command += ["--disable-pip-version-check", "--only-binary=:all:", "--dest", str(folder), *tags]
     _run(command, folder)
 
 
-def _wheel_tags(file: str) -> list[str]:
+def wheel_tags(file: str) -> list[str]:
     """Options that make pip choose this very wheel on any machine and any Python."""
     abi, platform = file.removesuffix(".whl").split("-")[-2:]
     if (abi, platform) == ("none", "any"):
@@ -121,14 +132,17 @@ def _wheel_tags(file: str) -> list[str]:
 
 
 def _apt_download(package: Package, folder: Path) -> None:
+    pinned = f"{package.name}={package.version}"
+    advice = (
+        f"put {package.file} (sha256 {package.sha256}) into {folder.parent} yourself; "
+        "snapshot.debian.org keeps every version"
+    )
     if shutil.which("apt-get") is None:
-        raise ModelError(
-            f"{package.name} is a Debian package and this machine has no apt-get: fetch "
-            f"{package.file} (sha256 {package.sha256}) on a Debian machine with "
-            f"`apt-get download {package.name}={package.version}` and put it into "
-            f"{folder.parent}"
-        )
-    _run(["apt-get", "download", "--quiet=2", f"{package.name}={package.version}"], folder)
+        raise ModelError(f"{pinned} is a Debian package and there is no apt-get here: {advice}")
+    try:
+        _run(["apt-get", "download", "--quiet=2", pinned], folder)
+    except ModelError as error:
+        raise ModelError(f"{error}; run `apt-get update`, or {advice}") from error
 
 
 def _run(command: Sequence[str], folder: Path) -> bytes:

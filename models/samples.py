@@ -22,14 +22,18 @@ def save_stacked(path: Path, **arrays: Array) -> None:
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"arrays of one file must have one length, got {lengths}")
-    np.savez(path, allow_pickle=False, **arrays)
+    _save(path, arrays)
 
 
 def save_folder(folder: Path, samples: Iterable[Mapping[str, Array]]) -> None:
     """One file per sample, numbered; the arrays are fed to the model as they are."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, sample in enumerate(samples):
-        np.savez(folder / f"{number:05d}.npz", allow_pickle=False, **sample)
+        _save(folder / f"{number:05d}.npz", sample)
+
+
+def _save(path: Path, arrays: Mapping[str, Any]) -> None:
+    np.savez(path, **arrays)
 
 
 def read_samples(path: Path) -> Iterator[tuple[Feeds, Array | None]]:

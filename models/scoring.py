@@ -10,12 +10,22 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from models.catalog import ModelError, Recipe, resolve
 from models.metrics import Labels, Outputs
 from models.samples import Array, Feeds, read_samples
 
 Metric = Callable[[Outputs, Labels], float]
+RUNTIME_ERRORS = (
+    ValueError,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
 
 
 @dataclass(frozen=True)
@@ -41,10 +51,13 @@ def session(model: Path, threads: int) -> ort.InferenceSession:
 
 
 def run(model: Path, feeds: Iterable[Feeds], threads: int = 1) -> list[dict[str, Array]]:
-    """The outputs of every sample, by name."""
-    runner = session(model, threads)
-    names = [output.name for output in runner.get_outputs()]
-    return [dict(zip(names, runner.run(names, feed), strict=True)) for feed in feeds]
+    """The outputs of every sample, by name; raises ModelError where the model refuses them."""
+    try:
+        runner = session(model, threads)
+        names = [output.name for output in runner.get_outputs()]
+        return [dict(zip(names, runner.run(names, feed), strict=True)) for feed in feeds]
+    except RUNTIME_ERRORS as error:
+        raise ModelError(f"{model} does not run on these samples: {error}") from error
 
 
 def labelled(path: Path) -> tuple[list[Feeds], list[Array]]:

@@ -78,9 +78,20 @@ def ensure(wanted: Recipe, cache: Path, tell: Callable[[str], None] = lambda lin
         fresh = Path(temporary) / wanted.name
         fresh.mkdir()
         _make(wanted, Store(cache / "packages"), fresh, tell)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(fresh, folder)
+        _replace(fresh, wanted, cache)
     return folder
+
+
+def _replace(fresh: Path, wanted: Recipe, cache: Path) -> None:
+    """Moves a made folder into place, unless another process was faster."""
+    folder = cache / wanted.name
+    if not is_made(wanted, cache):
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        os.replace(fresh, folder)
+    except OSError:
+        if not is_made(wanted, cache):
+            raise
 
 
 def _make(wanted: Recipe, store: Store, folder: Path, tell: Callable[[str], None]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from models import data_magika
 from models.catalog import ModelError, Package, recipe, recipes, resolve
-from models.packages import Store, _wheel_tags
+from models.packages import Store, wheel_tags
 from models.samples import read_samples, save_folder, save_stacked
 from models.torch_pickle import MAGIC, load_state_dict
 
@@ -36,9 +36,9 @@ def test_the_digest_changes_with_what_is_made_and_not_with_the_score() -> None:
     assert replace(entry, score=0.5).digest == entry.digest
 
 
-def test_wheel_tags_name_the_very_wheel() -> None:
-    assert _wheel_tags("a-1-py3-none-any.whl") == []
-    tags = _wheel_tags("a-1-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl")
+def testwheel_tags_name_the_very_wheel() -> None:
+    assert wheel_tags("a-1-py3-none-any.whl") == []
+    tags = wheel_tags("a-1-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl")
     assert tags[-4:] == [
         "--platform",
         "manylinux_2_24_x86_64",
