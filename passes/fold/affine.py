@@ -1,0 +1,148 @@
+"""Affine maps per channel folded into the layer before them: exact, in float64.
+
+Conv | ConvTranspose | Gemm  +  BatchNormalization | Mul | Add | Sub | Div by constants
+    -> the same layer with W' = W * a per output channel, b' = b * a + c
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.ir import Array, Editor, Node, Value
+from onnxslim.rewrite import Rewrite
+
+NORMAL = "onnxslim.normal"
+"""Key in `Value.meta`: (mean, standard deviation) per channel of a layer's output, each [C]
+float64, as its BatchNormalization states them. Data-free ranges are taken from it."""
+
+
+@dataclass(frozen=True)
+class ChannelAffine:
+    """y = factor * x + offset; each [C], or of size one for all channels alike, float64."""
+
+    x: Value
+    factor: Array
+    offset: Array
+    normal: tuple[Array, Array] | None = None  # mean and deviation of y where they are known
+
+
+def fold_into_producer(affine: ChannelAffine, node: Node) -> Rewrite | str:
+    """The rewrite that lets the layer before `node` do its work, or the reason against."""
+    layer = affine.x.producer()
+    if layer is None or ir.op(layer) not in _LAYERS:
+        return "no Conv, ConvTranspose or Gemm before it"
+    if affine.x.is_graph_output() or len(affine.x.uses()) != 1:
+        return f"the output of {layer.name!r} is read elsewhere too"
+    if layer.graph is not node.graph:
+        return f"{layer.name!r} is in another graph"
+    weight, bias = ir.array(layer.inputs[1]), _bias(layer)
+    if weight is None or bias is None:
+        return f"the weight or bias of {layer.name!r} is computed, not a constant"
+    if weight.dtype not in (np.float32, np.float64, np.float16):
+        return f"the weight of {layer.name!r} is {weight.dtype}"
+    if any(attribute.is_ref() for attribute in layer.attributes.values()):
+        return f"{layer.name!r} takes attributes from its function"
+    rows = _LAYERS[ir.op(layer)](layer, weight)
+    if not {affine.factor.size, affine.offset.size} <= {1, rows.channels}:
+        return f"it has {affine.factor.size} channels, {layer.name!r} {rows.channels}"
+    return lambda editor: _replace(editor, layer, node, affine, rows, bias)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """How a layer's weight is scaled by a vector of output channels."""
+
+    channels: int
+    scale: Callable[[Array], Array]
+
+
+def _conv(layer: Node, weight: Array) -> _Rows:
+    shape = (-1,) + (1,) * (weight.ndim - 1)
+    return _Rows(weight.shape[0], lambda a: weight * a.reshape(shape))
+
+
+def _conv_transpose(layer: Node, weight: Array) -> _Rows:
+    """The weight is [C, M/group, *kernel]; channel c of group g makes channels g*M/group + m."""
+    group = int(ir.attribute(layer, "group", 1))
+    per_group = weight.shape[1]
+    spatial = (1,) * (weight.ndim - 2)
+
+    def scale(a: Array) -> Array:
+        per_row = np.broadcast_to(a, group * per_group).reshape(group, per_group)
+        rows = np.repeat(per_row, weight.shape[0] // group, axis=0)  # [C, M/group]
+        return weight * rows.reshape(*weight.shape[:2], *spatial)
+
+    return _Rows(group * per_group, scale)
+
+
+def _gemm(layer: Node, weight: Array) -> _Rows:
+    transposed = bool(ir.attribute(layer, "transB", 0))
+    channels = weight.shape[0 if transposed else 1]
+    return _Rows(channels, lambda a: weight * (a.reshape(-1, 1) if transposed else a))
+
+
+_LAYERS: dict[str, Callable[[Node, Array], _Rows]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+}
+
+
+def _bias(layer: Node) -> Array | None:
+    """The bias as added to the output, [C] or of size one, float64; None when it is computed."""
+    given = layer.inputs[2] if len(layer.inputs) > 2 else None
+    if given is None:
+        return np.zeros(1)
+    bias = ir.array(given)
+    if bias is None or (bias.ndim > 1 and bias.shape[-1] != bias.size):
+        return None
+    return bias.astype(np.float64).ravel() * float(ir.attribute(layer, "beta", 1.0))
+
+
+def _replace(
+    editor: Editor, layer: Node, node: Node, affine: ChannelAffine, rows: _Rows, bias: Array
+) -> Sequence[Node]:
+    scope, dtype = layer.graph, _dtype(layer)
+    assert scope is not None
+    weight = rows.scale(affine.factor.astype(np.float64)).astype(dtype)
+    vector = np.broadcast_to(bias * affine.factor + affine.offset, rows.channels).astype(dtype)
+    hint = str(layer.inputs[1].name) if layer.inputs[1] is not None else "weight"
+    attributes = {a.name: a.value for a in layer.attributes.values() if a.name != "beta"}
+    made = editor.node(
+        layer.op_type,
+        [
+            layer.inputs[0],
+            editor.initializer(scope, hint, weight),
+            editor.initializer(scope, f"{hint}.bias", np.ascontiguousarray(vector)),
+        ],
+        outputs=[str(node.outputs[0].name)],
+        attributes=attributes,
+        name=layer.name or "",
+        like=layer,
+    )
+    _note_normal(made.outputs[0], affine, rows.channels)
+    editor.replace_node(node, [made], [made.outputs[0]])
+    return [made, *(use.node for use in made.outputs[0].uses())]
+
+
+def _dtype(layer: Node) -> np.dtype[np.generic]:
+    weight = ir.array(layer.inputs[1])
+    assert weight is not None
+    return weight.dtype
+
+
+def _note_normal(made: Value, affine: ChannelAffine, channels: int) -> None:
+    """Keep what is known of the mean and deviation of the layer's output."""
+    if affine.normal is not None:
+        mean, deviation = affine.normal
+    elif NORMAL in affine.x.meta:
+        old_mean, old_deviation = affine.x.meta[NORMAL]
+        mean = old_mean * affine.factor + affine.offset
+        deviation = old_deviation * np.abs(affine.factor)
+    else:
+        return
+    made.meta[NORMAL] = (np.broadcast_to(mean, channels), np.broadcast_to(deviation, channels))

@@ -1,0 +1,132 @@
+"""BatchNormalization and constant Mul, Add, Sub, Div folded into the layer before them.
+
+y = gamma * (x - mean) / sqrt(var + epsilon) + beta  (ONNX BatchNormalization, inference mode)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.ir import Array, Editor, Node, Value
+from onnxslim.passes.fold.affine import ChannelAffine, fold_into_producer
+from onnxslim.pipeline.base import Declined
+from onnxslim.rewrite import Outcome, Rewrite, Rule, apply
+
+
+def fuse_batchnorm(editor: Editor) -> tuple[int, list[Declined]]:
+    """Fold every BatchNormalization that follows a layer of its own into it, in all scopes.
+
+    Returns how many, and the others with their reasons. What a BatchNormalization says about the
+    distribution of its output is kept in `Value.meta[NORMAL]` of the layer's output.
+    """
+    outcome = apply(editor, [BATCHNORM])
+    editor.remove_dead()
+    return outcome.count, [Declined(miss.node, miss.reason) for miss in outcome.near_misses]
+
+
+def fuse_affine(editor: Editor) -> Outcome:
+    """Fold BatchNormalization, and Mul, Add, Sub and Div by constants, into the layers before."""
+    outcome = apply(editor, [BATCHNORM, ARITHMETIC])
+    editor.remove_dead()
+    return outcome
+
+
+def _match_batchnorm(node: Node) -> Rewrite | str:
+    affine = batchnorm_affine(node)
+    return affine if isinstance(affine, str) else fold_into_producer(affine, node)
+
+
+def batchnorm_affine(node: Node) -> ChannelAffine | str:
+    """What a BatchNormalization does to each channel, or why it is no such map."""
+    if ir.attribute(node, "training_mode", 0):
+        return "it is in training mode: its statistics come from each batch"
+    if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+        return "its running statistics are read"
+    if ir.attribute(node, "spatial", 1) == 0:
+        return "it normalizes every position by itself (spatial=0)"
+    constants = [ir.array(value) for value in node.inputs[1:5]]
+    if any(value is None for value in constants):
+        return "its scale, bias, mean or variance is computed, not a constant"
+    gamma, beta, mean, var = (value.astype(np.float64) for value in constants if value is not None)
+    factor = gamma / np.sqrt(var + float(ir.attribute(node, "epsilon", 1e-5)))
+    x = node.inputs[0]
+    assert x is not None
+    return ChannelAffine(x, factor, beta - mean * factor, normal=(beta, np.abs(gamma)))
+
+
+def _match_arithmetic(node: Node) -> Rewrite | str:
+    sides = [ir.array(value) for value in node.inputs]
+    if (sides[0] is None) == (sides[1] is None):
+        return "neither or both of its inputs are constants"
+    at = 0 if sides[0] is None else 1  # of the activation
+    x, constant = node.inputs[at], sides[1 - at]
+    assert x is not None
+    assert constant is not None
+    vector = _channels(x, constant)
+    if vector is None:
+        return f"its constant of shape {list(constant.shape)} does not go by channel"
+    pair = _ARITHMETIC[ir.op(node), at](vector.astype(np.float64))
+    if pair is None:
+        return "it divides by its input, or by zero"
+    return fold_into_producer(ChannelAffine(x, *pair), node)
+
+
+def _channels(x: Value, constant: Array) -> Array | None:
+    """A constant as [C] or [1] if broadcasting gives each channel of the layer one number."""
+    if constant.ndim > _rank(x):
+        return None
+    if constant.size == 1:
+        return constant.reshape(1)
+    layer = x.producer()
+    if layer is not None and ir.op(layer) == "Gemm":
+        return constant.ravel() if constant.shape[-1] == constant.size else None
+    spatial = _rank(x) - 2
+    by_channel = constant.ndim > spatial and constant.shape[-1 - spatial] == constant.size
+    return constant.ravel() if spatial > 0 and by_channel else None
+
+
+def _rank(x: Value) -> int:
+    """Of a layer's output: the rank of its weight (0 where nothing is known)."""
+    layer = x.producer()
+    weight = ir.constant(layer.inputs[1]) if layer is not None and len(layer.inputs) > 1 else None
+    return 0 if weight is None else len(weight.shape)
+
+
+_One = Callable[[Array], "tuple[Array, Array] | None"]
+
+
+def _inverse(c: Array) -> tuple[Array, Array] | None:
+    return None if (c == 0).any() else (1 / c, np.zeros(1))
+
+
+_ARITHMETIC: dict[tuple[str, int], _One] = {
+    ("Mul", 0): lambda c: (c, np.zeros(1)),
+    ("Mul", 1): lambda c: (c, np.zeros(1)),
+    ("Add", 0): lambda c: (np.ones(1), c),
+    ("Add", 1): lambda c: (np.ones(1), c),
+    ("Sub", 0): lambda c: (np.ones(1), -c),
+    ("Sub", 1): lambda c: (-np.ones(1), c),
+    ("Div", 0): _inverse,
+    ("Div", 1): lambda c: None,
+}
+
+BATCHNORM = Rule("batchnorm", frozenset({"BatchNormalization"}), _match_batchnorm)
+ARITHMETIC = Rule("affine", frozenset({"Mul", "Add", "Sub", "Div"}), _match_arithmetic)
+
+
+def scalar_affine(node: Node) -> tuple[float, float] | None:
+    """(factor, offset) of a Mul, Add, Sub or Div by one constant number, else None."""
+    if ir.op(node) not in ARITHMETIC.ops:
+        return None
+    sides = [ir.array(value) for value in node.inputs]
+    if (sides[0] is None) == (sides[1] is None):
+        return None
+    at = 0 if sides[0] is None else 1
+    constant = sides[1 - at]
+    if constant is None or constant.size != 1 or constant.dtype.kind != "f":
+        return None
+    pair = _ARITHMETIC[ir.op(node), at](constant.astype(np.float64).reshape(1))
+    return None if pair is None else (float(pair[0][0]), float(pair[1][0]))

@@ -1,0 +1,83 @@
+"""What is rewritten before quantizing, so that more of the graph becomes int8; exact in reals.
+
+layer + BatchNormalization | Mul | Add | Sub | Div by constants -> layer    (fold/batchnorm.py)
+layer + HardSigmoid(alpha, beta) -> layer' + Clip(0, 1)
+x * 1, x / 1, x + 0 -> x
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.ir import Editor, Node
+from onnxslim.passes.fold.affine import ChannelAffine, fold_into_producer
+from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM, scalar_affine
+from onnxslim.rewrite import Outcome, Rewrite, Rule, apply
+
+
+def canonicalize(editor: Editor) -> Outcome:
+    """Apply all rules to all scopes, and remove what nothing reads any more."""
+    outcome = apply(editor, RULES)
+    editor.remove_dead()
+    return outcome
+
+
+def _match_hard_sigmoid(node: Node) -> Rewrite | str:
+    """HardSigmoid(x) = max(0, min(1, alpha * x + beta)) (ONNX)."""
+    x = node.inputs[0]
+    assert x is not None
+    factor = np.array([float(ir.attribute(node, "alpha", 0.2))])
+    offset = np.array([float(ir.attribute(node, "beta", 0.5))])
+    fold = fold_into_producer(ChannelAffine(x, factor, offset), node)
+    if isinstance(fold, str):
+        return fold
+    return lambda editor: _replace_hard_sigmoid(editor, node, factor, offset)
+
+
+def _replace_hard_sigmoid(
+    editor: Editor, node: Node, factor: ir.Array, offset: ir.Array
+) -> Sequence[Node]:
+    """Mul, Add and Clip; the rule for arithmetic then folds the first two into the layer."""
+    scope, name, x = editor.scope_of(node), str(node.outputs[0].name), node.inputs[0]
+    constants = [
+        editor.initializer(scope, f"{name}.{hint}", np.asarray(number, np.float32).reshape(()))
+        for hint, number in (("alpha", factor), ("beta", offset), ("min", 0), ("max", 1))
+    ]
+    mul = editor.node("Mul", [x, constants[0]], outputs=[f"{name}.mul"])
+    add = editor.node("Add", [mul.outputs[0], constants[1]], outputs=[f"{name}.add"])
+    clip = editor.node("Clip", [add.outputs[0], *constants[2:]], outputs=[name])
+    editor.replace_node(node, [mul, add, clip], [clip.outputs[0]])
+    return [mul, add]
+
+
+def _match_nothing(node: Node) -> Rewrite | str:
+    """Mul or Div by one, Add or Sub of zero, by constants that do not change the shape."""
+    if scalar_affine(node) != (1.0, 0.0):
+        return "its constant changes the numbers"
+    at = 0 if ir.constant(node.inputs[0]) is None else 1
+    x, constant = node.inputs[at], ir.constant(node.inputs[1 - at])
+    assert x is not None
+    assert constant is not None
+    known = x.shape is not None and len(x.shape) >= len(constant.shape)
+    if not known and len(constant.shape) > 1:
+        return "its constant may change the rank"
+    if node.outputs[0].is_graph_output():
+        return "its output is a graph output"
+
+    def rewrite(editor: Editor) -> Sequence[Node]:
+        readers = [use.node for use in node.outputs[0].uses()]
+        editor.replace_node(node, [], [x])
+        return readers
+
+    return rewrite
+
+
+RULES = (
+    Rule("hard_sigmoid", frozenset({"HardSigmoid"}), _match_hard_sigmoid),
+    Rule("nothing", ARITHMETIC.ops, _match_nothing),
+    BATCHNORM,
+    ARITHMETIC,
+)

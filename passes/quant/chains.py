@@ -1,0 +1,78 @@
+"""What may follow a tensor without costing anything once it is quantized.
+
+u -> Relu | Clip by constants -> v: a QuantizeLinear on v whose integers end where the Clip does
+makes the same numbers from u. v -> Mul, Add, Sub, Div by single constants -> y: the integers of v
+are also those of y, for a DequantizeLinear with another scale and zero point (`qparams.through`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.ir import Node, Value
+from onnxslim.passes.fold.batchnorm import scalar_affine
+from onnxslim.passes.quant.qparams import Affine
+from onnxslim.targets import StaticRule
+
+
+@dataclass(frozen=True)
+class Chain:
+    """From `start`, through clipping to `at` (where Q reads) and on to `out` (what DQ gives)."""
+
+    start: Value
+    at: Value
+    out: Value
+    affine: Affine = Affine()
+    bounds: tuple[float, float] = (-np.inf, np.inf)  # what the clipping leaves through
+    nodes: tuple[Node, ...] = ()  # all nodes in between
+
+
+def chain_from(start: Value, rules: Mapping[str, StaticRule]) -> Chain:
+    """The longest chain that starts here; its inner tensors are read by nothing else."""
+    chain = Chain(start, start, start)
+    while (node := _only_reader(chain.at)) is not None:
+        rule = rules.get(ir.op(node))
+        bounds = _bounds(node) if rule is not None and rule.role == "absorbed" else None
+        if bounds is None:
+            break
+        both = max(chain.bounds[0], bounds[0]), min(chain.bounds[1], bounds[1])
+        out = node.outputs[0]
+        chain = Chain(start, out, out, bounds=both, nodes=(*chain.nodes, node))
+    while (node := _only_reader(chain.out)) is not None:
+        step = scalar_affine(node)
+        if step is None or step[0] <= 0:
+            break
+        affine = Affine(*step).after(chain.affine)
+        nodes = (*chain.nodes, node)
+        chain = Chain(start, chain.at, node.outputs[0], affine, chain.bounds, nodes)
+    return chain
+
+
+def _only_reader(value: Value) -> Node | None:
+    """The one node that reads a tensor, once, in the same graph; None for graph outputs."""
+    uses = value.uses()
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    node = uses[0].node
+    return node if node.graph is ir.graph_of(value) else None
+
+
+def _bounds(node: Node) -> tuple[float, float] | None:
+    """What a Relu or Clip leaves through if saturation to uint8 can do the same, else None."""
+    if ir.op(node) == "Relu":
+        return 0.0, np.inf
+    given = [node.inputs[i] if len(node.inputs) > i else None for i in (1, 2)]
+    names = ("min", "max")
+    limits: list[float] = []
+    for value, name, default in zip(given, names, (-np.inf, np.inf), strict=True):
+        constant = ir.array(value)
+        if value is not None and (constant is None or constant.size != 1):
+            return None
+        old = ir.attribute(node, name, default)  # Clip before opset 11
+        limits.append(float(old if constant is None else constant.reshape(())))
+    low, high = limits
+    return (low, high) if low <= 0 < high else None

@@ -1,0 +1,229 @@
+"""The whole plan before any edit: which tensors and weights get which integers.
+
+Needs to know the range of each tensor that will be quantized (`Ranges`); where that comes from,
+calibration or BatchNormalization, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.analyses.linear import Linear
+from onnxslim.ir import Array, Node, Value
+from onnxslim.passes.quant.chains import Chain
+from onnxslim.passes.quant.qparams import (
+    Affine,
+    QParams,
+    QWeight,
+    asymmetric,
+    quantize_weight,
+    through,
+    widened_for_bias,
+    within,
+)
+from onnxslim.passes.quant.regions import Regions, activations
+from onnxslim.pipeline.base import Declined
+
+Range = tuple[float, float]
+Ranges = Callable[[Value], "Range | None"]
+Means = Callable[[Value], "Array | None"]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A tensor that becomes integers: Q reads `chain.at`, what DQ gives stands for `chain.out`."""
+
+    chain: Chain
+    quantize: QParams
+    dequantize: QParams
+    everywhere: bool  # all readers take the integers' value, or only the int8 ones
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A linear layer in int8: its integers, and its bias as a real number."""
+
+    layer: Linear
+    weight: QWeight
+    bias: Array | None  # float64 [out], corrected; None where there is none
+    x: QParams
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the quant pass is going to do."""
+
+    regions: Regions
+    edges: Mapping[Value, Edge]  # by the tensor that int8 nodes read
+    layers: Mapping[Node, LayerPlan]
+    constants: Mapping[tuple[Node, int], QParams]
+    declined: tuple[Declined, ...] = ()
+
+
+def tensors_to_see(regions: Regions) -> list[Value]:
+    """The tensors whose range the plan needs: each edge where Q reads and where DQ gives."""
+    wanted: dict[Value, None] = {}
+    for out in edge_values(regions):
+        chain = regions.chains[out]
+        wanted[chain.out if chain.affine.trivial else chain.at] = None
+        wanted[chain.out] = None
+    return list(wanted)
+
+
+def edge_values(regions: Regions) -> list[Value]:
+    """The tensors that are read or made as integers, in the order of their chains."""
+    return [out for out in regions.chains if _is_edge(regions, out)]
+
+
+def _is_edge(regions: Regions, out: Value) -> bool:
+    if ir.constant(out) is not None:
+        return False
+    maker = regions.maker(out)
+    if maker is not None and regions.leaves_integers(maker):
+        return True
+    return bool(regions.readers(out))
+
+
+def make_plan(
+    regions: Regions, ranges: Ranges, means: Means, per_channel: bool = True, bits: int = 8
+) -> Plan | set[Node]:
+    """The plan, or the nodes that cannot be part of it because a range is unknown."""
+    values = edge_values(regions)
+    groups = _tied(regions, values)
+    unknown: set[Node] = set()
+    edges: dict[Value, Edge] = {}
+    for group in groups:
+        seen = [r for value in group if (r := ranges(value)) is not None]
+        if len(seen) < len(group):
+            unknown.update(n for value in group for n in _around(regions, value))
+            continue
+        edges.update(_group_edges(regions, group, seen))
+    if unknown:
+        return unknown
+    constants = _constants(regions)
+    layers = {
+        node: _layer(layer, edges[layer.input].dequantize, means(layer.input), per_channel, bits)
+        for node, layer in regions.layers.items()
+        if node in regions.nodes
+    }
+    return Plan(regions, edges, layers, constants, tuple(regions.declined))
+
+
+def _around(regions: Regions, value: Value) -> Iterable[Node]:
+    maker = regions.maker(value)
+    readers = (node for node, _ in regions.readers(value))
+    return readers if maker is None else (*readers, maker)
+
+
+def _tied(regions: Regions, values: list[Value]) -> list[list[Value]]:
+    """Tensors that must have the same parameters, because nodes only move integers between them."""
+    parent = {value: value for value in values}
+
+    def root(value: Value) -> Value:
+        while parent[value] is not value:
+            parent[value] = value = parent[parent[value]]
+        return value
+
+    for node, rule in regions.nodes.items():
+        if rule.output == "same":
+            ends = [node.inputs[i] for i in activations(node, rule)] + list(node.outputs)
+            known = [value for value in ends if value is not None and value in parent]
+            for other in known[1:]:
+                parent[root(other)] = root(known[0])
+    groups: dict[Value, list[Value]] = {}
+    for value in values:
+        groups.setdefault(root(value), []).append(value)
+    return list(groups.values())
+
+
+def _group_edges(regions: Regions, group: list[Value], seen: list[Range]) -> dict[Value, Edge]:
+    low, high = min(r[0] for r in seen), max(r[1] for r in seen)
+    fixed = _fixed_range(regions, group)
+    bounds = _shared_bounds(regions, group)
+    params = asymmetric(*fixed) if fixed is not None else within(*bounds, low, high)
+    edges: dict[Value, Edge] = {}
+    for value in group:
+        chain = regions.chains[value]
+        quantize, dequantize = params, params
+        if not chain.affine.trivial:
+            try:
+                quantize, dequantize = through(chain.affine, low, high)
+            except ValueError:
+                chain = replace(chain, out=value, at=value, affine=Affine())
+        edges[value] = Edge(chain, quantize, dequantize, _everywhere(regions, value))
+    return edges
+
+
+def _everywhere(regions: Regions, value: Value) -> bool:
+    maker = regions.maker(value)
+    return maker is not None and regions.leaves_integers(maker)
+
+
+def _fixed_range(regions: Regions, group: list[Value]) -> Range | None:
+    for value in group:
+        maker = regions.maker(value)
+        if maker is not None and regions.chains[value].affine.trivial:
+            rule = regions.nodes[maker]
+            if rule.fixed_range is not None and len(group) == 1:
+                return rule.fixed_range
+    return None
+
+
+def _shared_bounds(regions: Regions, group: list[Value]) -> Range:
+    bounds = [regions.chains[value].bounds for value in group]
+    return max(b[0] for b in bounds), min(b[1] for b in bounds)
+
+
+def _constants(regions: Regions) -> dict[tuple[Node, int], QParams]:
+    found: dict[tuple[Node, int], QParams] = {}
+    for node, rule in regions.nodes.items():
+        if not rule.constants:
+            continue
+        for index in activations(node, rule):
+            constant = ir.array(node.inputs[index])
+            if constant is not None:
+                found[node, index] = asymmetric(float(constant.min()), float(constant.max()))
+    return found
+
+
+def _layer(
+    layer: Linear, x: QParams, mean: Array | None, per_channel: bool, bits: int
+) -> LayerPlan:
+    weight = ir.array(layer.weight)
+    assert weight is not None
+    axis = 0 if layer.kind == "conv" or layer.transposed else 1
+    quantized = quantize_weight(weight, axis, per_channel, bits)
+    if layer.bias_index is None:
+        return LayerPlan(layer, quantized, None, x)
+    bias = layer.bias_vector()
+    assert bias is not None
+    if mean is not None:
+        bias = bias + bias_correction(layer, quantized, mean)
+    quantized = widened_for_bias(quantized, bias, x.scale, weight)
+    keep = layer.bias is not None or bool(np.any(bias))
+    return LayerPlan(layer, quantized, bias if keep else None, x)
+
+
+def bias_correction(layer: Linear, weight: QWeight, mean: Array) -> Array:
+    """(W - Wq) E[x] per output, [out]: what makes the mean of the output right again.
+
+    `mean` is E[x] per channel, [C]; in a convolution it is taken for every tap of the window.
+    Source: Nagel et al., Data-Free Quantization (2019), section 4.2.
+    """
+    exact = layer.matrix().astype(np.float64)
+    approximate = exact - layer_matrix(layer, weight)
+    window = layer.in_features * layer.groups // len(mean) if layer.kind == "conv" else 1
+    rows = np.repeat(mean, window).reshape(layer.groups, layer.in_features, 1)
+    return (approximate @ rows).reshape(-1)
+
+
+def layer_matrix(layer: Linear, weight: QWeight) -> Array:
+    """The quantized weight as the layer's [groups, out, d] matrix, float64."""
+    rows = weight.dequantized().astype(np.float64)
+    if layer.kind != "conv" and not layer.transposed:
+        rows = rows.T
+    return rows.reshape(layer.groups, -1, layer.in_features)

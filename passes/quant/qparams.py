@@ -1,0 +1,178 @@
+"""Scales and zero points from ranges, and integers from weights. Pure maths on arrays.
+
+q = clip(round(x / scale) + zero_point, qmin, qmax) and x ~ scale * (q - zero_point): ONNX
+QuantizeLinear and DequantizeLinear; rounding is to the nearest, ties to even.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim.ir import Array
+
+TINY = float(np.finfo(np.float32).tiny) * 2**8  # below this a scale is no normal float32 number
+
+
+@dataclass(frozen=True)
+class QParams:
+    """One scale and zero point for a whole tensor of unsigned 8-bit integers."""
+
+    scale: float
+    zero_point: int
+
+    @property
+    def low(self) -> float:
+        """The real number that the integer 0 stands for."""
+        return -self.scale * self.zero_point
+
+    @property
+    def high(self) -> float:
+        """The real number that the integer 255 stands for."""
+        return self.scale * (255 - self.zero_point)
+
+    def fake(self, x: Array) -> Array:
+        """What is left of `x` after quantizing and dequantizing it; any shape, float64."""
+        return self.scale * (self.quantize(x).astype(np.float64) - self.zero_point)
+
+    def quantize(self, x: Array) -> Array:
+        """`x` of any shape as uint8."""
+        return np.asarray(np.clip(np.rint(x / self.scale) + self.zero_point, 0, 255), np.uint8)
+
+
+def asymmetric(low: float, high: float) -> QParams:
+    """The uint8 parameters that cover [low, high] and hold 0 exactly.
+
+    The range is first widened to hold 0 (padding and Relu need it). A range that starts at 0
+    gets zero point 0, so that a saturating QuantizeLinear does the work of a Relu.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = _f32((high - low) / 255)
+    if scale < TINY:
+        return QParams(1.0, 0)
+    return QParams(scale, int(np.clip(np.rint(-low / scale), 0, 255)))
+
+
+def within(bottom: float, top: float, low: float, high: float) -> QParams:
+    """The parameters of [low, high], with no integer that stands for less than `bottom` or more
+    than `top` in float32: then saturation is exactly what a Clip to [bottom, top] does.
+
+    Expects bottom <= 0 < top; infinite where nothing clips.
+    """
+    params = asymmetric(max(low, bottom), min(high, top))
+    if _f32(params.low) >= bottom and _f32(params.high) <= top:
+        return params
+    zero_point = params.zero_point
+    if zero_point and _f32(params.low) < bottom:
+        zero_point = max(zero_point - 1, 1) if bottom < 0 else 0
+    limits = [params.scale, -bottom / zero_point if zero_point else np.inf]
+    limits.append(top / (255 - zero_point))
+    scale = np.float32(min(limits))
+    while np.float32(255 - zero_point) * scale > top or -np.float32(zero_point) * scale < bottom:
+        scale = np.nextafter(scale, np.float32(0))
+    return QParams(float(scale), zero_point)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """y = factor * x + offset, by two numbers."""
+
+    factor: float = 1.0
+    offset: float = 0.0
+
+    def after(self, inner: Affine) -> Affine:
+        """This map applied to what `inner` gives."""
+        return Affine(self.factor * inner.factor, self.factor * inner.offset + self.offset)
+
+    @property
+    def trivial(self) -> bool:
+        """Whether it changes nothing."""
+        return self.factor == 1.0 and self.offset == 0.0
+
+
+def through(affine: Affine, low: float, high: float) -> tuple[QParams, QParams]:
+    """Parameters of x and of y = factor * x + offset that share their integers.
+
+    `low` and `high` bound y. With factor > 0, QuantizeLinear with the first and
+    DequantizeLinear with the second compute y from x: the affine map costs nothing. The offset
+    is moved by at most half a step of y, because both zero points are whole numbers; the scale is
+    stretched so that it is not moved at all where that costs under 2 % of the resolution.
+    Raises ValueError where x = 0 lies outside of the range (its zero point would not be a uint8).
+    """
+    if affine.factor <= 0:
+        raise ValueError(f"a factor of {affine.factor:g} turns the order of the integers around")
+    y = asymmetric(low, high)
+    steps = abs(affine.offset) / y.scale
+    if steps >= 50 and (whole := np.floor(steps)) > 0:
+        y = _with_scale(_f32(abs(affine.offset) / whole), low)
+    zero_point = y.zero_point + round(affine.offset / y.scale)
+    if not 0 <= zero_point <= 255:
+        raise ValueError("zero before the affine map lies outside of the range after it")
+    return QParams(_f32(y.scale / affine.factor), zero_point), y
+
+
+def _with_scale(scale: float, low: float) -> QParams:
+    return QParams(scale, int(np.clip(np.rint(-min(low, 0.0) / scale), 0, 255)))
+
+
+def _f32(number: float) -> float:
+    return float(np.float32(number))
+
+
+@dataclass(frozen=True)
+class QWeight:
+    """A weight as int8 with one scale per output channel, zero point 0."""
+
+    values: Array  # int8, the weight's shape
+    scale: Array  # float32 [channels]
+    axis: int
+
+    def dequantized(self) -> Array:
+        """The weight that the integers stand for, float32."""
+        shape = [1] * self.values.ndim
+        shape[self.axis] = -1
+        return self.values.astype(np.float32) * self.scale.reshape(shape)
+
+
+def quantize_weight(weight: Array, axis: int, per_channel: bool = True, bits: int = 8) -> QWeight:
+    """Symmetric int8: the largest magnitude of a channel becomes 2^(bits-1) - 1.
+
+    The scale of a channel of zeros is 1. With `per_channel` off all scales are the same.
+    """
+    top = 2 ** (bits - 1) - 1
+    axis %= weight.ndim
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    magnitude = np.abs(weight).max(axis=others, keepdims=True).astype(np.float64)
+    if not per_channel:
+        magnitude = np.broadcast_to(magnitude.max(), magnitude.shape)
+    scale = (magnitude / top).astype(np.float32)
+    scale = np.where(scale < TINY, np.float32(1), scale)
+    values = np.clip(np.rint(weight / scale), -top, top).astype(np.int8)
+    return QWeight(values, np.ascontiguousarray(scale.reshape(-1)), axis)
+
+
+INT32_TOP = 2**31 - 2**16  # leaves room for the sum of products that the kernel adds to the bias
+
+
+def widened_for_bias(weight: QWeight, bias: Array, x_scale: float, original: Array) -> QWeight:
+    """The weight with scales large enough that the bias fits int32 at scale x * w.
+
+    A channel of near-zero weights with a normal bias (a dead channel after BatchNormalization
+    fusion) would overflow; its scale is raised, which costs precision only in that channel.
+    """
+    needed = np.abs(bias.astype(np.float64)) / (INT32_TOP * float(x_scale))
+    if not (needed > weight.scale).any():
+        return weight
+    scale = np.maximum(weight.scale, np.nextafter(needed.astype(np.float32), np.float32(np.inf)))
+    shape = [1] * original.ndim
+    shape[weight.axis] = -1
+    values = np.clip(np.rint(original / scale.reshape(shape)), -127, 127).astype(np.int8)
+    return QWeight(values, scale, weight.axis)
+
+
+def quantize_bias(bias: Array, x_scale: float, w_scale: Array) -> tuple[Array, Array]:
+    """The bias as int32 [channels] and its scale x * w, float32 [channels]; zero point 0."""
+    scale = (np.float32(x_scale) * w_scale).astype(np.float32)
+    values = np.rint(bias.astype(np.float64) / scale)
+    return np.clip(values, -(2**31), 2**31 - 1).astype(np.int32), scale

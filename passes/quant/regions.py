@@ -1,0 +1,164 @@
+"""Which nodes run in int8: the linear layers, and what lies between int8 neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.analyses.linear import Linear, linear
+from onnxslim.ir import Model, Node, Value
+from onnxslim.passes.quant.chains import Chain, chain_from
+from onnxslim.pipeline.base import Declined
+from onnxslim.targets import StaticRule, Target
+
+
+@dataclass
+class Regions:
+    """The nodes that run in int8, and the tensors around them."""
+
+    rules: Mapping[str, StaticRule]
+    nodes: dict[Node, StaticRule] = field(default_factory=dict["Node", StaticRule])
+    layers: dict[Node, Linear] = field(default_factory=dict["Node", Linear])
+    chains: dict[Value, Chain] = field(default_factory=dict["Value", Chain])  # by `out`
+    declined: list[Declined] = field(default_factory=list["Declined"])
+
+    def readers(self, value: Value) -> list[tuple[Node, int]]:
+        """The int8 nodes that take a tensor as an activation, with the index of the input."""
+        uses = ((use.node, use.idx) for use in value.uses())
+        return [(n, i) for n, i in uses if n in self.nodes and i in activations(n, self.nodes[n])]
+
+    def maker(self, value: Value) -> Node | None:
+        """The int8 node whose output, after its chain, is this tensor."""
+        chain = self.chains.get(value)
+        node = chain.start.producer() if chain is not None else None
+        return node if node in self.nodes else None
+
+    def leaves_integers(self, node: Node) -> bool:
+        """Whether the node's outputs are quantized."""
+        output = self.nodes[node].output
+        if output != "optional":
+            return output != "float"
+        return all(self.only_int8_readers(self.chain_of(value).out) for value in node.outputs)
+
+    def only_int8_readers(self, value: Value) -> bool:
+        """Whether everything that reads a tensor takes it as integers."""
+        return not value.is_graph_output() and 0 < len(value.uses()) == len(self.readers(value))
+
+    def chain_of(self, start: Value) -> Chain:
+        """What follows an int8 kernel's output without a cost; nothing after one that only moves."""
+        producer = start.producer()
+        rule = self.nodes.get(producer) if producer is not None else None
+        if rule is None or rule.role == "move":
+            return Chain(start, start, start)
+        return chain_from(start, self.rules)
+
+
+def activations(node: Node, rule: StaticRule) -> tuple[int, ...]:
+    """The inputs that are activations."""
+    return tuple(range(len(node.inputs))) if rule.inputs is None else rule.inputs
+
+
+def find_regions(model: Model, target: Target, excluded: Collection[Node] = ()) -> Regions:
+    """The largest set of nodes of the main graph that fits together, and why others are out.
+
+    All that the target knows start inside; those that lack an int8 neighbour leave until nothing
+    changes (at most as many rounds as nodes; a node that left does not come back).
+    """
+    regions = Regions(target.static)
+    for node in model.graph:
+        rule = target.static.get(ir.op(node))
+        if rule is None or rule.role == "absorbed" or node in excluded:
+            continue
+        reason = _misfit(node, rule)
+        if reason is None:
+            reason = _admit(regions, node, rule)
+        if reason is not None and rule.role == "linear":
+            regions.declined.append(Declined(node.name or str(node.outputs[0].name), reason))
+    while leaving := _unsupported(regions):
+        for node in leaving:
+            del regions.nodes[node]
+    regions.chains = {chain.out: chain for chain in _chains(model, regions)}
+    return regions
+
+
+def _misfit(node: Node, rule: StaticRule) -> str | None:
+    for name, allowed in rule.attributes.items():
+        value = ir.attribute(node, name)
+        if value is not None and value not in allowed:
+            return f"{name}={value} has no int8 kernel"
+    for index in activations(node, rule):
+        value = node.inputs[index]
+        if value is None:
+            return "an input is absent"
+        constant = ir.constant(value)
+        if constant is not None and (not rule.constants or constant.dtype.name != "FLOAT"):
+            return "an input is a constant"
+    if any(output.type is not None and not _is_float(output) for output in node.outputs):
+        return "its output is not float32"
+    return None
+
+
+def _is_float(value: Value) -> bool:
+    return value.dtype is None or value.dtype.name == "FLOAT"
+
+
+def _admit(regions: Regions, node: Node, rule: StaticRule) -> str | None:
+    if rule.role == "linear":
+        layer = linear(node)
+        if isinstance(layer, str):
+            return layer
+        weight = ir.array(layer.weight)
+        if weight is None or weight.dtype != np.float32:
+            return "the weight is not float32"
+        if layer.bias is not None and layer.bias_vector() is None:
+            return "the bias is computed, or differs from row to row"
+        regions.layers[node] = layer
+    regions.nodes[node] = rule
+    return None
+
+
+def _chains(model: Model, regions: Regions) -> Iterator[Chain]:
+    """The chain of every tensor of the main graph that is not inside of another's chain."""
+    inner: set[Value] = set()
+    starts = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
+    for start in starts:
+        if start in inner:
+            continue
+        chain = regions.chain_of(start)
+        inner.update(output for node in chain.nodes for output in node.outputs)
+        yield chain
+
+
+def _unsupported(regions: Regions) -> list[Node]:
+    graph = next(iter(regions.nodes)).graph if regions.nodes else None
+    if graph is None:
+        return []
+    starts = (value for node in regions.nodes for value in node.outputs)
+    regions.chains = {(chain := regions.chain_of(start)).out: chain for start in starts}
+    return [
+        node
+        for node, rule in regions.nodes.items()
+        if rule.role != "linear" and not (_fed(regions, node, rule) and _wanted(regions, node))
+    ]
+
+
+def _fed(regions: Regions, node: Node, rule: StaticRule) -> bool:
+    """Whether every activation comes as integers, or is quantized for a linear layer anyway."""
+    return all(_available(regions, node.inputs[index]) for index in activations(node, rule))
+
+
+def _available(regions: Regions, value: Value | None) -> bool:
+    if value is None or ir.constant(value) is not None:
+        return True
+    maker = regions.maker(value)
+    if maker is not None and regions.leaves_integers(maker):
+        return True
+    return any(regions.nodes[node].role == "linear" for node, _ in regions.readers(value))
+
+
+def _wanted(regions: Regions, node: Node) -> bool:
+    """Whether an int8 node reads an output, after its chain."""
+    return any(regions.readers(regions.chain_of(value).out) for value in node.outputs)
