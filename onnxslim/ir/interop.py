@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir
 from onnx import ModelProto, TensorProto
 from onnx.helper import np_dtype_to_tensor_dtype
+from onnx_ir.serde import deserialize_tensor
 
 from onnxslim.errors import ModelError
 from onnxslim.ir.io import convert, prepared
@@ -22,7 +23,7 @@ from onnxslim.ir.light import SMALL, light_proto, min_ir_version, one_line
 from onnxslim.ir.modern import raise_ir_version
 from onnxslim.ir.state import snapshot
 from onnxslim.ir.swap import exchange, inside, swapped
-from onnxslim.ir.tensors import renamed
+from onnxslim.ir.tensors import location_of, renamed
 from onnxslim.ir.types import Attr, AttributeType, ExternalTensor, Model, Tensor, TensorProtocol
 from onnxslim.ir.walk import Array, label, nodes
 
@@ -140,7 +141,7 @@ def _exported(graph: Any) -> ModelProto:
 def _given_back(tensor: TensorProtocol, weights: list[TensorProtocol]) -> TensorProtocol:
     if not isinstance(tensor, ExternalTensor):
         return tensor
-    location = str(tensor.location)
+    location = location_of(tensor)[1]
     if not location.startswith(_STAND_IN):
         raise ModelError(
             f"the weight '{tensor.name}' lies in the external file '{location}'; "
@@ -184,10 +185,9 @@ def _tensor_of(constant: Any) -> TensorProtocol | None:
         dtype = onnx_ir.DataType(np_dtype_to_tensor_dtype(values.dtype))
         return Tensor(np.asarray(values, order="C"), dtype=dtype, name=constant.name)
     proto = getattr(values, "tensor", None)
-    if isinstance(proto, TensorProto) and proto.data_location != TensorProto.EXTERNAL:
-        if proto.data_type != TensorProto.STRING:
-            return onnx_ir.serde.deserialize_tensor(proto)
-    return None
+    if not isinstance(proto, TensorProto) or proto.data_location == TensorProto.EXTERNAL:
+        return None
+    return None if proto.data_type == TensorProto.STRING else deserialize_tensor(proto)
 
 
 def _constants(graph: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from onnxslim.ir.state import assign, snapshot
 from onnxslim.ir.swap import inside, swapped
 from onnxslim.ir.types import Function, Graph, Model, Node, Value
 from onnxslim.ir.verify import verify
-from onnxslim.ir.walk import STANDARD_DOMAINS, label, scope_tree, subgraphs
+from onnxslim.ir.walk import STANDARD_DOMAINS, label, nodes, op, scope_tree, subgraphs
 
 
 def opset(model: Model) -> int | None:
@@ -36,6 +36,8 @@ def raise_opset(model: Model, version: int) -> None:
     current = opset(model)
     if current is not None and current >= version:
         return
+    if current is not None and current < 9 and any(op(node) == "Scan" for node in nodes(model)):
+        raise EditError(f"opset {current} cannot be raised to {version}: Scan changed in opset 9")
     made = snapshot(model)
     raise_ir_version(made, min_ir_version(version))
     for function in made.functions.values():
@@ -76,20 +78,20 @@ def _same_op(node: Node, old: int, new: int) -> bool:
 
 def _convert(model: Model, version: int) -> None:
     """Run the converter on the model without its big weights and put the result in its graph."""
-    nodes = _numbered(model)
-    names = {key: node.name for key, node in nodes.items()}
-    for key, node in nodes.items():
+    numbered = _numbered(model)
+    names = {key: node.name for key, node in numbered.items()}
+    for key, node in numbered.items():
         node.name = key
     try:
         with swapped(model, inside), light_proto(model) as light:
             del light.proto.functions[:]
             converted = _run_converter(light.proto, opset(model), version)
     finally:
-        for key, node in nodes.items():
+        for key, node in numbered.items():
             node.name = names[key]
     made = onnx_ir.from_proto(converted)
-    _return_weights(made, light, nodes)
-    _return_nodes(made, nodes)
+    _return_weights(made, light, numbered)
+    _return_nodes(made, numbered)
     _return_values(made, model)
     made.graph.name, made.graph.doc_string = model.graph.name, model.graph.doc_string
     made.graph.metadata_props.update(model.graph.metadata_props)
@@ -117,7 +119,7 @@ def _numbered(model: Model) -> dict[str, Node]:
     return {f"{_KEY}{number}": node for number, node in enumerate(found)}
 
 
-def _return_weights(made: Model, light: Light, nodes: dict[str, Node]) -> None:
+def _return_weights(made: Model, light: Light, numbered: dict[str, Node]) -> None:
     """Turn the inputs that stood for weights into initializers of the graphs that own them."""
     places = {
         (node.name, index): graph
@@ -127,7 +129,7 @@ def _return_weights(made: Model, light: Light, nodes: dict[str, Node]) -> None:
     }
     owners = {
         inner: places.get((key, index), made.graph)
-        for key, node in nodes.items()
+        for key, node in numbered.items()
         for index, inner in enumerate(subgraphs(node))
     }
     inputs = list(made.graph.inputs)
@@ -144,11 +146,11 @@ def _return_weights(made: Model, light: Light, nodes: dict[str, Node]) -> None:
         owner.initializers.add(value)
 
 
-def _return_nodes(made: Model, nodes: dict[str, Node]) -> None:
+def _return_nodes(made: Model, numbered: dict[str, Node]) -> None:
     """Names, documentation and metadata of the nodes that went through."""
     for scope in scope_tree(made.graph):
         for node in scope:
-            old = nodes.get(node.name or "")
+            old = numbered.get(node.name or "")
             if old is None:
                 continue
             node.name = old.name

@@ -46,6 +46,7 @@ def save(model: Model, path: str | os.PathLike[str], external: bool | None = Non
     verify(model)
     if external is None:
         external = wants_external(model)
+    external = external and any(is_big(tensor) for tensor in tensors(model))
     with output_errors(target), Staging(target.absolute().parent) as staging:
         if external:
             _save_pair(model, target.absolute(), staging)
@@ -60,6 +61,11 @@ def wants_external(model: Model) -> bool:
     if data_files(model) or weight_bytes(model) > INSIDE_LIMIT:
         return True
     return any(isinstance(tensor, ExternalTensor) for tensor in tensors(model))
+
+
+def is_big(tensor: TensorProtocol) -> bool:
+    """Whether the tensor goes into the data file, when there is one."""
+    return tensor.nbytes > SMALL and tensor.dtype != DataType.STRING
 
 
 def _place_model(data: bytes, target: Path, staging: Staging) -> None:
@@ -142,8 +148,7 @@ def _write_data(model: Model, file: BinaryIO) -> _Layout:
     """Every big tensor, each object once; the largest begin on pages so that they can be mapped."""
     layout = _Layout({}, [])
     for tensor in tensors(model):
-        small = tensor.nbytes <= SMALL or tensor.dtype == DataType.STRING
-        if small or id(tensor) in layout.offsets:
+        if not is_big(tensor) or id(tensor) in layout.offsets:
             continue
         alignment = 4096 if tensor.nbytes >= 2**20 else 64
         file.write(bytes(-file.tell() % alignment))
