@@ -1,0 +1,131 @@
+"""Which layers can be factorized, how large they are and what their inputs look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.analyses.columns import row_count
+from onnxslim.analyses.layer_stats import LayerStats, Moments, Statistics
+from onnxslim.analyses.linear import Linear, linear_layers
+from onnxslim.analyses.shapes import Shapes, ShapeTable
+from onnxslim.ir import Model
+from onnxslim.passes.lowrank.schemes import Geometry
+from onnxslim.pipeline.base import Context, Declined
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer that may be factorized; without moments only its weights are known."""
+
+    layer: Linear
+    shape: Geometry
+    moments: Moments | None
+
+    @property
+    def name(self) -> str:
+        """The node's name, or that of its output."""
+        return node_name(self.layer)
+
+
+def node_name(layer: Linear) -> str:
+    """What reports call a layer."""
+    return layer.node.name or str(layer.node.outputs[0].name)
+
+
+def survey(
+    model: Model, ctx: Context, skip: tuple[str, ...], min_dim: int
+) -> tuple[list[Site], list[Declined]]:
+    """The layers that qualify, in order, and those that do not, with the reason.
+
+    Raises:
+        RuntimeUnavailable: there are calibration samples and the model cannot be run.
+    """
+    layers, declined = linear_layers(model)
+    shapes = ctx.analyses.get(Shapes())
+    kept: list[tuple[Linear, Geometry]] = []
+    for layer in layers:
+        found = _geometry(layer, shapes)
+        reason = found if isinstance(found, str) else _refusal(layer, found, skip, min_dim)
+        if reason is None and isinstance(found, Geometry):
+            kept.append((layer, found))
+        else:
+            declined.append(Declined(node_name(layer), str(reason)))
+    if ctx.env.calib is None:
+        return [Site(layer, shape, None) for layer, shape in kept], declined
+    taps = tuple(dict.fromkeys(layer.tap for layer, _ in kept))
+    statistics = ctx.analyses.get(LayerStats(taps=taps))
+    sites: list[Site] = []
+    for layer, shape in kept:
+        site = _with_moments(layer, shape, statistics)
+        if isinstance(site, Site):
+            sites.append(site)
+        else:
+            declined.append(Declined(node_name(layer), site))
+    return sites, declined
+
+
+def _geometry(layer: Linear, shapes: ShapeTable) -> Geometry | str:
+    """The sizes of a layer, from a real run or from what is declared; or why there are none."""
+    name = str(layer.input.name)
+    seen = shapes.seen(name) or _fixed(shapes.shape(name))
+    if seen is None:
+        return "the size of its input is not known"
+    out = layer.out_features // layer.groups
+    window = layer.tap.window
+    if window is None:
+        return Geometry(1, out, layer.in_features, row_count(layer.tap, seen))
+    channels = layer.in_features // prod(window.kernel)
+    sites = tuple(seen[2:])
+    return Geometry(
+        layer.groups, out, channels, seen[0], window.kernel, sites, window.positions(sites)
+    )
+
+
+def _fixed(shape: tuple[int | str | None, ...] | None) -> tuple[int, ...] | None:
+    """A declared shape whose batch may be open."""
+    if shape is None or not shape:
+        return None
+    sizes = [1 if i == 0 and not isinstance(n, int) else n for i, n in enumerate(shape)]
+    fixed = tuple(n for n in sizes if isinstance(n, int))
+    return fixed if len(fixed) == len(sizes) else None
+
+
+def _refusal(layer: Linear, shape: Geometry, skip: tuple[str, ...], min_dim: int) -> str | None:
+    from fnmatch import fnmatchcase
+
+    if any(fnmatchcase(node_name(layer), pattern) for pattern in skip):
+        return "named in skip"
+    if shape.macs == 0:
+        return "its input or output is empty"
+    if shape.channels == 1 and shape.out == 1:
+        return "a depthwise convolution has no two channels to combine"
+    if min(shape.out, shape.features) < min_dim:
+        return f"{shape.features} x {shape.out} is smaller than min_dim={min_dim}"
+    weight = layer.matrix()
+    if not np.isfinite(weight).all():
+        return "the weight holds NaN or infinity"
+    if layer.kind == "gemm" and _opset(layer) < 11:
+        return "Gemm needs a third input before opset 11"
+    return None
+
+
+def _opset(layer: Linear) -> int:
+    graph = layer.node.graph
+    versions = {} if graph is None else graph.opset_imports
+    return int(versions.get("", 99)) if versions else 99
+
+
+def _with_moments(layer: Linear, shape: Geometry, statistics: Statistics) -> Site | str:
+    moments = statistics.moments.get(layer.tap)
+    if moments is None:
+        reason = statistics.missing.get(layer.tap.tensor, "it was not seen")
+        return f"no statistics of its input: {reason}"
+    if not np.isfinite(moments.scatter).all() or not np.isfinite(moments.mean).all():
+        return "the statistics of its input hold NaN or infinity"
+    if float(np.trace(moments.scatter, axis1=1, axis2=2).min()) <= 0:
+        return "its input never varied in the calibration samples, so no rank can be judged"
+    return Site(layer, shape, moments)

@@ -1,0 +1,181 @@
+"""The best pair of linear maps in place of one, for inputs with a given covariance.
+
+A layer y = W x + b is replaced by y' = H (V x) + b', where V maps the row x to r numbers at each of
+c places and H maps those r c numbers to the outputs. With one place (c = 1) H V is any matrix of
+rank r, and the optimum in E|y - y'|^2 is the truncated SVD of W C^1/2 (Eckart and Young 1936;
+whitened by the inputs as in SVD-LLM, arXiv 2403.07378; by the outputs as in Zhang et al. 2015,
+arXiv 1505.06798: both give the same map). It is computed as U U^T W with U the leading eigenvectors
+of W C W^T, which inverts nothing and so holds for a rank-deficient C. With more places (a kernel
+split along its axes, Jaderberg et al. 2014, arXiv 1405.3866) V comes from the same problem with the
+covariance averaged over the places, and H is then the least squares fit, which is exact.
+
+The mean is left to the bias, b' = b + (W - W') m, so C is the covariance, not the second moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim.ir import Array
+
+_EIGEN_FLOOR = 1e-15  # relative to the largest: what `eigh` cannot tell from zero
+_RIDGE = 1e-10  # relative to the mean eigenvalue of the Gram matrix of the r c numbers
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One group of a layer, its features ordered as places x features of one place."""
+
+    weight: Array  # [out, c, m] float64
+    covariance: Array  # [c, m, c, m] float64
+
+    @property
+    def places(self) -> int:
+        """c: how many results of the first factor the second one sees at once."""
+        return int(self.weight.shape[1])
+
+    def energy(self) -> float:
+        """tr(W C W^T): the variance of all outputs together."""
+        return quadratic(self.weight.reshape(len(self.weight), -1), _square(self.covariance))
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The first factor for every rank, best direction first: rank r takes the first r.
+
+    `first` is [n, m], `second` [out, c, n] is its counterpart: at full rank they multiply to W.
+    `loss[r]` is E|y - y'|^2 with the best second factor at rank r, [n + 1].
+    """
+
+    first: Array
+    second: Array
+    loss: Array
+
+
+def problem(matrix: Array, covariance: Array, order: Array, places: int) -> Problem:
+    """W [out, d] and C [d, d] with the features taken in `order` (place slowest)."""
+    out, size = len(matrix), len(order) // places
+    weight = matrix.astype(np.float64)[:, order].reshape(out, places, size)
+    ordered = covariance[np.ix_(order, order)]
+    return Problem(weight, ordered.reshape(places, size, places, size))
+
+
+def quadratic(change: Array, covariance: Array) -> float:
+    """tr(dW C dW^T): the mean squared norm of dW x for centred x. Cost: out d^2."""
+    return float(np.sum((change @ covariance) * change))
+
+
+def damped(covariance: Array, share: float) -> Array:
+    """(1 - share) C + share tr(C)/d I: directions that too few rows did not show keep some weight.
+
+    A covariance of zero stays zero. [.., d, d] -> [.., d, d].
+    """
+    size = covariance.shape[-1]
+    level = np.trace(covariance, axis1=-2, axis2=-1) / size
+    return (1 - share) * covariance + share * level[..., None, None] * np.eye(size)
+
+
+def basis(task: Problem, limit: int) -> Basis:
+    """The directions of the first `limit` ranks and the loss at each. Cost: min(out c, m)^3."""
+    out, places, size = task.weight.shape
+    tall = task.weight.reshape(out * places, size)
+    average = np.einsum("aman->mn", task.covariance) if places > 1 else _square(task.covariance)
+    left, power = _directions(tall, average, min(limit, size, out * places))
+    first = left.T @ tall
+    second = left.reshape(out, places, -1)
+    if places == 1:
+        tail = max(task.energy() - float(power.sum()), 0.0)  # beyond the limit
+        loss = np.append(np.cumsum(power[::-1])[::-1], 0.0) + tail
+        return Basis(first, second, loss)
+    return Basis(first, second, _nested_loss(task, first))
+
+
+def _directions(tall: Array, average: Array, count: int) -> tuple[Array, Array]:
+    """Leading left singular vectors of M C^1/2, [rows, n], and the squared singular values, [n]."""
+    rows, size = tall.shape
+    if rows <= size:
+        values, vectors = np.linalg.eigh(tall @ average @ tall.T)
+        keep = _leading(values, count)
+        return vectors[:, keep], values[keep]
+    roots, axes = np.linalg.eigh(average)
+    root = (axes * np.sqrt(np.maximum(roots, 0))) @ axes.T
+    white = tall @ root
+    values, vectors = np.linalg.eigh(white.T @ white)
+    keep = _leading(values, count)
+    left, _ = np.linalg.qr(white @ vectors[:, keep])
+    return left, values[keep]
+
+
+def _leading(values: Array, count: int) -> Array:
+    order = np.argsort(values)[::-1]
+    floor = _EIGEN_FLOOR * len(values) * max(float(values.max()), 0.0)
+    return order[: min(count, max(int(np.sum(values > floor)), 1))]
+
+
+def _nested_loss(task: Problem, first: Array) -> Array:
+    """E|y - H V_r x|^2 with the best H for r = 0 .. n: one Cholesky factor, read row by row."""
+    from scipy.linalg import solve_triangular
+
+    gram, cross = _normal_equations(task, first)
+    rank, places, out = len(first), task.places, len(task.weight)
+    gram = gram.transpose(1, 0, 3, 2).reshape(rank * places, rank * places)
+    cross = cross.transpose(1, 0, 2).reshape(rank * places, out)
+    lower = np.linalg.cholesky(gram + _ridge(gram))
+    share = np.square(solve_triangular(lower, cross, lower=True)).sum(axis=1)
+    explained = np.append(0.0, np.cumsum(share.reshape(rank, places).sum(axis=1)))
+    return np.maximum(task.energy() - explained, 0.0)
+
+
+def _normal_equations(task: Problem, first: Array) -> tuple[Array, Array]:
+    """E[z z^T] as [c, n, c, n] and E[z y^T] as [c, n, out], for z = V x at each place."""
+    seen = np.tensordot(first, task.covariance, axes=(1, 1))  # [n, c, c', m]
+    gram = np.tensordot(seen, first, axes=(3, 1))  # [n, c, c', n']
+    cross = np.tensordot(seen, task.weight, axes=((2, 3), (1, 2)))  # [n, c, out]
+    return gram.transpose(1, 0, 2, 3), cross.transpose(1, 0, 2)
+
+
+def _ridge(gram: Array) -> Array:
+    level = float(np.trace(gram)) / len(gram)
+    return np.eye(len(gram)) * (_RIDGE * level if level > 0 else 1.0)
+
+
+def factors(task: Problem, found: Basis, rank: int) -> tuple[Array, Array]:
+    """H [out, c, r] and V [r, m]: scaled so that numbers between them and the columns of H are
+    about equally large (both quantize well). Raises ValueError for a rank out of range."""
+    if not 1 <= rank <= len(found.first):
+        raise ValueError(f"rank {rank} given, expected 1 to {len(found.first)}")
+    first, second = found.first[:rank], found.second[:, :, :rank]
+    if task.places > 1:
+        second = second + _correction(task, first, second)
+    return _balanced(task, first, second)
+
+
+def _correction(task: Problem, first: Array, second: Array) -> Array:
+    """What least squares adds to H; zero where H V = W already, so that full rank stays exact."""
+    rank, places, out = len(first), task.places, len(task.weight)
+    gram, cross = _normal_equations(task, first)
+    square = gram.reshape(places * rank, places * rank)
+    wanted = cross.reshape(places * rank, out) - square @ second.reshape(out, -1).T
+    added: Array = np.linalg.solve(square + _ridge(square), wanted)
+    return added.T.reshape(out, places, rank)
+
+
+def _balanced(task: Problem, first: Array, second: Array) -> tuple[Array, Array]:
+    average = np.einsum("aman->mn", task.covariance) / task.places
+    spread = np.sqrt(np.maximum(np.sum((first @ average) * first, axis=1), 0))
+    size = np.sqrt(np.square(second).sum(axis=(0, 1)))
+    usable = (spread > 0) & (size > 0)
+    scale = np.sqrt(np.where(usable, size, 1.0) / np.where(usable, spread, 1.0))
+    return second / scale, first * scale[:, None]
+
+
+def product(second: Array, first: Array) -> Array:
+    """H V as one matrix over the ordered features: [out, c, r], [r, m] -> [out, c m]."""
+    return np.tensordot(second, first, axes=(2, 0)).reshape(len(second), -1)
+
+
+def _square(covariance: Array) -> Array:
+    places, size = covariance.shape[:2]
+    return covariance.reshape(places * size, places * size)

@@ -1,0 +1,115 @@
+"""Whether a pair runs faster than its layer: both as models of one layer, run in turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.analyses.linear import Linear, linear
+from onnxslim.errors import RuntimeUnavailable
+from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.lowrank.emit import Pair, emit
+from onnxslim.passes.lowrank.survey import Site
+from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.session import Session, open_session
+
+_ROUNDS = 30
+_SECONDS = 0.5  # for one layer, once three rounds are done
+_NOISE = 0.97  # only what is faster by more than that counts
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The least time of the layer and of its pair over some rounds, in milliseconds."""
+
+    layer_ms: float
+    pair_ms: float
+
+    @property
+    def faster(self) -> bool:
+        """Whether the pair is faster by more than the noise of such measurements."""
+        return self.pair_ms < _NOISE * self.layer_ms
+
+
+def measure(site: Site, made: Pair, env: Environment) -> Speed | None:
+    """The speed of both on inputs of the size seen; None where they cannot be run alone."""
+    whole = alone(site)
+    cut = ir.snapshot(whole)
+    found = linear(next(iter(cut.graph)))
+    if isinstance(found, str):
+        return None
+    emit(Editor(cut), found, site.shape, made)
+    try:
+        sessions = [open_session(m, threads=env.threads) for m in (whole, cut)]
+        return _race(sessions, {"x": _input(site, env.seed)})
+    except RuntimeUnavailable:
+        return None
+
+
+def alone(site: Site) -> Model:
+    """A model of the layer only, with an input of the size that was seen."""
+    layer = site.layer
+    x = ir.Value(name="x", shape=ir.Shape(_input_shape(site)))
+    x.type = layer.weight.type or layer.input.type
+    weight, bias = _copied("w", layer.weight), _copied("b", layer.bias)
+    x.dtype = weight.dtype if weight is not None else None
+    inputs = [x, weight, bias] if bias is not None else [x, weight]
+    node = ir.Node(
+        "", layer.node.op_type, inputs, list(layer.node.attributes.values()), name="layer"
+    )
+    node.outputs[0].name = "y"
+    node.outputs[0].dtype = x.dtype
+    initializers = [v for v in (weight, bias) if v is not None]
+    graph = ir.Graph(
+        [x], [node.outputs[0]], nodes=[node], initializers=initializers,
+        opset_imports={"": _opset(layer)}, name="layer",
+    )  # fmt: skip
+    return ir.Model(graph, ir_version=8)
+
+
+def _opset(layer: Linear) -> int:
+    graph = layer.node.graph
+    return 17 if graph is None else int(graph.opset_imports.get("", 17))
+
+
+def _copied(name: str, value: ir.Value | None) -> ir.Value | None:
+    tensor = ir.constant(value)
+    if value is None or tensor is None:
+        return None
+    made = ir.Value(name=name, shape=ir.Shape([int(n) for n in np.shape(tensor.numpy())]))
+    made.dtype = tensor.dtype
+    made.const_value = tensor
+    return made
+
+
+def _input_shape(site: Site) -> list[int]:
+    shape = site.shape
+    if site.layer.tap.window is not None:
+        return [shape.rows, shape.channels * shape.groups, *shape.sites_in]
+    if site.layer.tap.axis == 0:
+        return [shape.features, shape.rows]
+    return [shape.rows, shape.features]
+
+
+def _input(site: Site, seed: int) -> Array:
+    tensor = ir.constant(site.layer.weight)
+    dtype = np.float32 if tensor is None else tensor.dtype.numpy()
+    return np.random.default_rng(seed).standard_normal(_input_shape(site)).astype(dtype)
+
+
+def _race(sessions: list[Session], feed: dict[str, Array]) -> Speed:
+    best = [float("inf")] * len(sessions)
+    for session in sessions:
+        session.run(feed)
+    start = perf_counter()
+    for number in range(_ROUNDS):
+        for i, session in enumerate(sessions):
+            before = perf_counter()
+            session.run(feed)
+            best[i] = min(best[i], perf_counter() - before)
+        if number >= 2 and perf_counter() - start > _SECONDS:
+            break
+    return Speed(best[0] * 1e3, best[1] * 1e3)
