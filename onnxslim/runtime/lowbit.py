@@ -46,8 +46,8 @@ def from_ort(value: Any) -> Any:
     size = int(np.prod(shape, dtype=np.int64))
     packed = ctypes.string_at(value.data_ptr(), -(-size * kind.bitwidth // 8)) if size else b""
     if kind.bitwidth == 8 * dtype.itemsize:
-        whole: Array = np.frombuffer(packed, dtype).reshape(shape)
-        return whole.copy()
+        whole: Array = np.array(np.frombuffer(packed, dtype)).reshape(shape)
+        return whole
     return _unpack(packed, size, kind.bitwidth, dtype).reshape(shape)
 
 
@@ -57,5 +57,5 @@ def _unpack(packed: bytes, size: int, bits: int, dtype: np.dtype[Any]) -> Array:
     per_byte = 8 // bits
     shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
     fields: Array = (raw[:, None] >> shifts & np.uint8((1 << bits) - 1)).reshape(-1)[:size]
-    view: Array = fields.view(dtype)
-    return view if dtype.kind == "V" else fields.astype(dtype)
+    result: Array = fields.view(dtype) if dtype.kind == "V" else fields.astype(dtype)
+    return result
