@@ -47,12 +47,17 @@ class CheckFailed(OnnxSlimError):
 
     exit_code: ClassVar[int] = 3
 
+    def __init__(self, message: str, report: object = None) -> None:
+        """`report` is the `onnxslim.Report` of the run that failed, where there is one."""
+        super().__init__(message)
+        self.report = report
+
 
 class EditError(Exception):
     """An edit was refused and nothing was changed; the caller declines with this reason."""
 
 
 class PassError(OnnxSlimError):
-    """A pass broke its contract: a bug of ours or of a plugin. Says which, and after which others."""
+    """A pass broke its contract: a bug of ours or of a plugin. Says which, and after which."""
 
     exit_code: ClassVar[int] = 70

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeVar, cast
+from typing import ClassVar, TypeVar
 
 from onnxslim.ir import Model
 from onnxslim.pipeline.analysis import AnalysisManager, Aspect
@@ -99,13 +99,14 @@ class PassResult:
 class Pass(ABC):
     """Rewrites a model in place and leaves it valid. Never loads, saves, clones or prints.
 
-    The fields of a subclass are its options; give each `field(metadata={"help": ..., "range": ...})`
-    through `option(...)`, and check ranges in `__post_init__` by raising ValueError.
+    The fields of a subclass are its options: make each with `option(default, help, range)`, and
+    check ranges in `__post_init__` by raising ValueError.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
     needs_run: ClassVar[bool] = False  # whether ONNX Runtime must be able to run the model
+    guarded: ClassVar[bool] = False  # whether a result slower than the model before is undone
 
     @abstractmethod
     def run(self, model: Model, ctx: Context) -> PassResult:
@@ -117,4 +118,4 @@ T = TypeVar("T")
 
 def option(default: T, help: str, range: str = "") -> T:
     """A field of a pass: its default, one line of help and, in words, the values it takes."""
-    return cast(T, dataclasses.field(default=default, metadata={"help": help, "range": range}))
+    return dataclasses.field(default=default, metadata={"help": help, "range": range})

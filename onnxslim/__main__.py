@@ -1,0 +1,7 @@
+"""`python -m onnxslim`."""
+
+import sys
+
+from onnxslim.cli import main
+
+sys.exit(main())

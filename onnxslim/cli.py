@@ -1,0 +1,129 @@
+"""The command line: argv to a request, a result to text, an error to one line and an exit code.
+
+The only module that prints or exits. All heavy imports happen inside of `main`, so that Ctrl-C at
+any moment ends in one line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from onnxslim.arguments import Arguments
+    from onnxslim.errors import OnnxSlimError
+
+OK, USER_ERROR, USAGE, CHECK_FAILED, BUG, INTERRUPTED = 0, 1, 2, 3, 70, 130
+
+_PLAIN_WIDTH = 120  # of tables that go to a file or a pipe
+_LONGEST_ERROR = 1000  # characters
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code and never shows a traceback."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        return _say("interrupted; nothing was written", INTERRUPTED)
+    except MemoryError:
+        return _say("out of memory; nothing was written", USER_ERROR)
+    except BrokenPipeError:  # the reader of our output is gone: nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug outside of the passes
+        return _say(f"internal error: {_bug_file(error)}", BUG)
+
+
+def _run(argv: Sequence[str]) -> int:
+    from onnxslim.arguments import Arguments, UsageError, read_arguments
+    from onnxslim.errors import CheckFailed, OnnxSlimError
+
+    try:
+        arguments = read_arguments(argv)
+    except UsageError as error:
+        return _say(f"{error}; python -m onnxslim --help lists the options", USAGE)
+    if not isinstance(arguments, Arguments):
+        arguments()  # prints the help or the version
+        return OK
+    try:
+        return _compile(arguments)
+    except CheckFailed as error:
+        if not arguments.quiet:
+            _show_failed(error)
+        return _say_error(error)
+    except OnnxSlimError as error:
+        return _say_error(error)
+
+
+def _compile(arguments: Arguments) -> int:
+    from onnxslim.driver import Watch, compile_file, make_plan
+    from onnxslim.report.live import Live
+    from onnxslim.report.table import passes_list, result_tables
+
+    if arguments.list_passes:
+        from onnxslim.registry import list_passes
+
+        _console().print(passes_list(list_passes()))
+        return OK
+    request = arguments.request()
+    plan = make_plan(request)
+    if arguments.print_pipeline:
+        print(plan.text)
+        return OK
+    if arguments.source is None or arguments.output is None:
+        raise AssertionError("read_arguments asks for both files")
+    live = Live(_console(stderr=True, quiet=arguments.quiet), len(plan.passes))
+    with live.shown():
+        report = compile_file(
+            arguments.source, arguments.output, request, Watch(live.progress, (live,))
+        )
+    if not arguments.quiet:
+        _console().print(result_tables(report))
+    return OK
+
+
+def _show_failed(error: OnnxSlimError) -> None:
+    from onnxslim.report.record import Report
+    from onnxslim.report.table import result_tables
+
+    report = getattr(error, "report", None)
+    if isinstance(report, Report):
+        _console().print(result_tables(report))
+
+
+def _console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PLAIN_WIDTH
+    return Console(stderr=stderr, quiet=quiet, width=width, highlight=False)
+
+
+def _say_error(error: OnnxSlimError) -> int:
+    from onnxslim.errors import PipelineSyntaxError
+
+    text = str(error)
+    if not isinstance(error, PipelineSyntaxError):  # that one points at the fault with a caret
+        text = " ".join(text.split())
+    return _say(text[:_LONGEST_ERROR], error.exit_code)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _bug_file(error: Exception) -> str:
+    """The error in one line, and where its traceback is."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="onnxslim-traceback-", suffix=".txt", delete=False
+    ) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return f"{type(error).__name__}: {' '.join(str(error).split())}; please report {file.name}"

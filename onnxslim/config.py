@@ -1,0 +1,137 @@
+"""What the user asks for, from flags and from a TOML file, checked as far as words go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from onnxslim.errors import ConfigError
+from onnxslim.pipeline.base import Pass
+from onnxslim.pipeline.options import nearest, spec_of_table
+from onnxslim.pipeline.spec import PassSpec, parse_pipeline
+from onnxslim.runtime.data import DataSpec
+from onnxslim.runtime.images import Preprocess
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] - only on Python 3.10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One run of the compiler; the fields are the flags of the same name."""
+
+    passes: tuple[PassSpec | Pass, ...] = (PassSpec("fold"),)
+    calib: DataSpec | None = None
+    eval: DataSpec | None = None
+    metric: str | None = None
+    max_drop: float | None = None
+    target: str = "ort-cpu"
+    preprocess: str | Preprocess | None = None
+    report: Path | None = None
+    threads: int = 1
+    seed: int = 0
+    cache: Path | None = None
+    dump: Path | None = None
+    keep_best: bool = False
+    allow_slower: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for what does not go together."""
+        if self.threads < 1:
+            raise ConfigError(f"--threads {self.threads}: expected at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"--seed {self.seed}: expected at least 0")
+        if self.max_drop is not None and not self.max_drop >= 0:
+            raise ConfigError(f"--max-drop {self.max_drop}: expected 0 or more, for example 0.01")
+        if not self.has_data and (self.metric is not None or self.max_drop is not None):
+            flag = "--metric" if self.metric is not None else "--max-drop"
+            raise ConfigError(f"{flag} needs samples to be measured on: give --eval or --calib")
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is anything to check the result on."""
+        return self.calib is not None or self.eval is not None
+
+
+def from_flags(flags: Mapping[str, Any], config: Path | None = None) -> Request:
+    """The request of flags, which win over the TOML file; None stands for a flag not given.
+
+    Raises ConfigError, OptionError, PipelineSyntaxError.
+    """
+    values = {} if config is None else _from_toml(config)
+    values.update({k: v for k, v in flags.items() if v is not None})
+    if isinstance(values.get("passes"), str):
+        values["passes"] = tuple(parse_pipeline(values["passes"]))
+    return Request(**values)
+
+
+_PATHS = ("calib", "eval", "report", "cache", "dump")
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "passes": (str,),
+    "calib": (str,),
+    "eval": (str,),
+    "metric": (str,),
+    "max_drop": (float, int),
+    "target": (str,),
+    "preprocess": (str,),
+    "report": (str,),
+    "threads": (int,),
+    "seed": (int,),
+    "cache": (str,),
+    "dump": (str,),
+    "keep_best": (bool,),
+    "allow_slower": (bool,),
+}
+
+
+def _from_toml(path: Path) -> dict[str, Any]:
+    table = _read_toml(path)
+    passes = table.pop("pass", None)
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    for key, value in values.items():
+        if key not in _TYPES:
+            raise ConfigError(f"{path}: no setting '{key}'{nearest(key, [*_TYPES, 'pass'])}")
+        if type(value) not in _TYPES[key]:
+            wanted = " or ".join(t.__name__ for t in _TYPES[key])
+            raise ConfigError(f"{path}: {key} = {value!r}: expected {wanted}")
+    if passes is not None:
+        if "passes" in values:
+            raise ConfigError(f"{path}: has both passes = ... and [[pass]]; keep one of them")
+        values["passes"] = _pass_tables(passes, path)
+    for key in _PATHS:
+        if key in values:
+            values[key] = _beside(path, key, values[key])
+    return values
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: not TOML: {error}") from error
+
+
+def _pass_tables(tables: object, path: Path) -> tuple[PassSpec, ...]:
+    if not isinstance(tables, list) or not tables:
+        raise ConfigError(f"{path}: 'pass' must be written as [[pass]] tables")
+    found: list[PassSpec] = []
+    for table in cast("list[object]", tables):
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: 'pass' must be written as [[pass]] tables")
+        found.append(spec_of_table(cast("dict[str, object]", table), str(path)))
+    return tuple(found)
+
+
+def _beside(config: Path, key: str, text: str) -> str | Path:
+    """A path of the file is relative to the file; `module:function` stays as it is."""
+    beside = config.parent / text
+    if key not in ("calib", "eval"):
+        return beside
+    return beside if beside.exists() or ":" not in text else text

@@ -1,0 +1,148 @@
+"""The straight line from a request to a result, on one page.
+
+load -> passes in place, each verified -> check on held-out samples -> save once -> report
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnxslim import ir, registry
+from onnxslim.config import Request
+from onnxslim.environment import environment
+from onnxslim.errors import CheckFailed, OnnxSlimError
+from onnxslim.files import file_bytes, saved_bytes, write_text
+from onnxslim.ir import Model
+from onnxslim.ir.files import check_target
+from onnxslim.pipeline.analysis import AnalysisManager
+from onnxslim.pipeline.base import Context, Environment, Pass, Progress, silent
+from onnxslim.pipeline.guard import Guard
+from onnxslim.pipeline.instruments import Announce, Dump, Instrument, Verify
+from onnxslim.pipeline.manager import run_passes
+from onnxslim.pipeline.options import to_spec
+from onnxslim.pipeline.order import check_order
+from onnxslim.pipeline.outcome import Outcome, settle
+from onnxslim.pipeline.reproducer import Reproducer, versions
+from onnxslim.pipeline.stopwatch import time_in_turn
+from onnxslim.report.build import check_entry, pass_entries, renamed
+from onnxslim.report.footprint import FootprintEach
+from onnxslim.report.record import Latency, Macs, Report, Size
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on."""
+
+    progress: Progress = silent
+    instruments: tuple[Instrument, ...] = ()
+
+
+UNWATCHED = Watch()
+
+
+def compile_file(source: Path, output: Path, request: Request, watch: Watch = UNWATCHED) -> Report:
+    """Compile a file into a file; nothing is written unless all went well.
+
+    Raises OnnxSlimError: its `exit_code` says of which kind.
+    """
+    plan = make_plan(request)
+    check_target(output)
+    if request.report is not None:
+        check_target(request.report)
+    model = ir.load(source)
+    before = file_bytes(source, model)
+    result, report = compile_model(model, request, watch, plan)
+    ir.save(result, output)
+    size = Size(before, saved_bytes(output, result))
+    report = replace(report, input=str(source), output=str(output), size=size)
+    if request.report is not None:
+        write_text(request.report, report.to_json())
+    return report
+
+
+def compile_model(
+    model: Model, request: Request, watch: Watch = UNWATCHED, plan: Plan | None = None
+) -> tuple[Model, Report]:
+    """Compile a model in memory; the one that is given is changed in place.
+
+    Raises OnnxSlimError; CheckFailed holds the report.
+    """
+    start = time.perf_counter()
+    plan = plan or make_plan(request)
+    footprints = FootprintEach()
+    original = ir.snapshot(model)
+    with environment(model, request, watch.progress) as env:
+        ctx = Context(env, AnalysisManager(model, env), original)
+        guard = None if request.allow_slower else Guard(time_in_turn)
+        instruments = (*watch.instruments, *_instruments(request, plan), footprints)
+        stages = run_passes(model, plan.passes, ctx, instruments, guard)
+        outcome = settle(stages, ctx, request.keep_best)
+        latency, notes = _latency(original, outcome, env)
+    after = footprints.seen[outcome.kept]
+    report = Report(
+        input=ir.kind_of(model),
+        output=ir.kind_of(model),
+        target=request.target,
+        pipeline=plan.text,
+        passes=pass_entries(outcome.stages, footprints.seen[1:]),
+        size=Size(footprints.seen[0].weight_bytes, after.weight_bytes),
+        latency_ms=latency,
+        macs=Macs(footprints.seen[0].macs, after.macs),
+        check=check_entry(outcome.verdict, outcome.first_over_budget),
+        names=renamed(stage.result.names for stage in outcome.stages if stage.kept),
+        notes=(*plan.warnings, *outcome.notes, *notes),
+        seconds=round(time.perf_counter() - start, 3),
+        versions=versions(),
+    )
+    if outcome.failure:
+        raise CheckFailed(outcome.failure, report)
+    return outcome.model, report
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The passes as they will run, the check last."""
+
+    passes: tuple[Pass, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """As it can be given to --passes again."""
+        return ",".join(str(to_spec(p)) for p in self.passes)
+
+
+def make_plan(request: Request) -> Plan:
+    """Read the pipeline; raises OptionError, ConfigError, PipelineSyntaxError."""
+    passes = list(registry.build(request.passes))
+    warnings = check_order([p.name for p in passes])
+    if not importlib.util.find_spec("onnxslim.passes.check.check"):  # TEMPORARY
+        return Plan(tuple(passes), warnings)
+    if not passes or passes[-1].name != "check":
+        passes += registry.build("check")
+    flags = {"metric": request.metric, "max_drop": request.max_drop}
+    given = {key: value for key, value in flags.items() if value is not None}
+    passes[-1] = replace(passes[-1], **given)
+    return Plan(tuple(passes), warnings)
+
+
+def _instruments(request: Request, plan: Plan) -> Sequence[Instrument]:
+    dump = () if request.dump is None else (Dump(request.dump),)
+    return (Announce(len(plan.passes)), Verify(), *dump, Reproducer(request.dump))
+
+
+def _latency(
+    original: Model, outcome: Outcome, env: Environment
+) -> tuple[Latency, tuple[str, ...]]:
+    if outcome.failure or outcome.model is original:
+        return Latency(None, None, env.threads), ()
+    try:
+        times = time_in_turn(original, outcome.model, env)
+    except (ImportError, OnnxSlimError) as error:
+        note = f"Latency was not measured: {error}"
+        return Latency(None, None, env.threads), (note,)
+    return Latency(times.before_ms, times.after_ms, env.threads, times.noise), ()

@@ -1,0 +1,39 @@
+"""Never slower than before: a pass whose result runs slower is undone and says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from onnxslim import ir
+from onnxslim.errors import OnnxSlimError
+from onnxslim.ir import Model
+from onnxslim.pipeline.analysis import Aspect
+from onnxslim.pipeline.base import Context, Declined, PassResult
+from onnxslim.pipeline.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Undoes a pass that made the model slower."""
+
+    stopwatch: Stopwatch
+
+    def judge(
+        self, model: Model, before: Model, result: PassResult, ctx: Context
+    ) -> tuple[PassResult, bool]:
+        """The result as it stands, and whether the pass was kept; restores the model if not."""
+        try:
+            times = self.stopwatch(before, model, ctx.env)
+        except (ImportError, OnnxSlimError) as error:
+            note = f"whether it is faster was not measured: {error}"
+            return replace(result, notes=(*result.notes, note)), True
+        if not times.slower:
+            return result, True
+        ir.restore(model, before)
+        ctx.analyses.invalidate(Aspect.ALL)
+        reason = (
+            f"undone: {times.ratio:.2f} times as slow as before "
+            f"({times.before_ms:.3g} -> {times.after_ms:.3g} ms); --allow-slower keeps it"
+        )
+        declined = (Declined("whole model", reason), *result.declined)
+        return PassResult(declined=declined, notes=result.notes), False

@@ -1,0 +1,254 @@
+"""The result as a person reads it in a terminal: what was done, what was left, what it brought."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from onnxslim.registry import PassInfo
+from onnxslim.report.record import CheckEntry, PassEntry, Report
+
+LAYERS_SHOWN = 40
+_NOTHING = "-"
+
+
+def result_tables(report: Report) -> Group:
+    """The tables of a run, from the passes down to the sentence about accuracy."""
+    parts: list[RenderableType] = [passes_table(report)]
+    if any(entry.layers for entry in report.passes):
+        parts.append(layers_table(report))
+    parts += [*declined_lines(report), Text(), before_after_table(report), *verdict_lines(report)]
+    return Group(*parts)
+
+
+def passes_table(report: Report) -> Table:
+    """One row per pass."""
+    table = _table("Passes")
+    table.add_column("pass", overflow="fold")
+    table.add_column("changed", overflow="fold", ratio=1)
+    for title in ("left alone", "seconds", "peak MB", "MACs", "weights"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for entry in report.passes:
+        table.add_row(
+            entry.spec,
+            _changed(entry),
+            str(len(entry.declined)) if entry.declined else _NOTHING,
+            f"{entry.seconds:.1f}",
+            _NOTHING if entry.peak_mb is None else f"{entry.peak_mb:.0f}",
+            amount(entry.macs),
+            size(entry.weight_bytes),
+            style="" if entry.kept else "dim",
+        )
+    return table
+
+
+def _changed(entry: PassEntry) -> str:
+    if not entry.kept:
+        return "undone"
+    words = [f"{key.replace('_', ' ')} {_stat(value)}" for key, value in entry.stats.items()]
+    return ", ".join(words) or (
+        "nothing" if not entry.changed else ", ".join(entry.changed).lower()
+    )
+
+
+def _stat(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def layers_table(report: Report) -> Table:
+    """One row per layer that a pass changed or left alone."""
+    table = _table("Layers")
+    table.add_column("pass", no_wrap=True)
+    table.add_column("layer", overflow="ellipsis", no_wrap=True, max_width=36)
+    table.add_column("op", no_wrap=True)
+    table.add_column("what was done", overflow="fold", ratio=1)
+    table.add_column("predicted SNR", justify="right", no_wrap=True)
+    rows = list(_layer_rows(report))
+    for row in rows[:LAYERS_SHOWN]:
+        table.add_row(*row)
+    if len(rows) > LAYERS_SHOWN:
+        rest = len(rows) - LAYERS_SHOWN
+        table.add_row(
+            "", f"... {rest} more", "", "--report R.json has all of them", "", style="dim"
+        )
+    return table
+
+
+def _layer_rows(report: Report) -> Iterator[tuple[str, str, str, str, str]]:
+    for entry in report.passes:
+        name = entry.spec.partition("{")[0]
+        for layer in entry.layers:
+            db = _NOTHING if layer.predicted_db is None else f"{layer.predicted_db:.1f} dB"
+            yield name, layer.node, layer.op, layer.action, db
+
+
+def declined_lines(report: Report) -> Iterator[Text]:
+    """What was left alone, grouped by reason, most frequent first."""
+    for entry in report.passes:
+        reasons = Counter(d.reason for d in entry.declined)
+        for reason, count in reasons.most_common():
+            nodes = [d.node for d in entry.declined if d.reason == reason]
+            name = entry.spec.partition("{")[0]
+            yield Text.assemble(
+                (f"{name} left alone ", "dim"), _some(nodes), (f": {reason}", "dim")
+            )
+            del count
+
+
+def _some(nodes: list[str], shown: int = 3) -> str:
+    head = ", ".join(nodes[:shown])
+    return head if len(nodes) <= shown else f"{head} and {len(nodes) - shown} more"
+
+
+def before_after_table(report: Report) -> Table:
+    """Size, latency, MACs and the metric, before and after."""
+    table = _table("Result")
+    table.add_column("")
+    for title in ("before", "after"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    before, after = report.size.before, report.size.after
+    table.add_row("size", size(before), size(after), _share(before, after))
+    table.add_row(
+        "MACs", amount(report.macs.before), amount(report.macs.after), _macs_share(report)
+    )
+    latency = report.latency_ms
+    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    table.add_row(
+        "latency",
+        milliseconds(latency.before),
+        milliseconds(latency.after),
+        _speed(report, threads),
+    )
+    if report.check is not None:
+        _check_rows(table, report.check)
+    return table
+
+
+def _check_rows(table: Table, check: CheckEntry) -> None:
+    if check.before is not None or check.after is not None:
+        samples = "synthesized inputs" if check.synthetic else f"{check.samples} samples"
+        table.add_row(
+            check.metric, number(check.before), number(check.after), _drop(check, samples)
+        )
+    if check.sqnr_db:
+        worst = min(check.sqnr_db.values())
+        outputs = len(check.sqnr_db)
+        which = "of the output" if outputs == 1 else f"of the worst of {outputs} outputs"
+        table.add_row("signal to noise", "", f"{worst:.1f} dB", which)
+
+
+def _drop(check: CheckEntry, samples: str) -> str:
+    words = [] if check.drop is None else [f"drop {check.drop:.4g}"]
+    if check.limit is not None:
+        words.append(f"limit {check.limit:.4g}")
+    if check.interval is not None:
+        words.append("95 % interval {:.4f} to {:.4f}".format(*check.interval))
+    return ", ".join([*words, samples])
+
+
+def verdict_lines(report: Report) -> Iterator[Text]:
+    """Notes of the passes, and in plain words what the check proves."""
+    for entry in report.passes:
+        for note in entry.notes:
+            yield Text(f"{entry.spec.partition('{')[0]}: {note}")
+    for note in report.notes:
+        yield Text(note)
+    check = report.check
+    if check is None:
+        return
+    if not check.passed:
+        yield Text(f"Check failed: {'; '.join(check.reasons)}", style="bold red")
+    elif check.synthetic:
+        yield Text(NOT_VERIFIED, style="yellow")
+    else:
+        yield Text("Check passed.", style="green")
+
+
+NOT_VERIFIED = (
+    "Accuracy was not verified: there were no samples, so the outputs were only compared on "
+    "synthesized inputs. Give --calib with samples of real inputs for better results, and --eval "
+    "with labelled samples, --metric and --max-drop to verify the accuracy."
+)
+
+
+def size(count: int | None) -> str:
+    """Bytes in words."""
+    if count is None:
+        return _NOTHING
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count} B"
+
+
+def amount(count: int | None) -> str:
+    """A large count in words."""
+    if count is None:
+        return _NOTHING
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return str(count)
+
+
+def milliseconds(value: float | None) -> str:
+    """Milliseconds with three digits."""
+    return _NOTHING if value is None else f"{value:.3g} ms"
+
+
+def number(value: float | None) -> str:
+    """A metric with four digits."""
+    return _NOTHING if value is None else f"{value:.4f}"
+
+
+def _share(before: int, after: int) -> str:
+    return f"{after / before:.3f} of the size" if before else ""
+
+
+def _macs_share(report: Report) -> str:
+    before, after = report.macs.before, report.macs.after
+    return f"{after / before:.3f} of the MACs" if before and after is not None else ""
+
+
+def _speed(report: Report, threads: str) -> str:
+    before, after = report.latency_ms.before, report.latency_ms.after
+    if not before or not after:
+        return "not measured"
+    return f"{before / after:.2f} times as fast ({threads}, measured in turn)"
+
+
+def _table(title: str) -> Table:
+    from rich import box
+
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+
+
+def passes_list(passes: Sequence[PassInfo]) -> Group:
+    """Every pass with every option: name, type, default, range and help."""
+    parts: list[RenderableType] = []
+    for info in passes:
+        origin = "" if info.origin == "built in" else f"  ({info.origin})"
+        parts.append(Text.assemble((info.name, "bold"), origin, f"  {info.summary}"))
+        if info.problem:
+            parts.append(Text(f"  {info.problem}", style="red"))
+        parts.append(Padding(_options_table(info), (0, 0, 1, 2)))
+    return Group(*parts)
+
+
+def _options_table(info: PassInfo) -> Table:
+    from rich import box
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for title in ("option", "type", "default", "range", "help"):
+        table.add_column(title, overflow="fold", ratio=1 if title == "help" else None)
+    for option in info.options:
+        table.add_row(option.name, option.type, option.default or '""', option.range, option.help)
+    return table if info.options else Table(box=None)
