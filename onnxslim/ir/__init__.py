@@ -3,6 +3,7 @@
 from onnxslim.ir.checksum import checksum
 from onnxslim.ir.edit import Editor, Use
 from onnxslim.ir.external import external_tensors
+from onnxslim.ir.infer import Inferred, infer_types
 from onnxslim.ir.interop import from_gs, to_gs
 from onnxslim.ir.io import (
     Kind,
@@ -67,6 +68,7 @@ __all__ = [
     "ExternalTensor",
     "Function",
     "Graph",
+    "Inferred",
     "Kind",
     "LazyTensor",
     "Model",
@@ -90,6 +92,7 @@ __all__ = [
     "fix_names",
     "from_gs",
     "graph_of",
+    "infer_types",
     "is_fixed",
     "kind_of",
     "label",

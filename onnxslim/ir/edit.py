@@ -42,9 +42,12 @@ class Editor:
         """A name that nothing in the model has: the hint itself, or the hint with a number."""
         return self._names.new(hint)
 
-    def scope_of(self, node: Node) -> Scope:
-        """The scope of a node: a Function for a node of one, not the graph underneath."""
-        return self._sight.scope_of(node)
+    def scope_of(self, thing: Node | Value) -> Scope:
+        """The scope that a node is in or a value is defined in; a Function, not its graph.
+
+        Constants for `insert_on_edge` belong in the scope of the value.
+        """
+        return self._sight.scope_of(thing)
 
     # New things
 
@@ -129,7 +132,7 @@ class Editor:
         inner scopes included. A graph output stays the old value. Besides the value, the chain
         may read constants and what is computed before the value.
         """
-        graph = self._home(value)
+        graph = graph_behind(self.scope_of(value))
         self._sight.check_reads(nodes, graph)
         chosen = self._chosen_uses(value, nodes, uses)
         if new_value.producer() not in nodes:
@@ -176,13 +179,6 @@ class Editor:
     def _enter(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
             self._sight.enter_all(node)
-
-    def _home(self, value: Value) -> Graph:
-        producer = value.producer()
-        home = producer.graph if producer is not None else value.graph
-        if home is None:
-            raise EditError(f"'{value.name}' is not part of the model")
-        return home
 
     # Replacing
 

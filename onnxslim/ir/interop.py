@@ -15,7 +15,6 @@ import numpy as np
 import onnx_ir
 from onnx import ModelProto, TensorProto
 from onnx.helper import np_dtype_to_tensor_dtype
-from onnx_ir.serde import deserialize_tensor
 
 from onnxslim.errors import ModelError
 from onnxslim.ir.io import convert, prepared
@@ -187,7 +186,7 @@ def _tensor_of(constant: Any) -> TensorProtocol | None:
     proto = getattr(values, "tensor", None)
     if not isinstance(proto, TensorProto) or proto.data_location == TensorProto.EXTERNAL:
         return None
-    return None if proto.data_type == TensorProto.STRING else deserialize_tensor(proto)
+    return None if proto.data_type == TensorProto.STRING else onnx_ir.serde.TensorProtoTensor(proto)
 
 
 def _constants(graph: Any) -> Iterator[Any]:

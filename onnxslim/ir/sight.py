@@ -39,17 +39,18 @@ class Sight:
                     self.enter(inner)
         self.enter(node)
 
-    def scope_of(self, node: Node) -> Scope:
-        """The scope of a node of the model, a Function rather than the graph under it.
+    def scope_of(self, thing: Node | Value) -> Scope:
+        """The scope of a node or value of the model, a Function rather than the graph under it.
 
         Raises:
-            EditError: the node is not part of the model.
+            EditError: it is not part of the model.
         """
-        graph = node.graph
+        graph = thing.graph
         if graph is not None and graph in self._roots:
             return self._roots[graph]
         if graph is None or graph not in self._holder:
-            raise EditError(f"node '{label(node)}' is not part of the model")
+            name = label(thing) if isinstance(thing, Node) else thing.name
+            raise EditError(f"'{name}' is not part of the model")
         return graph
 
     def is_function(self, scope: Scope) -> bool:
@@ -85,8 +86,7 @@ class Sight:
         Raises:
             EditError: it does not.
         """
-        producer = value.producer()
-        home = producer.graph if producer is not None else value.graph
+        home = value.graph
         if home is None:
             raise EditError(f"'{value.name}', read by '{label(reader)}', belongs to no graph")
         if not self.sees(graph, home):

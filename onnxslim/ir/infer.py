@@ -1,0 +1,79 @@
+"""What ONNX's own shape inference knows of a model, whatever the size of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx.shape_inference
+from onnx import GraphProto, TypeProto, ValueInfoProto
+
+from onnxslim.errors import ModelError
+from onnxslim.ir.light import light_proto
+from onnxslim.ir.types import DataType, Model
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """The element type and shape of a tensor. Unknown dimensions are names or None."""
+
+    dtype: DataType | None
+    shape: tuple[int | str | None, ...] | None
+
+
+def infer_types(model: Model, data_propagation: bool = True) -> Mapping[str, Inferred]:
+    """Name -> type of every tensor in every graph of the model that inference can tell.
+
+    What the model itself claims of inner values is left out of account; its inputs count. Weights
+    are known by type, the contents of small ones too. A model that inference rejects has no entry.
+    Cost: one serialization without the big weights.
+    """
+    try:
+        with light_proto(model) as light:
+            proto = light.proto
+        del proto.graph.value_info[:]
+        for output in proto.graph.output:
+            if output.type.HasField("tensor_type"):
+                output.type.tensor_type.ClearField("shape")
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=data_propagation)
+    except (onnx.shape_inference.InferenceError, ModelError, ValueError, RuntimeError):
+        return {}
+    found: dict[str, Inferred] = {}
+    for graph in _graphs(inferred.graph):
+        for info in _infos(graph):
+            if info.type.WhichOneof("value") == "tensor_type":
+                found[info.name] = _read(info.type)
+    return found
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    stack = [graph]
+    while stack:
+        graph = stack.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                stack.extend(attribute.graphs)
+                if attribute.HasField("g"):
+                    stack.append(attribute.g)
+
+
+def _infos(graph: GraphProto) -> Iterator[ValueInfoProto]:
+    yield from graph.input
+    yield from graph.value_info
+    yield from graph.output
+
+
+def _read(kind: TypeProto) -> Inferred:
+    tensor: Any = kind.tensor_type
+    dtype = DataType(tensor.elem_type) if tensor.elem_type else None
+    if not tensor.HasField("shape"):
+        return Inferred(dtype, None)
+    return Inferred(dtype, tuple(_dimension(d) for d in tensor.shape.dim))
+
+
+def _dimension(dim: Any) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return str(dim.dim_param) or None
