@@ -57,7 +57,9 @@ def _info(value: ir.Value, has_default: bool) -> TensorInfo:
 
 
 def _dimension(dim: int | ir.SymbolicDim) -> int | str | None:
-    return dim if isinstance(dim, int) else dim.value
+    if isinstance(dim, int):
+        return dim if dim >= 0 else None  # some exporters write -1 for a free one
+    return dim.value
 
 
 def _type_chain(value: ir.Value) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.runtime.serialize import serialize
-from onnxslim.runtime.session import input_infos, open_session, optimized_graph
+from onnxslim.runtime.session import TensorInfo, input_infos, open_session, optimized_graph
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17, "com.foo" : 1, "com.microsoft" : 1]>'
 LATE = '<ir_version: 10, opset_import: ["" : 21]>'
@@ -60,9 +62,9 @@ def test_input_infos_come_from_the_model() -> None:
     g (float[N, 3] x, float[3] c, seq(int64[2]) q, bfloat16 s, string[1] t) => (float[N, 3] y)
     <float[3] c = {1.0, 2.0, 3.0}> { y = Mul(x, c) }"""
     x, c, q, s, t = input_infos(ir.parse_text(text))
-    assert (x.name, x.dtype, x.shape, x.optional) == ("x", np.float32, ("N", 3), False)
+    assert x == TensorInfo("x", np.dtype(np.float32), ("N", 3))
     assert c.optional
-    assert (q.dtype, q.shape, q.sequence) == (np.int64, (2,), True)
+    assert q == TensorInfo("q", np.dtype(np.int64), (2,), sequence=True)
     assert (s.dtype, s.shape) == (ml_dtypes.bfloat16, ())
     assert t.dtype == object
 
@@ -85,7 +87,8 @@ def test_sequences_strings_and_absent_optionals() -> None:
     )
     session = open_session(ir.parse_text(text))
     parts = [np.ones(2, np.float32), np.zeros(1, np.float32)]
-    out = session.run({"q": parts, "t": np.array(["a", "é"], object)})
+    feed: dict[str, Any] = {"q": parts, "t": np.array(["a", "é"], object)}
+    out = session.run(feed)
     assert out["y"].tolist() == [1, 1, 0]
     assert out["u"].tolist() == ["a", "é"]
     assert not out["h"]
@@ -106,7 +109,7 @@ def test_every_whole_byte_type_goes_in_and_comes_out(onnx_type: str, dtype: type
     model = ir.parse_text(
         LATE + f"g ({onnx_type}[2, 2] x) => ({onnx_type}[2, 2] y) {{ y = Identity(x) }}"
     )
-    x = np.array([[0, 1], [2, 3]]).astype(dtype)
+    x: ir.Array = np.array([[0, 1], [2, 3]], dtype)
     y = open_session(model).run({"x": x})["y"]
     assert y.dtype == x.dtype
     assert np.array_equal(y.astype(np.float64), x.astype(np.float64))
@@ -207,7 +210,7 @@ def test_external_weights_behind_a_linked_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     for value in external.graph.initializers.values():
         assert isinstance(value.const_value, ir.ExternalTensor)
-        value.const_value.base_dir = str(value.const_value.base_dir).replace("real", "link")
+        value.const_value.base_dir = os.fspath(value.const_value.base_dir).replace("real", "link")
     expected = open_session(model).run({"x": ROW})["y"]
     assert np.array_equal(open_session(external).run({"x": ROW})["y"], expected)
 
