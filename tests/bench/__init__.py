@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.bench.run`. They print and write what they measure; none gates."""
