@@ -32,11 +32,11 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
 INTRO = (
     "# Results",
     "",
-    "Written by `make bench`. Accuracy is measured on evaluation samples that no compile sees; all "
-    "settings get the same unlabelled calibration samples. *Speed* is FP32 milliseconds over the "
-    "setting's, one sample, one thread, medians of rounds in which all files of a model take turns in "
-    "one process, with the 99 % interval of the median; *size* is bytes over FP32's bytes; *seconds* "
-    "and *peak* are those of the whole compile process, with seed 0.",
+    "Written by `make bench`. Accuracy is measured on evaluation samples that no compile sees; all",
+    "settings get the same unlabelled calibration samples. *Speed* is FP32 milliseconds over the",
+    "setting's, one sample, one thread, medians of rounds in which all files of a model take turns",
+    "in one process, with the 99 % interval of the median; *size* is bytes over FP32's bytes;",
+    "*seconds* and *peak* are those of the whole compile process, with seed 0.",
 )
 
 
