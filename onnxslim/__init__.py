@@ -1,10 +1,64 @@
-"""Compiles trained ONNX models into smaller and faster ones, and proves that they still work."""
+"""Compiles trained ONNX models into smaller and faster ones, and proves that they still work.
+
+`compress` is the compiler; `Pass` and `PassResult` are for passes of your own; the names are
+imported when they are first used, so that `import onnxslim` costs nothing.
+"""
 
 import os.path as _path
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
 if not _path.isdir(_path.join(__path__[0], "passes")):  # a checkout without symlinks
     _top = _path.dirname(__path__[0])
     if _path.isdir(_path.join(_top, "passes", "quant")):
         __path__.append(_top)
 
+if TYPE_CHECKING:
+    from onnxslim import errors
+    from onnxslim.api import Compressed, compress
+    from onnxslim.ir import load, save
+    from onnxslim.pipeline.base import Pass, PassResult, option
+    from onnxslim.registry import list_passes
+    from onnxslim.report.record import Report
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Compressed",
+    "Pass",
+    "PassResult",
+    "Report",
+    "compress",
+    "errors",
+    "list_passes",
+    "load",
+    "option",
+    "save",
+]
+
+_HOME = {
+    "Compressed": "onnxslim.api",
+    "Pass": "onnxslim.pipeline.base",
+    "PassResult": "onnxslim.pipeline.base",
+    "Report": "onnxslim.report.record",
+    "compress": "onnxslim.api",
+    "list_passes": "onnxslim.registry",
+    "load": "onnxslim.ir",
+    "option": "onnxslim.pipeline.base",
+    "save": "onnxslim.ir",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "errors":
+        return _import_module("onnxslim.errors")
+    if name not in _HOME:
+        raise AttributeError(f"module 'onnxslim' has no attribute '{name}'")
+    value = getattr(_import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

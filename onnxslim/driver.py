@@ -142,7 +142,7 @@ def _latency(
         return Latency(None, None, env.threads), ()
     try:
         times = time_in_turn(original, outcome.model, env)
-    except (ImportError, OnnxSlimError) as error:
+    except OnnxSlimError as error:
         note = f"Latency was not measured: {error}"
         return Latency(None, None, env.threads), (note,)
     return Latency(times.before_ms, times.after_ms, env.threads, times.noise), ()

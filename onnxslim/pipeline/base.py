@@ -79,6 +79,8 @@ class Verdict:
     passed: bool
     synthetic: bool = False  # no data was given: nothing is claimed about accuracy
     interval: tuple[float, float] | None = None  # 95 % confidence of `after`, for accuracies
+    drop_interval: tuple[float, float] | None = None  # 95 % of `drop`, for accuracies with labels
+    within_tolerance: Mapping[str, float] = field(default_factory=dict[str, float])  # per output
     reasons: tuple[str, ...] = ()  # why it failed
 
 
@@ -107,6 +109,9 @@ class Pass(ABC):
     summary: ClassVar[str] = ""
     needs_run: ClassVar[bool] = False  # whether ONNX Runtime must be able to run the model
     guarded: ClassVar[bool] = False  # whether a result slower than the model before is undone
+
+    def prepare(self, ctx: Context) -> None:  # noqa: B027 - most passes have nothing to refuse
+        """Called for every pass before the first one runs: raise what the user must change."""
 
     @abstractmethod
     def run(self, model: Model, ctx: Context) -> PassResult:

@@ -47,6 +47,8 @@ def run_passes(
 
     A snapshot of the model is kept after each pass; it shares the weights that did not change.
     """
+    for pass_ in passes:
+        pass_.prepare(ctx)
     stages: list[Stage] = []
     for index, pass_ in enumerate(passes):
         before = stages[-1].model if stages else ctx.original

@@ -7,26 +7,20 @@ from dataclasses import dataclass
 
 from onnxslim.ir import Model
 from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.latency import interleaved_latency
 from onnxslim.runtime.samples import Feed
+from onnxslim.runtime.synthesize import synthesize
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Milliseconds of one run before and after, and the noise of their ratio."""
+    """Two models timed in turn: milliseconds of one run of each."""
 
     before_ms: float
     after_ms: float
+    ratio: float  # how many times as long as before a run takes now
     noise: float  # relative: a ratio within 1 +- noise says nothing
-
-    @property
-    def ratio(self) -> float:
-        """How many times as long as before a run takes now."""
-        return self.after_ms / self.before_ms
-
-    @property
-    def slower(self) -> bool:
-        """Whether it takes longer by more than the noise."""
-        return self.ratio > 1.0 + self.noise
+    slower: bool  # by more than the noise
 
 
 Stopwatch = Callable[[Model, Model, Environment], Comparison]
@@ -35,16 +29,12 @@ Stopwatch = Callable[[Model, Model, Environment], Comparison]
 
 def time_in_turn(before: Model, after: Model, env: Environment) -> Comparison:
     """The default stopwatch: real runs on one sample, with the threads of the environment."""
-    from onnxslim.runtime.latency import interleaved_latency
-
-    times = interleaved_latency([before, after], _feed(before, env), threads=env.threads)
-    return Comparison(times.ms[0], times.ms[1], times.noise)
+    found = interleaved_latency([before, after], _feed(before, env), threads=env.threads)
+    return Comparison(found.ms[0], found.ms[1], found.ratio(), found.noise, found.is_slower())
 
 
 def _feed(model: Model, env: Environment) -> Feed:
     for samples in (env.calib, env.evaluation):
         if samples is not None and len(samples):
             return samples[0]
-    from onnxslim.runtime.synthesize import synthesize
-
     return synthesize(model, 1, env.seed)[0]

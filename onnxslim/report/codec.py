@@ -31,8 +31,8 @@ def decode(cls: type[T], text: str) -> T:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, tuple | list):
         return [_plain(v) for v in cast("list[Any]", value)]
     if isinstance(value, float) and not math.isfinite(value):

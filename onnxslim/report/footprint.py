@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxslim import ir
+from onnxslim.analyses.cost import Cost
 from onnxslim.errors import OnnxSlimError
 from onnxslim.ir import Model
 from onnxslim.pipeline.analysis import AnalysisManager
@@ -23,10 +24,8 @@ class Footprint:
 def footprint(model: Model, analyses: AnalysisManager) -> Footprint:
     """The footprint of a model."""
     try:
-        from onnxslim.analyses.cost import Cost
-
         macs = analyses.get(Cost()).total_macs
-    except (ImportError, OnnxSlimError):  # shapes need a run, and ONNX Runtime cannot run it
+    except OnnxSlimError:  # shapes need a run, and ONNX Runtime cannot run it
         macs = None
     return Footprint(macs, ir.weight_bytes(model))
 

@@ -75,6 +75,7 @@ class CheckEntry:
 class Report:
     """All that is known about a run."""
 
+    schema: int = field(default=SCHEMA, kw_only=True)
     input: str
     output: str
     target: str
@@ -88,7 +89,6 @@ class Report:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     versions: tuple[str, ...] = ()
-    schema: int = field(default=SCHEMA)
 
     def to_json(self) -> str:
         """The report as JSON text, two spaces deep."""
