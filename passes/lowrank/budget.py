@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _steps(
     steps: list[tuple[float, int, int, int]] = []
     for i, path in enumerate(hulls):
         slope = 0.0  # rises along a hull, but for rounding
-        for source, to in zip(path, path[1:], strict=False):
+        for source, to in pairwise(path):
             a, b = layers[i][source], layers[i][to]
             slope = max(slope, (b.loss - a.loss) / (a.cost - b.cost))
             steps.append((slope, i, source, to))

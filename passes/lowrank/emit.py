@@ -181,7 +181,7 @@ def _absorb(editor: Editor, add: Node, index: int, shift: Array) -> None:
     if bias is None:
         raise ValueError(f"the bias of {add.name!r} is no longer a constant")
     content = (bias.astype(np.float64) + shift).astype(bias.dtype)
-    editor.replace_initializer(own, ir.Tensor(content, name=own.name))
+    editor.replace_initializer(own, content)
 
 
 def _cast(layer: Linear, vector: Array) -> Array:

@@ -88,7 +88,6 @@ def gains(
         return [1.0] * len(sites)
     samples = env.calib.take(range(min(_SAMPLES, len(env.calib))))
     wanted = outputs_of(model, samples, env.threads)
-    done = 0
 
     def one(site: Site, cuts: Sequence[Cut]) -> float | None:
         disturbed = disturb(model, site, cuts)
@@ -99,9 +98,8 @@ def gains(
         return None if error is None else error / loss
 
     values: list[float | None] = []
-    for value in env.executor.map(one, sites, found):
+    for done, value in enumerate(env.executor.map(one, sites, found), start=1):
         values.append(value)
-        done += 1
         env.progress("sensitivity of layers", done, len(sites))
     return _filled(values)
 

@@ -160,9 +160,10 @@ class _Run:
 
     def _warn(self, sites: Sequence[Site]) -> None:
         if self.data_free:
+            error = self.options.error or _ERROR_DATA_FREE
             self.notes.append(
                 "lowrank saw no calibration samples: it looked at the weights alone and takes "
-                f"only ranks whose relative error is at most {self.options.error or _ERROR_DATA_FREE:g}"
+                f"only ranks whose relative error is at most {error:g}; give --calib for more"
             )
         few = [(site.name, n) for site in sites if (n := rows_wanted(site))]
         if few:

@@ -20,7 +20,6 @@ from onnxslim.analyses.moments import Moments, MomentsBuilder
 from onnxslim.ir import Array, Editor, Model, Node
 from onnxslim.passes.lowrank.gain import distance
 from onnxslim.pipeline.base import Environment
-from onnxslim.runtime.samples import Samples
 from onnxslim.runtime.session import open_session
 
 _STAGES = 8  # runs of the samples at most: layers of one stage are fitted from one run
@@ -67,52 +66,89 @@ def refit(
     return Fitted(layers, before, after), ""
 
 
+@dataclass(frozen=True)
+class Spot:
+    """A second factor and the constant that is added to its result: of the node itself, or of an
+    Add after it. `output` is the name of the sum, in this model and in the original."""
+
+    layer: Linear
+    holder: Node
+    index: int
+    output: str
+
+    def offset(self) -> Array | None:
+        """The constant added, [out], where it is one number per output."""
+        if self.holder is self.layer.node:
+            return self.layer.bias_vector()
+        added = ir.array(self.holder.inputs[self.index])
+        if added is None or added.size != self.layer.out_features:
+            return None
+        return added.astype(np.float64).ravel()
+
+    def content(self, offset: Array) -> Array | None:
+        """An offset in the shape and dtype that the holder has it in."""
+        if self.holder is self.layer.node:
+            return self.layer.from_bias(offset)
+        added = ir.array(self.holder.inputs[self.index])
+        return None if added is None else offset.reshape(added.shape).astype(added.dtype)
+
+
 def _stage(original: Model, model: Model, names: list[str], env: Environment) -> int:
     """Fit the layers of one stage from one run of the samples; how many were kept."""
-    assert env.calib is not None
-    nodes = _producers(model)
-    pairs = {name: _second(nodes.get(name)) for name in names}
-    layers = {name: layer for name, layer in pairs.items() if layer is not None}
-    found = _collect(original, model, layers, env.calib, env)
+    makers = {str(v.name): node for node in model.graph for v in node.outputs}
+    found = [_spot(makers[name]) for name in names if name in makers]
+    spots = [spot for spot in found if spot is not None]
+    if not spots:
+        return 0
     editor = Editor(model)
-    return sum(_fit(editor, layers[name], *moments) for name, moments in found.items())
+    return sum(
+        _fit(editor, spot, *moments)
+        for spot, moments in zip(spots, _collect(original, model, spots, env), strict=True)
+    )
 
 
-def _producers(model: Model) -> dict[str, Node]:
-    return {str(v.name): node for node in model.graph for v in node.outputs}
-
-
-def _second(node: Node | None) -> Linear | None:
-    """The second factor whose bias a fit can move."""
-    layer = None if node is None else linear(node)
-    if not isinstance(layer, Linear) or layer.bias_vector() is None:
+def _spot(node: Node) -> Spot | None:
+    """Where a second factor and its offset are, from the node that makes the layer's output."""
+    layer = linear(node)
+    if isinstance(layer, Linear):
+        if layer.bias is not None:
+            return _known(Spot(layer, node, 2, str(node.outputs[0].name)))
+        readers = list(node.outputs[0].uses())
+        node = readers[0][0] if len(readers) == 1 else node
+    if ir.op(node) != "Add":
         return None
-    return layer if layer.bias is not None else None
+    for index in (0, 1):
+        maker = None if (value := node.inputs[index]) is None else value.producer()
+        before = None if maker is None else linear(maker)
+        if isinstance(before, Linear):
+            return _known(Spot(before, node, 1 - index, str(node.outputs[0].name)))
+    return None
+
+
+def _known(spot: Spot) -> Spot | None:
+    return None if spot.offset() is None else spot
 
 
 def _collect(
-    original: Model,
-    model: Model,
-    layers: dict[str, Linear],
-    samples: Samples,
-    env: Environment,
-) -> dict[str, tuple[Moments, Moments]]:
+    original: Model, model: Model, spots: Sequence[Spot], env: Environment
+) -> list[tuple[Moments, Moments]]:
     """Joint moments of (z, y) by layer: of the samples to fit and of those held out."""
-    inputs = {name: layer.tap.tensor for name, layer in layers.items()}
-    old = open_session(original, extra_outputs=list(inputs), threads=env.threads)
-    new = open_session(model, extra_outputs=list(inputs.values()), threads=env.threads)
+    assert env.calib is not None
+    inputs = list(dict.fromkeys(spot.layer.tap.tensor for spot in spots))
+    outputs = [spot.output for spot in spots]
+    old = open_session(original, extra_outputs=outputs, threads=env.threads)
+    new = open_session(model, extra_outputs=inputs, threads=env.threads)
     builders: dict[str, tuple[MomentsBuilder, MomentsBuilder]] = {}
     rng = np.random.default_rng(env.seed)
-    for number, feed in enumerate(samples):
-        wanted = old.run(feed, list(inputs))
-        given = new.run(feed, list(inputs.values()))
-        for name, layer in layers.items():
-            rows = _rows(layer, given[inputs[name]], wanted[name], rng)
-            if name not in builders:
+    for number, feed in enumerate(env.calib):
+        wanted, given = old.run(feed, outputs), new.run(feed, inputs)
+        for spot in spots:
+            rows = _rows(spot.layer, given[spot.layer.tap.tensor], wanted[spot.output], rng)
+            if spot.output not in builders:
                 sizes = int(rows.shape[0]), int(rows.shape[2])
-                builders[name] = MomentsBuilder(*sizes), MomentsBuilder(*sizes)
-            builders[name][int(number % _HELD_OUT == _HELD_OUT - 1)].add(rows)
-    return {name: (a.result(), b.result()) for name, (a, b) in builders.items()}
+                builders[spot.output] = MomentsBuilder(*sizes), MomentsBuilder(*sizes)
+            builders[spot.output][int(number % _HELD_OUT == _HELD_OUT - 1)].add(rows)
+    return [(a.result(), b.result()) for a, b in (builders[name] for name in outputs)]
 
 
 def _rows(layer: Linear, z: Array, y: Array, rng: np.random.Generator) -> Array:
@@ -126,22 +162,22 @@ def _rows(layer: Linear, z: Array, y: Array, rng: np.random.Generator) -> Array:
     return np.concatenate([columns(z, layer.tap, chosen), columns(y, seen, chosen)], axis=2)
 
 
-def _fit(editor: Editor, layer: Linear, fit: Moments, held_out: Moments) -> bool:
+def _fit(editor: Editor, spot: Spot, fit: Moments, held_out: Moments) -> bool:
     """Whether the layer was changed: the new factor errs less on the samples held out."""
-    matrix = layer.matrix().astype(np.float64)
-    vector = layer.bias_vector()
-    if vector is None or layer.bias is None or not np.isfinite(fit.scatter).all():
+    layer, offset = spot.layer, spot.offset()
+    if offset is None or not np.isfinite(fit.scatter).all():
         return False
-    bias = vector.reshape(layer.groups, -1)
+    matrix = layer.matrix().astype(np.float64)
+    now = offset.reshape(layer.groups, -1)
     better, shifted = regression(matrix, fit)
-    if not joint_error(better, shifted, held_out) < joint_error(matrix, bias, held_out):
+    if not joint_error(better, shifted, held_out) < joint_error(matrix, now, held_out):
+        return False
+    content = spot.content(shifted.ravel())
+    if content is None:
         return False
     weight = editor.unshare(layer.node, layer.weight_index)
-    content = layer.from_matrix(better)
-    editor.replace_initializer(weight, ir.Tensor(content, name=weight.name))
-    added = editor.unshare(layer.node, 2)
-    shaped = layer.from_bias(shifted.ravel())
-    editor.replace_initializer(added, ir.Tensor(shaped, name=added.name))
+    editor.replace_initializer(weight, layer.from_matrix(better))
+    editor.replace_initializer(editor.unshare(spot.holder, spot.index), content)
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from math import prod
 
 import numpy as np
@@ -21,19 +22,10 @@ from onnxslim.pipeline.base import Context, Declined
 class Site:
     """A layer that may be factorized; without moments only its weights are known."""
 
+    name: str  # what reports call the layer
     layer: Linear
     shape: Geometry
     moments: Moments | None
-
-    @property
-    def name(self) -> str:
-        """The node's name, or that of its output."""
-        return node_name(self.layer)
-
-
-def node_name(layer: Linear) -> str:
-    """What reports call a layer."""
-    return layer.node.name or str(layer.node.outputs[0].name)
 
 
 def survey(
@@ -44,7 +36,8 @@ def survey(
     Raises:
         RuntimeUnavailable: there are calibration samples and the model cannot be run.
     """
-    layers, declined = linear_layers(model)
+    layers, others = linear_layers(model)
+    declined = _quantized(model, others)
     shapes = ctx.analyses.get(Shapes())
     kept: list[tuple[Linear, Geometry]] = []
     for layer in layers:
@@ -53,9 +46,9 @@ def survey(
         if reason is None and isinstance(found, Geometry):
             kept.append((layer, found))
         else:
-            declined.append(Declined(node_name(layer), str(reason)))
+            declined.append(Declined(ir.label(layer.node), str(reason)))
     if ctx.env.calib is None:
-        return [Site(layer, shape, None) for layer, shape in kept], declined
+        return [Site(ir.label(layer.node), layer, shape, None) for layer, shape in kept], declined
     taps = tuple(dict.fromkeys(layer.tap for layer, _ in kept))
     statistics = ctx.analyses.get(LayerStats(taps=taps))
     sites: list[Site] = []
@@ -64,14 +57,34 @@ def survey(
         if isinstance(site, Site):
             sites.append(site)
         else:
-            declined.append(Declined(node_name(layer), site))
+            declined.append(Declined(ir.label(layer.node), site))
     return sites, declined
+
+
+_INTEGER = frozenset(
+    {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+    | {"com.microsoft::MatMulNBits", "com.microsoft::QGemm", "com.microsoft::DynamicQuantizeMatMul"}
+)
+
+
+def _quantized(model: Model, declined: list[Declined]) -> list[Declined]:
+    """The layers that are none, and those that hold integers, with that reason."""
+    reason = "its weight is quantized already; give lowrank the float model"
+    found: dict[str, str] = {d.node: d.reason for d in declined}
+    for node in ir.nodes(model):
+        weight = node.inputs[1] if len(node.inputs) > 1 else None
+        maker = None if weight is None else weight.producer()
+        name = ir.label(node)
+        behind = maker is not None and ir.op(maker) == "DequantizeLinear"
+        if ir.op(node) in _INTEGER or (behind and name in found):
+            found[name] = reason
+    return [Declined(name, why) for name, why in found.items()]
 
 
 def _geometry(layer: Linear, shapes: ShapeTable) -> Geometry | str:
     """The sizes of a layer, from a real run or from what is declared; or why there are none."""
     name = str(layer.input.name)
-    seen = shapes.seen(name) or _fixed(shapes.shape(name))
+    seen = shapes.sizes(name) or _fixed(shapes.shape(name))
     if seen is None:
         return "the size of its input is not known"
     out = layer.out_features // layer.groups
@@ -95,9 +108,7 @@ def _fixed(shape: tuple[int | str | None, ...] | None) -> tuple[int, ...] | None
 
 
 def _refusal(layer: Linear, shape: Geometry, skip: tuple[str, ...], min_dim: int) -> str | None:
-    from fnmatch import fnmatchcase
-
-    if any(fnmatchcase(node_name(layer), pattern) for pattern in skip):
+    if any(fnmatchcase(ir.label(layer.node), pattern) for pattern in skip):
         return "named in skip"
     if shape.macs == 0:
         return "its input or output is empty"
@@ -128,4 +139,4 @@ def _with_moments(layer: Linear, shape: Geometry, statistics: Statistics) -> Sit
         return "the statistics of its input hold NaN or infinity"
     if float(np.trace(moments.scatter, axis1=1, axis2=2).min()) <= 0:
         return "its input never varied in the calibration samples, so no rank can be judged"
-    return Site(layer, shape, moments)
+    return Site(ir.label(layer.node), layer, shape, moments)

@@ -74,7 +74,8 @@ def damped(covariance: Array, share: float) -> Array:
     """
     size = covariance.shape[-1]
     level = np.trace(covariance, axis1=-2, axis2=-1) / size
-    return (1 - share) * covariance + share * level[..., None, None] * np.eye(size)
+    mixed: Array = (1 - share) * covariance + share * level[..., None, None] * np.eye(size)
+    return mixed
 
 
 def basis(task: Problem, limit: int) -> Basis:

@@ -52,21 +52,23 @@ def measure(site: Site, made: Pair, env: Environment) -> Speed | None:
 def alone(site: Site) -> Model:
     """A model of the layer only, with an input of the size that was seen."""
     layer = site.layer
+    dtype = _dtype(layer)
     x = ir.Value(name="x", shape=ir.Shape(_input_shape(site)))
-    x.type = layer.weight.type or layer.input.type
-    weight, bias = _copied("w", layer.weight), _copied("b", layer.bias)
-    x.dtype = weight.dtype if weight is not None else None
-    inputs = [x, weight, bias] if bias is not None else [x, weight]
-    node = ir.Node(
-        "", layer.node.op_type, inputs, list(layer.node.attributes.values()), name="layer"
-    )
+    x.dtype = dtype
+    constants = [_copied(name, v) for name, v in (("w", layer.weight), ("b", layer.bias))]
+    initializers = [v for v in constants if v is not None]
+    attributes = list(layer.node.attributes.values())
+    node = ir.Node("", layer.node.op_type, [x, *initializers], attributes, name="layer")
     node.outputs[0].name = "y"
-    node.outputs[0].dtype = x.dtype
-    initializers = [v for v in (weight, bias) if v is not None]
+    node.outputs[0].dtype = dtype
     graph = ir.Graph(
-        [x], [node.outputs[0]], nodes=[node], initializers=initializers,
-        opset_imports={"": _opset(layer)}, name="layer",
-    )  # fmt: skip
+        [x],
+        node.outputs,
+        nodes=[node],
+        initializers=initializers,
+        opset_imports={"": _opset(layer)},
+        name="layer",
+    )
     return ir.Model(graph, ir_version=8)
 
 
@@ -75,11 +77,16 @@ def _opset(layer: Linear) -> int:
     return 17 if graph is None else int(graph.opset_imports.get("", 17))
 
 
+def _dtype(layer: Linear) -> ir.DataType:
+    tensor = ir.constant(layer.weight)
+    return ir.DataType.FLOAT if tensor is None else tensor.dtype
+
+
 def _copied(name: str, value: ir.Value | None) -> ir.Value | None:
-    tensor = ir.constant(value)
-    if value is None or tensor is None:
+    tensor, array = ir.constant(value), ir.array(value)
+    if tensor is None or array is None:
         return None
-    made = ir.Value(name=name, shape=ir.Shape([int(n) for n in np.shape(tensor.numpy())]))
+    made = ir.Value(name=name, shape=ir.Shape(array.shape))
     made.dtype = tensor.dtype
     made.const_value = tensor
     return made
@@ -95,9 +102,8 @@ def _input_shape(site: Site) -> list[int]:
 
 
 def _input(site: Site, seed: int) -> Array:
-    tensor = ir.constant(site.layer.weight)
-    dtype = np.float32 if tensor is None else tensor.dtype.numpy()
-    return np.random.default_rng(seed).standard_normal(_input_shape(site)).astype(dtype)
+    numbers = np.random.default_rng(seed).standard_normal(_input_shape(site))
+    return numbers.astype(_dtype(site.layer).numpy())
 
 
 def _race(sessions: list[Session], feed: dict[str, Array]) -> Speed:

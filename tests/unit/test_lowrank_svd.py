@@ -17,7 +17,8 @@ def random_problem(seed: int, scheme: Scheme, shape: Geometry, rank: int) -> svd
     rng = np.random.default_rng(seed)
     matrix = rng.standard_normal((shape.out, shape.features))
     root = rng.standard_normal((shape.features, rank)) / np.arange(1, rank + 1)
-    return svd.problem(matrix, root @ root.T, scheme.order(shape), scheme.places(shape))
+    covariance: Array = root @ np.transpose(root)
+    return svd.problem(matrix, covariance, scheme.order(shape), scheme.places(shape))
 
 
 def loss_of(task: svd.Problem, second: Array, first: Array) -> float:
@@ -32,7 +33,7 @@ def test_one_place_reaches_the_whitened_singular_values(features: int) -> None:
     task = random_problem(0, Scheme("linear"), shape, features)
     found = svd.basis(task, 99)
     values, vectors = np.linalg.eigh(task.covariance.reshape(features, features))
-    root = (vectors * np.sqrt(values)) @ vectors.T
+    root: Array = (vectors * np.sqrt(values)) @ np.transpose(vectors)
     singular = np.linalg.svd(task.weight.reshape(12, -1) @ root, compute_uv=False)
     for rank in range(1, len(found.first) + 1):
         expected = float(np.sum(singular[rank:] ** 2))
