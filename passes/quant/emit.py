@@ -102,7 +102,9 @@ def _emit_edge(editor: Editor, plan: Plan, edge: Edge) -> None:
     chain, hint = edge.chain, str(edge.chain.out.name)
     uses = _uses(plan, edge)
     scalars = _scalars(editor, None, hint, edge.quantize)
-    q = editor.node("QuantizeLinear", [chain.at, *scalars], outputs=[f"{hint}.quantized"])
+    divided = [] if edge.smooth is None else [_divide(editor, chain.at, edge.smooth)]
+    source = divided[0].outputs[0] if divided else chain.at
+    q = editor.node("QuantizeLinear", [source, *scalars], outputs=[f"{hint}.quantized"])
     if edge.dequantize != edge.quantize:
         scalars = _scalars(editor, None, f"{hint}.affine", edge.dequantize)
     dq = _dequantize(editor, [q.outputs[0], *scalars], f"{hint}.dequantized", None)
@@ -110,10 +112,17 @@ def _emit_edge(editor: Editor, plan: Plan, edge: Edge) -> None:
     if edge.everywhere and chain.out.is_graph_output():
         _emit_output(editor, edge, q, dq)
     elif chain.at is chain.out:
-        editor.insert_on_edge(chain.at, [q, dq], dq.outputs[0], uses)
+        editor.insert_on_edge(chain.at, [*divided, q, dq], dq.outputs[0], uses)
     else:
         editor.insert_after(chain.nodes[-1], [q, dq])
         editor.rewire(uses, dq.outputs[0])
+
+
+def _divide(editor: Editor, value: Value, smooth: Array) -> Node:
+    factors = editor.initializer(
+        editor.model.graph, f"{value.name}.smooth", (1 / smooth).astype(np.float32)
+    )
+    return editor.node("Mul", [value, factors], outputs=[f"{value.name}.smoothed"])
 
 
 def _uses(plan: Plan, edge: Edge) -> list[Use]:

@@ -6,8 +6,8 @@ calibration or BatchNormalization, is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from onnxslim import ir
 from onnxslim.analyses.linear import Linear
 from onnxslim.ir import Array, Node, Value
 from onnxslim.passes.quant.chains import Chain
+from onnxslim.passes.quant.choices import Choices
+from onnxslim.passes.quant.facts import Facts, Range
 from onnxslim.passes.quant.qparams import (
     Affine,
     QParams,
@@ -26,11 +28,8 @@ from onnxslim.passes.quant.qparams import (
     within,
 )
 from onnxslim.passes.quant.regions import Regions, activations
+from onnxslim.passes.quant.smooth import smoothing
 from onnxslim.pipeline.base import Declined
-
-Range = tuple[float, float]
-Ranges = Callable[[Value], "Range | None"]
-Means = Callable[[Value], "Array | None"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Edge:
     quantize: QParams
     dequantize: QParams
     everywhere: bool  # all readers take the integers' value, or only the int8 ones
+    smooth: Array | None = None  # the tensor is divided by it, [C], and the weights multiplied
 
 
 @dataclass(frozen=True)
@@ -88,29 +88,52 @@ def _is_edge(regions: Regions, out: Value) -> bool:
     return bool(regions.readers(out))
 
 
-def make_plan(
-    regions: Regions, ranges: Ranges, means: Means, per_channel: bool = True, bits: int = 8
-) -> Plan | set[Node]:
+def make_plan(regions: Regions, facts: Facts, choices: Choices) -> Plan | set[Node]:
     """The plan, or the nodes that cannot be part of it because a range is unknown."""
-    values = edge_values(regions)
-    groups = _tied(regions, values)
     unknown: set[Node] = set()
     edges: dict[Value, Edge] = {}
-    for group in groups:
-        seen = [r for value in group if (r := ranges(value)) is not None]
-        if len(seen) < len(group):
-            unknown.update(n for value in group for n in _around(regions, value))
+    for group in _tied(regions, edge_values(regions)):
+        seen = [_range(regions, facts, choices, value) for value in group]
+        known = [interval for interval in seen if interval is not None]
+        if len(known) < len(group):
+            unknown.update(node for value in group for node in _around(regions, value))
             continue
-        edges.update(_group_edges(regions, group, seen))
+        edges.update(_group_edges(regions, group, known))
     if unknown:
         return unknown
-    constants = _constants(regions)
+    if choices.smooth:
+        edges.update(_smoothed(regions, edges, facts))
     layers = {
-        node: _layer(layer, edges[layer.input].dequantize, means(layer.input), per_channel, bits)
+        node: _layer(layer, edges[layer.input], facts, choices)
         for node, layer in regions.layers.items()
         if node in regions.nodes
     }
-    return Plan(regions, edges, layers, constants, tuple(regions.declined))
+    return Plan(regions, edges, layers, _constants(regions), tuple(regions.declined))
+
+
+def _range(regions: Regions, facts: Facts, choices: Choices, value: Value) -> Range | None:
+    return facts.range(str(value.name), choices.method, choices.percentile)
+
+
+def _smoothed(regions: Regions, edges: Mapping[Value, Edge], facts: Facts) -> dict[Value, Edge]:
+    """The edges that are better divided channel by channel; only float tensors that nothing but
+    MatMul and Gemm reads as integers."""
+    found: dict[Value, Edge] = {}
+    for value, edge in edges.items():
+        layers = [regions.layers.get(node) for node, _ in regions.readers(value)]
+        known = [layer for layer in layers if layer is not None and layer.kind != "conv"]
+        channels = facts.channels(str(value.name))
+        if edge.everywhere or channels is None or not known or len(known) < len(layers):
+            continue
+        weights = [layer.matrix()[0] for layer in known]
+        if any(weight.shape[1] != len(channels.mean) for weight in weights):
+            continue
+        s = smoothing(channels, weights)
+        if s is not None:
+            low, high = float((channels.min / s).min()), float((channels.max / s).max())
+            params = asymmetric(low, high)
+            found[value] = replace(edge, quantize=params, dequantize=params, smooth=s)
+    return found
 
 
 def _around(regions: Regions, value: Value) -> Iterable[Node]:
@@ -190,40 +213,46 @@ def _constants(regions: Regions) -> dict[tuple[Node, int], QParams]:
     return found
 
 
-def _layer(
-    layer: Linear, x: QParams, mean: Array | None, per_channel: bool, bits: int
-) -> LayerPlan:
-    weight = ir.array(layer.weight)
-    assert weight is not None
+def _layer(layer: Linear, edge: Edge, facts: Facts, choices: Choices) -> LayerPlan:
+    weight, x = _scaled_weight(layer, edge.smooth), edge.dequantize
     axis = 0 if layer.kind == "conv" or layer.transposed else 1
-    quantized = quantize_weight(weight, axis, per_channel, bits)
+    quantized = quantize_weight(weight, axis, choices.per_channel, choices.bits)
     if layer.bias_index is None:
         return LayerPlan(layer, quantized, None, x)
     bias = layer.bias_vector()
     assert bias is not None
-    if mean is not None:
-        bias = bias + bias_correction(layer, quantized, mean)
+    channels = facts.channels(str(layer.input.name)) if choices.bias_correction else None
+    if channels is not None:
+        mean = channels.mean if edge.smooth is None else channels.mean / edge.smooth
+        bias = bias + bias_correction(layer, weight, quantized, mean)
     quantized = widened_for_bias(quantized, bias, x.scale, weight)
     keep = layer.bias is not None or bool(np.any(bias))
     return LayerPlan(layer, quantized, bias if keep else None, x)
 
 
-def bias_correction(layer: Linear, weight: QWeight, mean: Array) -> Array:
+def _scaled_weight(layer: Linear, smooth: Array | None) -> Array:
+    """The weight in its own layout, its inputs multiplied by the divisors of the activation."""
+    weight = ir.array(layer.weight)
+    assert weight is not None
+    if smooth is None:
+        return weight
+    rows = smooth if layer.transposed else smooth.reshape(-1, 1)
+    return (weight * rows).astype(np.float32)
+
+
+def bias_correction(layer: Linear, weight: Array, quantized: QWeight, mean: Array) -> Array:
     """(W - Wq) E[x] per output, [out]: what makes the mean of the output right again.
 
     `mean` is E[x] per channel, [C]; in a convolution it is taken for every tap of the window.
     Source: Nagel et al., Data-Free Quantization (2019), section 4.2.
     """
-    exact = layer.matrix().astype(np.float64)
-    approximate = exact - layer_matrix(layer, weight)
+    difference = weight.astype(np.float64) - quantized.dequantized()
     window = layer.in_features * layer.groups // len(mean) if layer.kind == "conv" else 1
     rows = np.repeat(mean, window).reshape(layer.groups, layer.in_features, 1)
-    return (approximate @ rows).reshape(-1)
+    return (_matrix(layer, difference) @ rows).reshape(-1)
 
 
-def layer_matrix(layer: Linear, weight: QWeight) -> Array:
-    """The quantized weight as the layer's [groups, out, d] matrix, float64."""
-    rows = weight.dequantized().astype(np.float64)
-    if layer.kind != "conv" and not layer.transposed:
-        rows = rows.T
+def _matrix(layer: Linear, weight: Array) -> Array:
+    """A weight in the layer's layout as [groups, out, d]."""
+    rows = weight if layer.kind == "conv" or layer.transposed else weight.T
     return rows.reshape(layer.groups, -1, layer.in_features)

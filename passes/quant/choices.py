@@ -1,0 +1,20 @@
+"""What is chosen for a model as a whole, before its plan is made: small, comparable, printable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxslim.passes.quant.ranges import Method
+
+
+@dataclass(frozen=True)
+class Choices:
+    """`excluded` and other names are those of a node's first output: they are unique."""
+
+    method: Method = "minmax"
+    percentile: float = 99.999
+    bias_correction: bool = True
+    smooth: bool = False
+    per_channel: bool = True
+    bits: int = 8
+    excluded: frozenset[str] = frozenset()

@@ -1,0 +1,103 @@
+"""What is known of the numbers in a model: seen on calibration samples, or stated by its
+BatchNormalizations. Tensors go by name, so that the facts hold for snapshots too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from onnxslim.analyses.layer_stats import Statistics
+from onnxslim.ir import Array
+from onnxslim.passes.quant.qparams import QParams
+from onnxslim.passes.quant.ranges import Method, Observed, find_range
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What is known per channel of the last axis, or of axis 1 of an image; each float64 [C]."""
+
+    min: Array
+    max: Array
+    mean: Array
+
+
+class Facts(Protocol):
+    """Ranges, means and errors of tensors; None for what is not known."""
+
+    def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
+        """The lowest and highest number that should get an integer of its own."""
+
+    def channels(self, tensor: str) -> Channels | None:
+        """Extremes and mean per channel."""
+
+    def local_db(self, tensor: str, params: QParams) -> float | None:
+        """Signal to noise of the tensor quantized with these parameters, in dB."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Facts from calibration samples."""
+
+    stats: Statistics
+
+    def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
+        """From the histogram, by the method."""
+        observed = self._observed(tensor)
+        return None if observed is None else find_range(observed, method, percentile)
+
+    def channels(self, tensor: str) -> Channels | None:
+        """As they were seen."""
+        stats = self.stats.tensors.get(tensor)
+        if stats is None or stats.channels is None:
+            return None
+        return Channels(stats.channels.min, stats.channels.max, stats.channels.mean)
+
+    def local_db(self, tensor: str, params: QParams) -> float | None:
+        """Over the histogram's bins: rounding noise of step^2 / 12 inside, clipping outside."""
+        observed = self._observed(tensor)
+        if observed is None:
+            return None
+        x, p = observed.centers, observed.counts
+        inside = np.clip(x, params.low, params.high)
+        noise = float((p * (x - inside) ** 2).sum() + p.sum() * params.scale**2 / 12)
+        signal = float((p * x**2).sum())
+        return 10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
+
+    def _observed(self, tensor: str) -> Observed | None:
+        stats = self.stats.tensors.get(tensor)
+        if stats is None:
+            return None
+        bins = stats.histogram
+        return Observed(stats.min, stats.max, bins.counts, bins.low, bins.high)
+
+
+@dataclass(frozen=True)
+class Stated:
+    """Facts without data: intervals that follow from the model itself."""
+
+    intervals: Mapping[str, Range]
+    means: Mapping[str, Array]
+
+    def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
+        """The interval, whatever the method."""
+        return self.intervals.get(tensor)
+
+    def channels(self, tensor: str) -> Channels | None:
+        """Only where a BatchNormalization states the mean; extremes are the interval's."""
+        mean, interval = self.means.get(tensor), self.intervals.get(tensor)
+        if mean is None or interval is None:
+            return None
+        low, high = (np.full(mean.shape, bound) for bound in interval)
+        return Channels(low, high, mean)
+
+    def local_db(self, tensor: str, params: QParams) -> float | None:
+        """Not known."""
+        return None
+
+
+Source = Literal["calibration", "batchnorm"]

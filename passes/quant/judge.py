@@ -1,0 +1,54 @@
+"""How good a quantized model is on some of the calibration samples: never on evaluation data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from onnxslim.ir import Array, Model
+from onnxslim.runtime.samples import Feed, Samples
+from onnxslim.runtime.session import open_session
+
+SECONDS = 1.0
+"""How long the runs of the float model may take; so few samples are used for slow models."""
+
+MOST, LEAST = 16, 3
+BEST_DB = 80.0
+
+
+class Judge:
+    """Holds the float model's outputs on a few samples and compares others with them."""
+
+    def __init__(self, model: Model, samples: Samples, threads: int) -> None:
+        self._threads = threads
+        self._feeds: list[Feed] = []
+        self._expected: list[Mapping[str, Array]] = []
+        session = open_session(model, threads=threads)
+        start = time.perf_counter()
+        for index in np.linspace(0, len(samples) - 1, min(MOST, len(samples))).astype(int):
+            feed = samples[int(index)]
+            self._feeds.append(feed)
+            self._expected.append(session.run(feed))
+            if len(self._feeds) >= LEAST and time.perf_counter() - start > SECONDS:
+                break
+
+    def sqnr_db(self, model: Model) -> float:
+        """Signal to noise of the outputs in dB, the mean over outputs; -inf for NaN or Inf."""
+        session = open_session(model, threads=self._threads)
+        outputs = [session.run(feed) for feed in self._feeds]
+        names = [name for name, value in self._expected[0].items() if value.dtype.kind == "f"]
+        return float(np.mean([self._output_db(name, outputs) for name in names])) if names else 0.0
+
+    def _output_db(self, name: str, outputs: Sequence[Mapping[str, Array]]) -> float:
+        signal = noise = 0.0
+        for expected, output in zip(self._expected, outputs, strict=True):
+            if expected[name].shape != output[name].shape:
+                return -np.inf
+            exact = expected[name].astype(np.float64)
+            signal += float((exact**2).sum())
+            noise += float(((output[name] - exact) ** 2).sum())
+        if not np.isfinite(noise):
+            return -np.inf
+        return min(10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30))), BEST_DB)
