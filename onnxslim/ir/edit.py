@@ -281,6 +281,15 @@ class Editor:
             self._sight.check_value(new_value, graph, node)
         _redirect(chosen, new_value)
 
+    def take_name(self, value: Value, old: Value) -> None:
+        """Give a value the name of one that is no longer in the model."""
+        producer = old.producer()
+        if (old.graph if producer is None else producer.graph) is not None:
+            raise EditError(f"'{old.name}' is still in the model and keeps its name")
+        name, old.name = old.name, None
+        if name:
+            rename(value, name)
+
     def remove_dead(self) -> int:
         """Remove nodes and initializers that no output depends on, in all scopes; how many."""
         return dead.remove_all(self.model)

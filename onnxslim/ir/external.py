@@ -7,8 +7,9 @@ import stat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from onnxslim.errors import ModelError
-from onnxslim.ir.tensors import location_of
-from onnxslim.ir.types import ExternalTensor, Model
+from onnxslim.ir.swap import exchange
+from onnxslim.ir.tensors import external_like, location_of
+from onnxslim.ir.types import ExternalTensor, Model, TensorProtocol
 from onnxslim.ir.walk import tensors
 
 
@@ -32,8 +33,14 @@ def bind(model: Model, folder: Path) -> set[Path]:
             sizes[location] = path, path.stat().st_size
         path, size = sizes[location]
         _check_length(tensor, path, size)
-        tensor.base_dir = os.fspath(folder)
+    exchange(model, lambda tensor: _bound(tensor, os.fspath(folder)))
     return {path for path, _ in sizes.values()}
+
+
+def _bound(tensor: TensorProtocol, folder: str) -> TensorProtocol:
+    if not isinstance(tensor, ExternalTensor):
+        return tensor
+    return external_like(tensor, tensor.name, folder, location_of(tensor)[1], tensor.offset or 0)
 
 
 def _contained(folder: Path, location: str, name: str) -> Path:
@@ -57,10 +64,6 @@ def _contained(folder: Path, location: str, name: str) -> Path:
         )
     if not stat.S_ISREG(info.st_mode):
         raise ModelError(f"{what}: '{path}' is not a regular file")
-    if info.st_nlink > 1:
-        raise ModelError(
-            f"{what}: '{path}' is one of {info.st_nlink} hard links to a file; copy the file there"
-        )
     return path
 
 

@@ -41,7 +41,11 @@ def check_target(path: Path) -> None:
         OutputError: the folder is missing or no folder, or the path is a folder, a device or
             write-protected.
     """
-    folder = path.absolute().parent
+    with output_errors(path):
+        _check_target(path, path.absolute().parent)
+
+
+def _check_target(path: Path, folder: Path) -> None:
     if not folder.exists():
         raise OutputError(f"{path}: the folder '{folder}' does not exist; make it first")
     if not folder.is_dir():
@@ -72,10 +76,22 @@ class Staging:
                 path.unlink()
 
     def fresh(self, stem: str, ending: str) -> Path:
-        """A path that no file has; a file made there is removed unless it is kept."""
-        path = self.folder / f"{stem}.{secrets.token_hex(4)}{ending}"
+        """A path that no file has; a file that is still there at the end is removed."""
+        path = self.unused(stem, ending)
         self._made.add(path)
         return path
+
+    def unused(self, stem: str, ending: str) -> Path:
+        """A path that no file has."""
+        return self.folder / f"{stem}.{secrets.token_hex(4)}{ending}"
+
+    def identity(self, path: Path) -> tuple[int, int] | None:
+        """What tells a file from the one that replaced it; None where there is no file."""
+        try:
+            info = path.lstat()
+        except FileNotFoundError:
+            return None
+        return info.st_dev, info.st_ino
 
     @contextmanager
     def writing(self, path: Path) -> Generator[BinaryIO, None, None]:
@@ -93,10 +109,6 @@ class Staging:
         os.replace(made, target)
         self._made.discard(made)
         sync_folder(self.folder)
-
-    def keep(self, made: Path) -> None:
-        """Do not remove this file at the end."""
-        self._made.discard(made)
 
 
 def sync_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ from onnxslim.ir.io import convert, prepared
 from onnxslim.ir.light import SMALL, light_proto, min_ir_version, one_line
 from onnxslim.ir.modern import raise_ir_version
 from onnxslim.ir.state import snapshot
-from onnxslim.ir.swap import exchange, inside, swapped
+from onnxslim.ir.swap import exchange, inside
 from onnxslim.ir.tensors import location_of, renamed
 from onnxslim.ir.types import Attr, AttributeType, ExternalTensor, Model, Tensor, TensorProtocol
 from onnxslim.ir.walk import Array, label, nodes
@@ -55,7 +55,7 @@ def to_gs(model: Model) -> Any:
         raise ModelError(f"onnx-graphsurgeon cannot hold this model: {problem}")
     model = snapshot(model)
     raise_ir_version(model, 4)  # graphsurgeon drops inputs that are initializers
-    with swapped(model, inside), light_proto(model) as light:
+    with light_proto(model) as light:
         graph: Any = gs.import_onnx(light.proto)
     weights: dict[str, Any] = {t.name: t for t in graph.inputs if t.name in light.taken}
     for name, variable in weights.items():
@@ -74,11 +74,11 @@ def _gs_values(tensor: TensorProtocol) -> Any:
     array = tensor.numpy()
     if _is_numpys(array):
         return array
-    return LazyValues(onnx_ir.serde.serialize_tensor(renamed(tensor, tensor.name or "")))
+    return LazyValues(onnx_ir.serde.serialize_tensor(inside(tensor)))
 
 
 def _is_numpys(array: Array) -> bool:
-    return array.dtype.kind in _NUMPY_KINDS and array.dtype.isbuiltin == 1
+    return array.dtype.kind in _NUMPY_KINDS and array.dtype.type.__module__ == "numpy"
 
 
 def _obstacles(model: Model) -> Iterator[str]:

@@ -16,6 +16,7 @@ import onnx_ir
 from onnx import ModelProto
 
 from onnxslim.errors import ModelError
+from onnxslim.ir.swap import inside, swapped
 from onnxslim.ir.tensors import static_shape
 from onnxslim.ir.types import ExternalTensor, Graph, Model, TensorType, Value
 from onnxslim.ir.walk import scope_tree
@@ -51,7 +52,8 @@ def light_proto(model: Model, limit: int = SMALL) -> Generator[Light, None, None
             for value in initializers:
                 if _can_leave(value, graph, model.graph, limit):
                     _take_out(light, value, graph, model.graph)
-        light.proto = serialized(model)
+        with swapped(model, inside):  # what is left of external data is small, or in attributes
+            light.proto = serialized(model)
     finally:
         while len(model.graph.inputs) > count:
             model.graph.inputs.pop()

@@ -13,7 +13,6 @@ from onnxslim.ir.light import Light, light_proto, min_ir_version, one_line
 from onnxslim.ir.modern import raise_ir_version
 from onnxslim.ir.names import defined, fix_names
 from onnxslim.ir.state import assign, snapshot
-from onnxslim.ir.swap import inside, swapped
 from onnxslim.ir.types import Function, Graph, Model, Node, Value
 from onnxslim.ir.verify import verify
 from onnxslim.ir.walk import STANDARD_DOMAINS, label, nodes, op, scope_tree, subgraphs
@@ -83,7 +82,7 @@ def _convert(model: Model, version: int) -> None:
     for key, node in numbered.items():
         node.name = key
     try:
-        with swapped(model, inside), light_proto(model) as light:
+        with light_proto(model) as light:
             del light.proto.functions[:]
             converted = _run_converter(light.proto, opset(model), version)
     finally:
@@ -169,6 +168,8 @@ def _return_values(made: Model, model: Model) -> None:
             continue
         if old.type is not None:
             value.type, value.shape = old.type, old.shape
+        if value.is_initializer() and old.is_initializer():
+            value.const_value = old.const_value
         value.doc_string = old.doc_string
         value.metadata_props.update(old.metadata_props)
         value.meta.update(old.meta)

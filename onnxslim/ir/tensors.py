@@ -62,11 +62,24 @@ def view(tensor: TensorProtocol, name: str | None) -> LazyTensor:
     )
 
 
+class FileTensor(ExternalTensor):
+    """An external tensor whose place was checked when the model was loaded, or that we wrote.
+
+    onnx-ir checks again at each use and refuses files with several hard links, which package
+    installers make of a whole cache, and which exist for a moment while we replace a data file.
+    """
+
+    __slots__ = ()
+
+    def _check_path_containment(self) -> None:
+        """Nothing: see `onnxslim.ir.external`."""
+
+
 def external_like(
     tensor: TensorProtocol, name: str, folder: str, location: str, offset: int
 ) -> ExternalTensor:
     """A reference into a file for data of the type and shape of the tensor."""
-    return ExternalTensor(
+    return FileTensor(
         location,
         offset,
         tensor.nbytes,

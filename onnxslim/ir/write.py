@@ -9,7 +9,6 @@ more renames (`_settle`).
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -93,18 +92,18 @@ class _Layout:
 
 def _save_pair(model: Model, target: Path, staging: Staging) -> None:
     final = _data_path(model, target)
-    data = staging.fresh(target.name, ".data") if final.exists() else final
+    data = staging.unused(target.name, ".data") if final.exists() else final
     made = staging.fresh(f".{target.name}", ".data.tmp")
     with staging.writing(made) as file:
         layout = _write_data(model, file)
-    staging.place(made, data)
+    before = staging.identity(target)
     try:
+        staging.place(made, data)
         _place_model(_bytes_with(model, layout, data), target, staging)
     except BaseException:
-        with suppress(OSError):
-            data.unlink()
+        if staging.identity(target) == before:  # the model that names these data is not there
+            data.unlink(missing_ok=True)
         raise
-    staging.keep(data)
     if data != final:
         _settle(model, layout, data, final, target, staging)
 
@@ -128,8 +127,12 @@ def _settle(
     except OSError:
         return
     staging.place(second, final)
-    _place_model(_bytes_with(model, layout, final), target, staging)
-    data.unlink()
+    before = staging.identity(target)
+    try:
+        _place_model(_bytes_with(model, layout, final), target, staging)
+    finally:
+        if staging.identity(target) != before:
+            data.unlink(missing_ok=True)
     if final in data_files(model):
         _read_from(model, layout, final)
 

@@ -188,7 +188,7 @@ def _session(data: bytes) -> Any:
 def _equal(before: Any, after: Any) -> bool:
     """Equal to the last bit."""
     if isinstance(before, list):
-        pairs = list(zip_longest(cast("Sequence[Any]", before), after))
+        pairs: list[tuple[Any, Any]] = list(zip_longest(cast("Sequence[Any]", before), after))
         return all(_equal(one, two) for one, two in pairs)
     if before is None or after is None:
         return before is after
