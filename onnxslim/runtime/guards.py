@@ -7,6 +7,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from onnxslim.runtime.samples import Array
+
 
 def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether it maps names to something."""
@@ -16,6 +18,11 @@ def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether it is a list or another sequence, other than text and arrays."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, np.ndarray))
+
+
+def is_array(value: object) -> TypeGuard[Array]:
+    """Whether it is a numpy array."""
+    return isinstance(value, np.ndarray)
 
 
 def is_iterable(value: object) -> TypeGuard[Iterable[Any]]:

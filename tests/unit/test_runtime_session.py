@@ -105,7 +105,7 @@ def test_sequences_strings_and_absent_optionals() -> None:
         ("bool", np.bool_),
     ],
 )
-def test_every_whole_byte_type_goes_in_and_comes_out(onnx_type: str, dtype: type) -> None:
+def test_every_whole_byte_type_goes_in_and_comes_out(onnx_type: str, dtype: type[Any]) -> None:
     model = ir.parse_text(
         LATE + f"g ({onnx_type}[2, 2] x) => ({onnx_type}[2, 2] y) {{ y = Identity(x) }}"
     )
@@ -120,7 +120,7 @@ def test_every_whole_byte_type_goes_in_and_comes_out(onnx_type: str, dtype: type
     [(22, "int4", ml_dtypes.int4, [-8, 7, -1]), (21, "uint4", ml_dtypes.uint4, [0, 15, 9])],
 )
 def test_four_bit_outputs_are_unpacked(
-    number: int, onnx_type: str, dtype: type, values: list[int]
+    number: int, onnx_type: str, dtype: type[Any], values: list[int]
 ) -> None:
     text = LATE + f"g (float[3] x) => ({onnx_type}[3] y) {{ y = Cast<to = {number}>(x) }}"
     y = open_session(ir.parse_text(text)).run({"x": np.array(values, np.float32)})["y"]

@@ -1,0 +1,1 @@
+"""The check: does the result still do the original's job."""

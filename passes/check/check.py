@@ -1,0 +1,108 @@
+"""check: the result compared with the original on samples that no pass has seen."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onnxslim.errors import ConfigError, RuntimeUnavailable
+from onnxslim.ir import Model
+from onnxslim.passes.check.compare import Limits, compare, rehearse
+from onnxslim.pipeline.base import Context, Pass, PassResult, Verdict, option
+from onnxslim.runtime.metrics import BUILT_IN, is_metric
+from onnxslim.runtime.samples import Samples
+
+_SYNTHETIC = 8  # made-up samples: enough for the rules on collapse
+
+_UNVERIFIED = (
+    "Accuracy was not verified: no samples were given, so the result was compared with the "
+    "original on made-up inputs only. Give --calib, or --eval with labels and --metric, for more."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Pass):
+    """Changes nothing. Fails on a collapse, and on a drop over `max_drop`.
+
+    A drop is in the metric's units: 0.01 is one point of `top1` or `agreement`, and for `cosine`
+    0.01 allows a mean cosine of 0.99. SQNR has its own limit, `min_sqnr`.
+    """
+
+    name: ClassVar[str] = "check"
+    summary: ClassVar[str] = "compare the result with the original on held-out samples"
+
+    metric: str | None = option(
+        None,
+        "what is compared; by itself top1 with labels, agreement for class scores, else sqnr",
+        f"{', '.join(BUILT_IN)} or module:function",
+    )
+    max_drop: float | None = option(
+        None, "the largest drop of the metric that passes (0.01 = one point)", "0 or more"
+    )
+    min_sqnr: float | None = option(None, "the least SQNR in dB of every output", "any number")
+    atol: float = option(1e-6, "absolute part of the tolerance per element", "0 or more")
+    rtol: float = option(1e-3, "relative part of the tolerance per element", "0 or more")
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an option out of range."""
+        if self.metric is not None and not is_metric(self.metric):
+            raise ValueError(
+                f"metric={self.metric}: expected {', '.join(BUILT_IN)} or module:function"
+            )
+        if self.max_drop is not None and not self.max_drop >= 0:
+            raise ValueError(f"max_drop={self.max_drop}: expected 0 or more")
+        if self.metric == "sqnr" and self.max_drop is not None:
+            raise ValueError("max_drop does not go with metric=sqnr; give min_sqnr=20, in dB")
+        for name, value in (("atol", self.atol), ("rtol", self.rtol)):
+            if not value >= 0:
+                raise ValueError(f"{name}={value}: expected 0 or more")
+
+    def prepare(self, ctx: Context) -> None:
+        """Run the original on one sample, so that a metric that does not suit shows at once."""
+        self._require_samples(ctx)
+        samples = ctx.env.evaluation
+        if samples is not None:
+            with suppress(RuntimeUnavailable):  # `run` says so
+                rehearse(ctx.original, samples, self.metric, self._limits(), ctx.env.threads)
+
+    def run(self, model: Model, ctx: Context) -> PassResult:
+        """The verdict; none, with a note, where ONNX Runtime cannot run the original."""
+        self._require_samples(ctx)
+        synthetic = ctx.env.evaluation is None
+        try:
+            verdict = self._verdict(model, _samples(ctx), ctx, synthetic=synthetic)
+        except RuntimeUnavailable as error:
+            return PassResult(notes=(f"Not checked: {error}",))
+        notes = (_UNVERIFIED,) if synthetic else ()
+        return PassResult(verdict=verdict, notes=notes)
+
+    def _require_samples(self, ctx: Context) -> None:
+        wanted = self.metric not in (None, "sqnr") or self.max_drop is not None
+        if wanted and ctx.env.evaluation is None:
+            raise ConfigError(
+                "check: a metric or max_drop needs samples to measure on: give --eval or --calib"
+            )
+
+    def _limits(self) -> Limits:
+        return Limits(self.max_drop, self.min_sqnr, self.atol, self.rtol)
+
+    def _verdict(self, model: Model, samples: Samples, ctx: Context, *, synthetic: bool) -> Verdict:
+        return compare(
+            ctx.original,
+            model,
+            samples,
+            metric=self.metric,
+            limits=self._limits(),
+            threads=ctx.env.threads,
+            synthetic=synthetic,
+            progress=ctx.env.progress,
+        )
+
+
+def _samples(ctx: Context) -> Samples:
+    from onnxslim.runtime.synthesize import synthesize
+
+    if ctx.env.evaluation is not None:
+        return ctx.env.evaluation
+    return synthesize(ctx.original, _SYNTHETIC, ctx.env.seed, ctx.env.threads)
