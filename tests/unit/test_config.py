@@ -72,8 +72,6 @@ def test_a_function_for_data_is_no_path(tmp_path: Path) -> None:
         ({"seed": -1}, "--seed -1: expected at least 0"),
         ({"max_drop": -0.1, "eval": "x"}, "--max-drop -0.1: expected 0 or more"),
         ({"max_drop": float("nan"), "eval": "x"}, "--max-drop nan: expected 0 or more"),
-        ({"metric": "top1"}, "--metric needs samples to be measured on: give --eval or --calib"),
-        ({"max_drop": 0.1}, "--max-drop needs samples"),
     ],
 )
 def test_flags_that_do_not_go_together(flags: dict[str, Any], message: str) -> None:

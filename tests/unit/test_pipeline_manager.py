@@ -211,7 +211,11 @@ def test_dump_and_announce(model: Model, ctx: Context, tmp_path: Path) -> None:
 
 def timed(before: float, after: float, noise: float = 0.02) -> Guard:
     ratio = after / before
-    return Guard(lambda *_: Comparison(before, after, ratio, noise, ratio > 1 + noise))
+
+    def stopwatch(one: Model, other: Model, env: Environment) -> Comparison:
+        return Comparison(before, after, ratio, noise, ratio > 1 + noise)
+
+    return Guard(stopwatch)
 
 
 def guarded(model: Model, ctx: Context, guard: Guard) -> Stage:
