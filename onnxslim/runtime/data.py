@@ -15,7 +15,7 @@ from onnxslim.runtime.images import ImageFolder, Preprocess, find_images
 from onnxslim.runtime.imports import described, import_function, is_function_name
 from onnxslim.runtime.npz import MappedNpz
 from onnxslim.runtime.samples import Array, Feed, Samples
-from onnxslim.runtime.sources import NpzFolder, Stacked, collect
+from onnxslim.runtime.sources import NpzFolder, Stacked, collect, size_of
 from onnxslim.runtime.types import TensorInfo
 
 _CHECKED_AHEAD = 2 * 2**30  # bytes; what lies beyond is checked when it is read
@@ -131,13 +131,14 @@ class Checked(Samples):
     @property
     def ignored(self) -> tuple[str, ...]:
         """The arrays that no input of the model takes, as seen in the first sample."""
-        return tuple(unknown_names(self._base[0], self._inputs))
+        names = self._base.names if isinstance(self._base, Stacked) else self._base[0]
+        return tuple(unknown_names(names, self._inputs))
 
     def check(self, count: int) -> None:
         """Read the first `count` samples, up to some bytes, so that faults show early."""
         total = 0
         for index in range(count):
-            total += sum(np.asarray(v).nbytes for v in self[index].values())
+            total += size_of(self[index])
             if total > _CHECKED_AHEAD:
                 return
 

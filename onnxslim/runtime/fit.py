@@ -32,12 +32,12 @@ def fit_feed(feed: Mapping[str, Any], inputs: Sequence[TensorInfo], where: str) 
 
 def require_names(names: Iterable[str], inputs: Sequence[TensorInfo], where: str) -> None:
     """DataError unless every input that must be fed is there."""
-    given = {name for name in names if name != LABELS}
+    given = set(names)
     missing = [i.name for i in inputs if not i.optional and i.name not in given]
     if missing:
         raise DataError(
             f"{where}: no array for the model's input {_quoted(missing)}; it has "
-            f"{_quoted(sorted(given)) or 'none'}; name the arrays as the inputs: "
+            f"{_quoted(sorted(given - {LABELS})) or 'none'}; name the arrays as the inputs: "
             f"{_quoted([i.name for i in inputs])}"
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxslim.errors import DataError
 from onnxslim.runtime.fit import LABELS, require_names
-from onnxslim.runtime.guards import is_mapping, is_pair
+from onnxslim.runtime.guards import is_list, is_mapping, is_pair
 from onnxslim.runtime.npz import MappedNpz
 from onnxslim.runtime.samples import Array, Feed, Samples
 from onnxslim.runtime.types import TensorInfo
@@ -31,6 +31,7 @@ class Stacked(Samples):
         self, arrays: Mapping[str, Array], inputs: Sequence[TensorInfo], where: str
     ) -> None:
         require_names(arrays, inputs, where)
+        self.names = tuple(arrays)
         self._parts = {i.name: _Rows(arrays[i.name], i, where) for i in inputs if i.name in arrays}
         counts = {name: len(rows) for name, rows in self._parts.items()}
         if len(set(counts.values())) > 1:
@@ -152,8 +153,7 @@ def _parted(item: Any, where: str) -> tuple[Feed, Array | None]:
             "or a pair of such a dict and a label"
         )
     feed = dict(item)
-    inner = feed.pop(LABELS, None)
-    label = inner if label is None else label
+    label = feed.get(LABELS) if label is None else label
     return feed, None if label is None else np.asarray(label)
 
 
@@ -170,7 +170,7 @@ class _Kept(Samples):
         if self._bytes > _IN_MEMORY and all(_is_plain(value) for value in feed.values()):
             self._feeds.append(self._written(feed))
         else:
-            self._bytes += sum(np.asarray(v).nbytes for v in feed.values() if _is_plain(v))
+            self._bytes += size_of(feed)
             self._feeds.append(feed)
 
     def __len__(self) -> int:
@@ -187,6 +187,12 @@ class _Kept(Samples):
         path = Path(self._folder.name, f"{len(self._feeds)}.npz")
         np.savez(path, allow_pickle=False, **feed)
         return path
+
+
+def size_of(feed: Feed) -> int:
+    """The bytes of a feed's arrays."""
+    parts = [part for value in feed.values() for part in (value if is_list(value) else [value])]
+    return sum(np.asarray(part).nbytes for part in parts)
 
 
 def _is_plain(value: Any) -> bool:
