@@ -1,4 +1,4 @@
-"""What a runtime fuses and runs fast, as data. Passes read it; they hold no such rule themselves."""
+"""What a runtime fuses and runs fast, as data. Passes read it and hold no such rule themselves."""
 
 from __future__ import annotations
 

@@ -26,9 +26,7 @@ ORT_CPU = Target(
     name="ort-cpu",
     rank_multiple=8,
     static={
-        "Conv": StaticRule(
-            "linear", "required", "QLinearConv", weight=1, bias=2, weight_axis=0
-        ),
+        "Conv": StaticRule("linear", "required", "QLinearConv", weight=1, bias=2, weight_axis=0),
         "Gemm": StaticRule(
             "linear",
             "optional",
@@ -37,9 +35,7 @@ ORT_CPU = Target(
             bias=2,
             attributes={"alpha": (1.0,), "beta": (1.0,), "transA": (0,)},
         ),
-        "MatMul": StaticRule(
-            "linear", "float", "MatMulIntegerToFloat", weight=1, weight_axis=1
-        ),
+        "MatMul": StaticRule("linear", "float", "MatMulIntegerToFloat", weight=1, weight_axis=1),
         "Add": _compute("QLinearAdd", inputs=(0, 1), constants=True),
         "Mul": _compute("QLinearMul", inputs=(0, 1), constants=True),
         "Concat": _compute("QLinearConcat", inputs=None, constants=True),

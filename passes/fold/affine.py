@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -15,9 +16,21 @@ from onnxslim import ir
 from onnxslim.ir import Array, Editor, Node, Value
 from onnxslim.rewrite import Rewrite
 
-NORMAL = "onnxslim.normal"
-"""Key in `Value.meta`: (mean, standard deviation) per channel of a layer's output, each [C]
-float64, as its BatchNormalization states them. Data-free ranges are taken from it."""
+_NORMAL = "onnxslim.normal"
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Mean and standard deviation per channel of a layer's output, each [C] or [1], float64, as
+    its BatchNormalization states them. Data-free ranges are taken from it."""
+
+    mean: Array
+    deviation: Array
+
+
+def normal_of(value: Value) -> Normal | None:
+    """What a folded BatchNormalization said about a tensor; kept in `Value.meta`."""
+    return cast("Normal | None", value.meta.get(_NORMAL))
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,7 @@ class ChannelAffine:
     x: Value
     factor: Array
     offset: Array
-    normal: tuple[Array, Array] | None = None  # mean and deviation of y where they are known
+    normal: Normal | None = None  # of y, where it is known
 
 
 def fold_into_producer(affine: ChannelAffine, node: Node) -> Rewrite | str:
@@ -42,7 +55,7 @@ def fold_into_producer(affine: ChannelAffine, node: Node) -> Rewrite | str:
     weight, bias = ir.array(layer.inputs[1]), _bias(layer)
     if weight is None or bias is None:
         return f"the weight or bias of {layer.name!r} is computed, not a constant"
-    if weight.dtype not in (np.float32, np.float64, np.float16):
+    if weight.dtype.kind != "f":
         return f"the weight of {layer.name!r} is {weight.dtype}"
     if any(attribute.is_ref() for attribute in layer.attributes.values()):
         return f"{layer.name!r} takes attributes from its function"
@@ -74,7 +87,8 @@ def _conv_transpose(layer: Node, weight: Array) -> _Rows:
     def scale(a: Array) -> Array:
         per_row = np.broadcast_to(a, group * per_group).reshape(group, per_group)
         rows = np.repeat(per_row, weight.shape[0] // group, axis=0)  # [C, M/group]
-        return weight * rows.reshape(*weight.shape[:2], *spatial)
+        scaled: Array = weight * rows.reshape(*weight.shape[:2], *spatial)
+        return scaled
 
     return _Rows(group * per_group, scale)
 
@@ -106,8 +120,7 @@ def _bias(layer: Node) -> Array | None:
 def _replace(
     editor: Editor, layer: Node, node: Node, affine: ChannelAffine, rows: _Rows, bias: Array
 ) -> Sequence[Node]:
-    scope, dtype = layer.graph, _dtype(layer)
-    assert scope is not None
+    scope, dtype = editor.scope_of(layer), _dtype(layer)
     weight = rows.scale(affine.factor.astype(np.float64)).astype(dtype)
     vector = np.broadcast_to(bias * affine.factor + affine.offset, rows.channels).astype(dtype)
     hint = str(layer.inputs[1].name) if layer.inputs[1] is not None else "weight"
@@ -124,8 +137,9 @@ def _replace(
         name=layer.name or "",
         like=layer,
     )
-    _note_normal(made.outputs[0], affine, rows.channels)
+    _note_normal(made.outputs[0], affine)
     editor.replace_node(node, [made], [made.outputs[0]])
+    made.name, layer.name = layer.name, made.name  # the layer goes away, its name stays
     return [made, *(use.node for use in made.outputs[0].uses())]
 
 
@@ -135,14 +149,12 @@ def _dtype(layer: Node) -> np.dtype[np.generic]:
     return weight.dtype
 
 
-def _note_normal(made: Value, affine: ChannelAffine, channels: int) -> None:
+def _note_normal(made: Value, affine: ChannelAffine) -> None:
     """Keep what is known of the mean and deviation of the layer's output."""
+    before = normal_of(affine.x)
     if affine.normal is not None:
-        mean, deviation = affine.normal
-    elif NORMAL in affine.x.meta:
-        old_mean, old_deviation = affine.x.meta[NORMAL]
-        mean = old_mean * affine.factor + affine.offset
-        deviation = old_deviation * np.abs(affine.factor)
-    else:
-        return
-    made.meta[NORMAL] = (np.broadcast_to(mean, channels), np.broadcast_to(deviation, channels))
+        made.meta[_NORMAL] = affine.normal
+    elif before is not None:
+        made.meta[_NORMAL] = Normal(
+            before.mean * affine.factor + affine.offset, before.deviation * np.abs(affine.factor)
+        )

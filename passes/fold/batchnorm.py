@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Node, Value
-from onnxslim.passes.fold.affine import ChannelAffine, fold_into_producer
+from onnxslim.passes.fold.affine import ChannelAffine, Normal, fold_into_producer
 from onnxslim.pipeline.base import Declined
 from onnxslim.rewrite import Outcome, Rewrite, Rule, apply
 
@@ -20,7 +20,7 @@ def fuse_batchnorm(editor: Editor) -> tuple[int, list[Declined]]:
     """Fold every BatchNormalization that follows a layer of its own into it, in all scopes.
 
     Returns how many, and the others with their reasons. What a BatchNormalization says about the
-    distribution of its output is kept in `Value.meta[NORMAL]` of the layer's output.
+    distribution of its output is kept: see `normal_of`.
     """
     outcome = apply(editor, [BATCHNORM])
     editor.remove_dead()
@@ -54,7 +54,7 @@ def batchnorm_affine(node: Node) -> ChannelAffine | str:
     factor = gamma / np.sqrt(var + float(ir.attribute(node, "epsilon", 1e-5)))
     x = node.inputs[0]
     assert x is not None
-    return ChannelAffine(x, factor, beta - mean * factor, normal=(beta, np.abs(gamma)))
+    return ChannelAffine(x, factor, beta - mean * factor, normal=Normal(beta, np.abs(gamma)))
 
 
 def _match_arithmetic(node: Node) -> Rewrite | str:

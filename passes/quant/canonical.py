@@ -61,8 +61,8 @@ def _match_nothing(node: Node) -> Rewrite | str:
     x, constant = node.inputs[at], ir.constant(node.inputs[1 - at])
     assert x is not None
     assert constant is not None
-    known = x.shape is not None and len(x.shape) >= len(constant.shape)
-    if not known and len(constant.shape) > 1:
+    rank = 0 if x.shape is None else len(x.shape)
+    if rank < len(constant.shape):
         return "its constant may change the rank"
     if node.outputs[0].is_graph_output():
         return "its output is a graph output"

@@ -15,7 +15,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.ir import Node, Value
 from onnxslim.passes.fold.batchnorm import scalar_affine
-from onnxslim.passes.quant.qparams import Affine
+from onnxslim.passes.quant.qparams import IDENTITY, Affine
 from onnxslim.targets import StaticRule
 
 
@@ -26,7 +26,7 @@ class Chain:
     start: Value
     at: Value
     out: Value
-    affine: Affine = Affine()
+    affine: Affine = IDENTITY
     bounds: tuple[float, float] = (-np.inf, np.inf)  # what the clipping leaves through
     nodes: tuple[Node, ...] = ()  # all nodes in between
 
@@ -57,7 +57,7 @@ def _only_reader(value: Value) -> Node | None:
     uses = value.uses()
     if len(uses) != 1 or value.is_graph_output():
         return None
-    node = uses[0].node
+    node = next(iter(uses)).node
     return node if node.graph is ir.graph_of(value) else None
 
 

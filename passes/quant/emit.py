@@ -99,23 +99,30 @@ def _scalars(editor: Editor, node: Node | None, hint: str, params: QParams) -> l
 
 
 def _emit_edge(editor: Editor, plan: Plan, edge: Edge) -> None:
-    chain, hint = edge.chain, str(edge.chain.out.name)
+    chain = edge.chain
+    if edge.everywhere and chain.out.is_graph_output():
+        _emit_output(editor, edge)
+        return
     uses = _uses(plan, edge)
-    scalars = _scalars(editor, None, hint, edge.quantize)
     divided = [] if edge.smooth is None else [_divide(editor, chain.at, edge.smooth)]
-    source = divided[0].outputs[0] if divided else chain.at
+    pair = _pair(editor, edge, divided[0].outputs[0] if divided else chain.at)
+    if chain.at is chain.out:
+        editor.insert_on_edge(chain.at, [*divided, *pair], pair[-1].outputs[0], uses)
+    else:
+        editor.insert_after(chain.nodes[-1], pair)
+        editor.rewire(uses, pair[-1].outputs[0])
+
+
+def _pair(editor: Editor, edge: Edge, source: Value) -> list[Node]:
+    """Q and DQ, which share their parameters unless the DQ absorbs an affine map."""
+    hint = str(edge.chain.out.name)
+    scalars = _scalars(editor, None, hint, edge.quantize)
     q = editor.node("QuantizeLinear", [source, *scalars], outputs=[f"{hint}.quantized"])
     if edge.dequantize != edge.quantize:
         scalars = _scalars(editor, None, f"{hint}.affine", edge.dequantize)
     dq = _dequantize(editor, [q.outputs[0], *scalars], f"{hint}.dequantized", None)
-    dq.outputs[0].meta[FLOAT] = FloatEdge(chain.at, chain.affine)
-    if edge.everywhere and chain.out.is_graph_output():
-        _emit_output(editor, edge, q, dq)
-    elif chain.at is chain.out:
-        editor.insert_on_edge(chain.at, [*divided, q, dq], dq.outputs[0], uses)
-    else:
-        editor.insert_after(chain.nodes[-1], [q, dq])
-        editor.rewire(uses, dq.outputs[0])
+    dq.outputs[0].meta[FLOAT] = FloatEdge(edge.chain.affine, edge.smooth is not None)
+    return [q, dq]
 
 
 def _divide(editor: Editor, value: Value, smooth: Array) -> Node:
@@ -132,17 +139,21 @@ def _uses(plan: Plan, edge: Edge) -> list[Use]:
     return [(use.node, use.idx) for use in edge.chain.out.uses()]
 
 
-def _emit_output(editor: Editor, edge: Edge, q: Node, dq: Node) -> None:
+def _emit_output(editor: Editor, edge: Edge) -> None:
     """The DQ takes the place and the name of a graph output."""
-    last = edge.chain.out.producer()
+    at, last = edge.chain.at, edge.chain.out.producer()
     assert last is not None
-    if edge.chain.at is not edge.chain.out:
-        editor.replace_node(last, [q, dq], [dq.outputs[0]])
+    if at is not edge.chain.out:
+        pair = _pair(editor, edge, at)
+        editor.replace_node(last, pair, [pair[-1].outputs[0]])
         return
-    attributes = {a.name: a.value for a in last.attributes.values()}
-    hints = [f"{value.name}.float" for value in last.outputs]
     twin = editor.node(
-        last.op_type, last.inputs, outputs=hints, attributes=attributes, name=last.name or "", like=last
-    )  # fmt: skip
-    q.replace_input_with(0, twin.outputs[0])
-    editor.replace_node(last, [twin, q, dq], [dq.outputs[0]])
+        last.op_type,
+        last.inputs,
+        outputs=[f"{value.name}.float" for value in last.outputs],
+        attributes={a.name: a.value for a in last.attributes.values()},
+        like=last,
+    )
+    pair = _pair(editor, edge, twin.outputs[0])
+    editor.replace_node(last, [twin, *pair], [pair[-1].outputs[0]])
+    twin.name, last.name = last.name, twin.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -81,23 +81,15 @@ class Stated:
     """Facts without data: intervals that follow from the model itself."""
 
     intervals: Mapping[str, Range]
-    means: Mapping[str, Array]
 
     def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
         """The interval, whatever the method."""
         return self.intervals.get(tensor)
 
     def channels(self, tensor: str) -> Channels | None:
-        """Only where a BatchNormalization states the mean; extremes are the interval's."""
-        mean, interval = self.means.get(tensor), self.intervals.get(tensor)
-        if mean is None or interval is None:
-            return None
-        low, high = (np.full(mean.shape, bound) for bound in interval)
-        return Channels(low, high, mean)
+        """Not known."""
+        return None
 
     def local_db(self, tensor: str, params: QParams) -> float | None:
         """Not known."""
         return None
-
-
-Source = Literal["calibration", "batchnorm"]

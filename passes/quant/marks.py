@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxslim.ir import TensorProtocol, Value
+from onnxslim.ir import TensorProtocol
 from onnxslim.passes.quant.qparams import Affine
 
 FLOAT = "onnxslim.float"
@@ -19,7 +19,22 @@ class FloatWeight:
 
 @dataclass(frozen=True)
 class FloatEdge:
-    """The tensor that a Q and DQ pair was put on, and the affine map that the DQ absorbed."""
+    """A Q and DQ pair on a tensor, and the affine map that the DQ absorbed.
 
-    value: Value
+    `smoothed`: before the Q the tensor is divided by a vector, which weights take up.
+    """
+
     affine: Affine
+    smoothed: bool = False
+
+
+@dataclass(frozen=True)
+class FloatLayer:
+    """The operator and weight that a chain with dynamic quantization stands for."""
+
+    op: str
+    tensor: TensorProtocol | None
+    transposed: bool
+
+
+Mark = FloatWeight | FloatEdge | FloatLayer

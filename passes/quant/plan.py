@@ -6,7 +6,7 @@ calibration or BatchNormalization, is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,6 +63,10 @@ class Plan:
     constants: Mapping[tuple[Node, int], QParams]
     declined: tuple[Declined, ...] = ()
 
+    def around(self, value: Value) -> list[Node]:
+        """The int8 nodes that make or read a tensor."""
+        return self.regions.around(value)
+
 
 def tensors_to_see(regions: Regions) -> list[Value]:
     """The tensors whose range the plan needs: each edge where Q reads and where DQ gives."""
@@ -96,7 +100,7 @@ def make_plan(regions: Regions, facts: Facts, choices: Choices) -> Plan | set[No
         seen = [_range(regions, facts, choices, value) for value in group]
         known = [interval for interval in seen if interval is not None]
         if len(known) < len(group):
-            unknown.update(node for value in group for node in _around(regions, value))
+            unknown.update(node for value in group for node in regions.around(value))
             continue
         edges.update(_group_edges(regions, group, known))
     if unknown:
@@ -134,12 +138,6 @@ def _smoothed(regions: Regions, edges: Mapping[Value, Edge], facts: Facts) -> di
             params = asymmetric(low, high)
             found[value] = replace(edge, quantize=params, dequantize=params, smooth=s)
     return found
-
-
-def _around(regions: Regions, value: Value) -> Iterable[Node]:
-    maker = regions.maker(value)
-    readers = (node for node, _ in regions.readers(value))
-    return readers if maker is None else (*readers, maker)
 
 
 def _tied(regions: Regions, values: list[Value]) -> list[list[Value]]:
@@ -246,13 +244,14 @@ def bias_correction(layer: Linear, weight: Array, quantized: QWeight, mean: Arra
     `mean` is E[x] per channel, [C]; in a convolution it is taken for every tap of the window.
     Source: Nagel et al., Data-Free Quantization (2019), section 4.2.
     """
-    difference = weight.astype(np.float64) - quantized.dequantized()
+    difference: Array = weight.astype(np.float64) - quantized.dequantized()
     window = layer.in_features * layer.groups // len(mean) if layer.kind == "conv" else 1
     rows = np.repeat(mean, window).reshape(layer.groups, layer.in_features, 1)
-    return (_matrix(layer, difference) @ rows).reshape(-1)
+    correction: Array = _matrix(layer, difference) @ rows
+    return correction.reshape(-1)
 
 
 def _matrix(layer: Linear, weight: Array) -> Array:
     """A weight in the layer's layout as [groups, out, d]."""
-    rows = weight if layer.kind == "conv" or layer.transposed else weight.T
+    rows: Array = weight if layer.kind == "conv" or layer.transposed else weight.T
     return rows.reshape(layer.groups, -1, layer.in_features)

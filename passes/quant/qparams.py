@@ -91,6 +91,9 @@ class Affine:
         return self.factor == 1.0 and self.offset == 0.0
 
 
+IDENTITY = Affine()
+
+
 def through(affine: Affine, low: float, high: float) -> tuple[QParams, QParams]:
     """Parameters of x and of y = factor * x + offset that share their integers.
 
@@ -173,6 +176,6 @@ def widened_for_bias(weight: QWeight, bias: Array, x_scale: float, original: Arr
 
 def quantize_bias(bias: Array, x_scale: float, w_scale: Array) -> tuple[Array, Array]:
     """The bias as int32 [channels] and its scale x * w, float32 [channels]; zero point 0."""
-    scale = (np.float32(x_scale) * w_scale).astype(np.float32)
+    scale: Array = (np.float32(x_scale) * w_scale).astype(np.float32)
     values = np.rint(bias.astype(np.float64) / scale)
     return np.clip(values, -(2**31), 2**31 - 1).astype(np.int32), scale

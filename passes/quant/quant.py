@@ -1,60 +1,124 @@
-"""Int8 for Conv, Gemm and MatMul, and for what lies between them."""
+"""Int8 for Conv, Gemm and MatMul, and for what lies between them, in five steps.
+
+prepare (fold affine maps) -> know (statistics, or BatchNormalization) -> choose (trials on the
+calibration samples) -> rewrite -> audit (what the runtime makes of it).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from onnxslim import ir
-from onnxslim.analyses.layer_stats import LayerStats
+from onnxslim.errors import EditError
 from onnxslim.ir import Editor, Model
-from onnxslim.passes.quant.apply import node_id, quantize
 from onnxslim.passes.quant.canonical import canonicalize
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.facts import Seen
-from onnxslim.passes.quant.judge import Judge
-from onnxslim.passes.quant.plan import tensors_to_see
-from onnxslim.passes.quant.regions import find_regions
-from onnxslim.passes.quant.search import (
-    Search,
-    bias_alternatives,
-    range_alternatives,
-    smooth_alternatives,
-)
+from onnxslim.passes.quant.dynamic import quantize_dynamic
+from onnxslim.passes.quant.report import Done, result_of
+from onnxslim.passes.quant.search import Alternatives
+from onnxslim.passes.quant.selection import check_selection, excluded_names
+from onnxslim.passes.quant.static import Goals, quantize_static
 from onnxslim.pipeline.analysis import Aspect
-from onnxslim.pipeline.base import Context, Pass, PassResult, option
+from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quant(Pass):
+    """Conv | Gemm | MatMul -> the same between Q and DQ, with int8 weights.
+
+    Static with calibration samples. Without: MatMul and Gemm quantize their inputs as they come
+    (dynamic), Conv takes its ranges from BatchNormalization where there is one. Whatever the
+    output suffers from too much stays in float and is in the report.
+    """
+
     name: ClassVar[str] = "quant"
-    summary: ClassVar[str] = "int8 weights and activations"
+    summary: ClassVar[str] = "int8 weights and activations where the target runs them fast"
     guarded: ClassVar[bool] = True
 
-    ranges: Literal["auto", "minmax", "percentile", "mse"] = option("auto", "how ranges of activations are chosen")
-    percentile: float = option(99.999, "share of the numbers inside of the range")
-    smooth: Literal["auto", "on", "off"] = option("auto", "")
-    goal: float = option(20.0, "dB")
-    float_share: float = option(0.1, "")
+    scheme: Literal["auto", "int8", "dynamic"] = option(
+        "auto", "int8: ranges fixed beforehand; dynamic: MatMul and Gemm only, without data"
+    )
+    per_channel: bool = option(True, "one scale per output channel of a weight, else one for all")
+    weight_bits: int = option(8, "7 avoids saturation on x86 without VNNI", "7 or 8")
+    ranges: Literal["auto", "minmax", "percentile", "mse"] = option(
+        "auto", "how a tensor's range is chosen; auto takes what is best on calibration samples"
+    )
+    percentile: float = option(
+        99.999, "share of the numbers inside of a percentile range", "50 to 100"
+    )
+    bias_correction: Literal["auto", "on", "off"] = option("auto", "restore the means of outputs")
+    smooth: Literal["auto", "on", "off"] = option(
+        "auto", "move outliers of MatMul and Gemm inputs into their weights"
+    )
+    goal: float = option(12.0, "dB of the outputs below which layers are left in float", "0 to 60")
+    float_share: float = option(0.05, "of the weights, at most so many stay float", "0 to 1")
+    ops: tuple[str, ...] = option((), "quantize only these operators; all that pay when empty")
+    skip: tuple[str, ...] = option((), "names of nodes to leave in float; * and ? as in files")
+
+    def __post_init__(self) -> None:
+        if self.weight_bits not in (7, 8):
+            raise ValueError(f"weight_bits={self.weight_bits}, expected 7 or 8")
+        if not 50 <= self.percentile <= 100:
+            raise ValueError(f"percentile={self.percentile:g}, expected 50 to 100")
+        if not 0 <= self.goal <= 60:
+            raise ValueError(f"goal={self.goal:g}, expected 0 to 60")
+        if not 0 <= self.float_share <= 1:
+            raise ValueError(f"float_share={self.float_share:g}, expected 0 to 1")
 
     def run(self, model: Model, ctx: Context) -> PassResult:
-        target = ctx.env.target
-        if ir.opset(model) < target.min_opset:
-            ir.raise_opset(model, target.min_opset)
-        editor = Editor(model)
-        canonicalize(editor)
+        """Quantize the model in place; it stays untouched when nothing can be quantized.
+
+        Raises:
+            OptionError: `ops` or `skip` name what the model does not have.
+            RuntimeUnavailable: calibration samples are given and the model cannot be run.
+        """
+        check_selection(model, self.ops, self.skip)
+        before = ir.snapshot(model)
+        done = self._quantize(model, ctx)
+        if done.count:
+            return result_of(done)
+        ir.restore(model, before)
         ctx.analyses.invalidate(Aspect.ALL)
-        regions = find_regions(model, target)
-        names = tuple(str(v.name) for v in tensors_to_see(regions))
-        import time
-        t=time.time()
-        stats = ctx.analyses.get(LayerStats(tensors=names))
-        print('stats %.1f'%(time.time()-t))
-        facts = Seen(stats)
-        search = Search(model, target, facts, Judge(model, ctx.env.calib, 1), print)
-        choices = Choices(method="mse" if self.ranges == "auto" else self.ranges, percentile=self.percentile)
-        choices = search.best(choices, [range_alternatives, smooth_alternatives, bias_alternatives] if self.ranges=='auto' else [])
-        choices = search.protect(choices, self.goal, self.float_share)
-        print(choices)
-        plan = quantize(editor, target, facts, choices)
-        return PassResult(changed=Aspect.ALL, stats={"layers": len(plan.layers), "int8_nodes": len(plan.regions.nodes)}, declined=tuple(plan.declined))
+        return PassResult(declined=done.declined, notes=done.notes)
+
+    def _quantize(self, model: Model, ctx: Context) -> Done:
+        target = ctx.env.target
+        try:
+            ir.raise_opset(model, target.min_opset)
+        except EditError as error:
+            return Done(refused=(Declined("model", str(error)),))
+        folded = canonicalize(Editor(model)).count
+        ctx.analyses.invalidate(Aspect.ALL)
+        excluded = excluded_names(model, self.ops, self.skip)
+        done = Done(folded=folded, synthetic=not ctx.env.calib)
+        if self.scheme != "dynamic":
+            choices = self._choices(excluded)
+            goals = Goals(tuple(self._alternatives()), self.goal, self.float_share)
+            done = replace(done, static=quantize_static(model, ctx, choices, goals))
+        if self.scheme == "dynamic" or (self.scheme == "auto" and not ctx.env.calib):
+            layers, declined = quantize_dynamic(Editor(model), target, excluded, self.per_channel)
+            done = replace(done, dynamic=tuple(layers), refused=tuple(declined))
+        return done
+
+    def _choices(self, excluded: frozenset[str]) -> Choices:
+        """Where the search starts."""
+        return Choices(
+            method="mse" if self.ranges == "auto" else self.ranges,
+            percentile=self.percentile,
+            bias_correction=self.bias_correction != "off",
+            smooth=self.smooth == "on",
+            per_channel=self.per_channel,
+            bits=self.weight_bits,
+            excluded=excluded,
+        )
+
+    def _alternatives(self) -> Iterable[Alternatives]:
+        """The steps of the search: what the options leave open."""
+        if self.ranges == "auto":
+            yield lambda now: (replace(now, method=m) for m in ("minmax", "percentile"))
+        if self.smooth == "auto":
+            yield lambda now: [replace(now, smooth=True)]
+        if self.bias_correction == "auto":
+            yield lambda now: [replace(now, bias_correction=False)]

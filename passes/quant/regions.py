@@ -36,6 +36,12 @@ class Regions:
         node = chain.start.producer() if chain is not None else None
         return node if node in self.nodes else None
 
+    def around(self, value: Value) -> list[Node]:
+        """The int8 nodes that make or read a tensor."""
+        maker = self.maker(value)
+        readers = [node for node, _ in self.readers(value)]
+        return readers if maker is None else [maker, *readers]
+
     def leaves_integers(self, node: Node) -> bool:
         """Whether the node's outputs are quantized."""
         output = self.nodes[node].output
@@ -48,7 +54,7 @@ class Regions:
         return not value.is_graph_output() and 0 < len(value.uses()) == len(self.readers(value))
 
     def chain_of(self, start: Value) -> Chain:
-        """What follows an int8 kernel's output without a cost; nothing after one that only moves."""
+        """What follows an int8 kernel's output without a cost; nothing after a pure move."""
         producer = start.producer()
         rule = self.nodes.get(producer) if producer is not None else None
         if rule is None or rule.role == "move":

@@ -6,7 +6,7 @@ is bounded: at most 4 for the settings and 5 for layers to leave in float.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnxslim import ir
@@ -15,13 +15,20 @@ from onnxslim.passes.quant.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts
 from onnxslim.passes.quant.judge import Judge
+from onnxslim.passes.quant.plan import Plan
 from onnxslim.targets import Target
+
+Alternatives = Callable[[Choices], Iterable[Choices]]
 
 GOOD_DB = 30.0
 """Signal to noise of the outputs at which nothing more is tried."""
 
 STEP_DB = 1.0
 """The gain that each further layer left in float must bring, at least."""
+
+
+MOST_FLOAT = 32
+"""Nodes that may be left in float for the sake of accuracy."""
 
 
 @dataclass
@@ -32,7 +39,6 @@ class Search:
     target: Target
     facts: Facts
     judge: Judge
-    progress: Callable[[str], None]
     results: dict[Choices, float] = field(default_factory=dict["Choices", float])
 
     def score(self, choices: Choices) -> float:
@@ -41,10 +47,9 @@ class Search:
             twin = ir.snapshot(self.model)
             quantize(Editor(twin), self.target, self.facts, choices)
             self.results[choices] = self.judge.sqnr_db(twin)
-            self.progress(f"trial {len(self.results)}: {self.results[choices]:.1f} dB")
         return self.results[choices]
 
-    def best(self, start: Choices, steps: Iterable[Callable[[Choices], Iterable[Choices]]]) -> Choices:
+    def best(self, start: Choices, steps: Iterable[Alternatives]) -> Choices:
         """Greedy: at each step the best of what is there and its alternatives."""
         best = start
         for step in steps:
@@ -56,43 +61,39 @@ class Search:
     def protect(self, choices: Choices, goal_db: float, share: float) -> Choices:
         """Leave the worst nodes in float, twice as many each time, while that pays.
 
-        `goal_db` ends it, and so does `share`, the part of the int8 nodes that may go.
+        `goal_db` ends it, and so does `share`, the part of all int8 weights that may go.
         """
-        ranking = self.worst(choices)
-        most = max(1, int(share * len(ranking)))
+        if self.score(choices) >= goal_db:
+            return choices
+        plan = plan_for(self.model, self.target, self.facts, choices)
+        ranking = _within(share, self.worst(plan), plan)
         best, count = choices, 1
-        while self.score(best) < goal_db and count <= most:
+        while self.score(best) < goal_db and count <= len(ranking):
             tried = replace(choices, excluded=choices.excluded | set(ranking[:count]))
             if self.score(tried) > self.score(best) + STEP_DB:
                 best = tried
             count *= 2
         return best
 
-    def worst(self, choices: Choices) -> list[str]:
+    def worst(self, plan: Plan) -> list[str]:
         """The int8 nodes, those whose own tensors lose most by quantization first."""
-        plan = plan_for(self.model, self.target, self.facts, choices)
         noise: dict[str, float] = {}
         for value, edge in plan.edges.items():
             db = self.facts.local_db(str(value.name), edge.dequantize)
-            maker = plan.regions.maker(value)
-            makers = [maker] if maker is not None else []
-            for node in [*makers, *(node for node, _ in plan.regions.readers(value))]:
-                if db is not None and edge.smooth is None:
-                    noise[node_id(node)] = min(db, noise.get(node_id(node), db))
+            if db is None or edge.smooth is not None:
+                continue
+            for node in plan.around(value):
+                noise[node_id(node)] = min(db, noise.get(node_id(node), db))
         return sorted(noise, key=lambda name: noise[name])
 
 
-def range_alternatives(choices: Choices) -> Iterable[Choices]:
-    """The other ways to choose ranges."""
-    yield replace(choices, method="minmax")
-    yield replace(choices, method="percentile", percentile=99.999)
-
-
-def bias_alternatives(choices: Choices) -> Iterable[Choices]:
-    """Biases as they were."""
-    yield replace(choices, bias_correction=not choices.bias_correction)
-
-
-def smooth_alternatives(choices: Choices) -> Iterable[Choices]:
-    """Activations of MatMul and Gemm smoothed."""
-    yield replace(choices, smooth=True)
+def _within(share: float, ranking: Sequence[str], plan: Plan) -> list[str]:
+    """The part of a ranking whose weights are at most this share of all; at most 32 nodes."""
+    sizes = {node_id(node): layer.weight.values.size for node, layer in plan.layers.items()}
+    left = share * sum(sizes.values())
+    chosen: list[str] = []
+    for name in ranking:
+        if sizes.get(name, 0) <= left and len(chosen) < MOST_FLOAT:
+            left -= sizes.get(name, 0)
+            chosen.append(name)
+    return chosen

@@ -1,0 +1,1 @@
+"""Folding: constants, and affine maps into the layers before them."""

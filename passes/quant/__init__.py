@@ -1,0 +1,1 @@
+"""Quantization: int8 weights and activations where the target runs them fast."""

@@ -1,0 +1,105 @@
+"""Data-free int8 for layers: MatMul | Gemm -> quantize the input as it comes, multiply integers.
+
+x, W -> DynamicQuantizeLinear(x); MatMulInteger(xq, Wq); Cast; * (x_scale * w_scale) [; + bias]
+which ONNX Runtime makes one DynamicQuantizeMatMul of. Wq is int8 with a scale per column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.analyses.linear import Linear, linear
+from onnxslim.errors import EditError
+from onnxslim.ir import DataType, Editor, Node, Value
+from onnxslim.passes.quant.marks import FLOAT, FloatLayer
+from onnxslim.passes.quant.qparams import QWeight, quantize_weight
+from onnxslim.pipeline.base import Declined
+from onnxslim.targets import Target
+
+SMALLEST = 4096
+"""Numbers in a weight below which quantizing the input costs more than it saves."""
+
+
+def quantize_dynamic(
+    editor: Editor, target: Target, excluded: Collection[str] = (), per_channel: bool = True
+) -> tuple[list[Linear], list[Declined]]:
+    """Rewrite every layer of the target's dynamic operators, in all scopes; the rest with reasons.
+
+    `excluded` are names of first outputs. Layers that read int8 weights already are skipped.
+    """
+    done: list[Linear] = []
+    declined: list[Declined] = []
+    weights: dict[tuple[int, bool], QWeight] = {}
+    for node in list(ir.nodes(editor.model)):
+        if ir.op(node) not in target.dynamic or str(node.outputs[0].name) in excluded:
+            continue
+        if _is_quantized(node.inputs[1]):
+            continue
+        layer = linear(node)
+        reason = layer if isinstance(layer, str) else _misfit(layer)
+        if reason is None and not isinstance(layer, str):
+            try:
+                _rewrite(editor, layer, weights, per_channel)
+                done.append(layer)
+                continue
+            except EditError as error:
+                reason = str(error)
+        declined.append(Declined(node.name or str(node.outputs[0].name), str(reason)))
+    editor.remove_dead()
+    return done, declined
+
+
+def _is_quantized(weight: Value | None) -> bool:
+    producer = weight.producer() if weight is not None else None
+    return producer is not None and ir.op(producer) == "DequantizeLinear"
+
+
+def _misfit(layer: Linear) -> str | None:
+    weight = ir.array(layer.weight)
+    if weight is None or weight.dtype != np.float32:
+        return "the weight is not float32"
+    if weight.size < SMALLEST:
+        return f"its {weight.size} weights are too few to gain anything"
+    if ir.attribute(layer.node, "transA", 0):
+        return "its input is transposed"
+    if layer.beta != 1.0:
+        return f"beta={layer.beta:g} scales its bias"
+    return None
+
+
+def _rewrite(
+    editor: Editor, layer: Linear, cache: dict[tuple[int, bool], QWeight], per_channel: bool
+) -> None:
+    node, name = layer.node, str(layer.node.outputs[0].name)
+    tensor = ir.constant(layer.weight)
+    key = id(tensor), layer.transposed
+    if key not in cache:
+        columns = np.ascontiguousarray(layer.matrix()[0].T)  # [in, out], alpha inside
+        cache[key] = quantize_weight(columns, 1, per_channel)
+    nodes = _chain(editor, layer, cache[key], name)
+    nodes[-1].outputs[0].meta[FLOAT] = FloatLayer(ir.op(node), tensor, layer.transposed)
+    editor.replace_node(node, nodes, [nodes[-1].outputs[0]])
+
+
+def _chain(editor: Editor, layer: Linear, weight: QWeight, name: str) -> list[Node]:
+    scope, hint = editor.scope_of(layer.node), str(layer.weight.name)
+    values = editor.initializer(scope, f"{hint}.int8", weight.values)
+    scale = editor.initializer(scope, f"{hint}.scale", weight.scale)
+    zero = editor.initializer(scope, f"{hint}.zero_point", np.zeros(len(weight.scale), np.int8))
+    x = editor.node(
+        "DynamicQuantizeLinear", [layer.input], outputs=[f"{name}.x", f"{name}.xs", f"{name}.xz"]
+    )
+    q, x_scale, x_zero = x.outputs
+    product = editor.node("MatMulInteger", [q, values, x_zero, zero], outputs=[f"{name}.int32"])
+    cast = editor.node(
+        "Cast", product.outputs, outputs=[f"{name}.cast"], attributes={"to": DataType.FLOAT.value}
+    )
+    both = editor.node("Mul", [x_scale, scale], outputs=[f"{name}.scales"])
+    scaled = editor.node("Mul", [cast.outputs[0], both.outputs[0]], outputs=[f"{name}.scaled"])
+    nodes = [x, product, cast, both, scaled]
+    if layer.bias is not None:
+        nodes.append(editor.node("Add", [scaled.outputs[0], layer.bias], outputs=[f"{name}.sum"]))
+    return nodes

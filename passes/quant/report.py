@@ -1,0 +1,90 @@
+"""What the quant pass did, in the words and numbers of a PassResult."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from onnxslim import ir
+from onnxslim.analyses.linear import Linear
+from onnxslim.passes.quant.plan import LayerPlan
+from onnxslim.passes.quant.static import Static
+from onnxslim.pipeline.analysis import Aspect
+from onnxslim.pipeline.base import Declined, Layer, PassResult
+
+Stats = dict[str, int | float | str]
+
+
+@dataclass(frozen=True)
+class Done:
+    """All that was done to a model."""
+
+    folded: int = 0
+    synthetic: bool = False
+    static: Static | None = None
+    dynamic: tuple[Linear, ...] = ()
+    refused: tuple[Declined, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Layers with integer weights."""
+        return len(self.dynamic) + (0 if self.static is None else len(self.static.plan.layers))
+
+    @property
+    def declined(self) -> tuple[Declined, ...]:
+        """What stayed in float, each node once."""
+        static = () if self.static is None else (*self.static.declined, *self.static.plan.declined)
+        handled = {layer.node.name for layer in self.dynamic}
+        found = {d.node: d for d in (*static, *self.refused) if d.node not in handled}
+        return tuple(found.values())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Plain sentences for the user."""
+        if not self.synthetic:
+            return ()
+        return (
+            "quant had no calibration samples: MatMul and Gemm quantize their inputs while they "
+            "run, Conv only where BatchNormalization tells its range; give --calib for more",
+        )
+
+
+def result_of(done: Done) -> PassResult:
+    """The result of a pass that changed the model."""
+    layers = [Layer(layer.node.name or "", layer.kind, "dynamic int8") for layer in done.dynamic]
+    stats: Stats = {"int8_layers": done.count, "folded": done.folded}
+    if done.static is not None:
+        stats.update(_static_stats(done.static))
+        layers = [*map(_row, done.static.plan.layers.values()), *layers]
+    return PassResult(
+        changed=Aspect.ALL,
+        stats=stats,
+        declined=done.declined,
+        layers=tuple(layers),
+        notes=done.notes,
+    )
+
+
+def _static_stats(static: Static) -> Stats:
+    plan, choices = static.plan, static.choices
+    stats: Stats = {
+        "int8_nodes": len(plan.regions.nodes),
+        "quantized_tensors": len(plan.edges),
+        "absorbed_affine": sum(not e.chain.affine.trivial for e in plan.edges.values()),
+        "smoothed": sum(e.smooth is not None for e in plan.edges.values()),
+        "ranges": choices.method,
+        "trials": static.trials,
+    }
+    if static.db is not None:
+        stats["output_db"] = round(static.db, 2)
+    if static.audit is not None:
+        stats["fused_kernels"] = static.audit.int8_kernels
+        stats["q_and_dq_left"] = static.audit.q_and_dq
+    operators = Counter(ir.op(node) for node in plan.regions.nodes)
+    stats["operators"] = " ".join(f"{op}:{count}" for op, count in sorted(operators.items()))
+    return stats
+
+
+def _row(plan: LayerPlan) -> Layer:
+    node, channels = plan.layer.node, len(plan.weight.scale)
+    return Layer(node.name or "", ir.op(node), f"int8 weights ({channels} channels), uint8 input")

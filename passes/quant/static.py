@@ -1,0 +1,109 @@
+"""Static quantization of a prepared model: know, choose, rewrite, audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from onnxslim import ir
+from onnxslim.analyses.layer_stats import LayerStats
+from onnxslim.errors import RuntimeUnavailable
+from onnxslim.ir import Model
+from onnxslim.passes.quant.apply import node_id, quantize
+from onnxslim.passes.quant.audit import Audit, audit
+from onnxslim.passes.quant.choices import Choices
+from onnxslim.passes.quant.facts import Facts, Seen
+from onnxslim.passes.quant.judge import Judge
+from onnxslim.passes.quant.plan import Plan, tensors_to_see
+from onnxslim.passes.quant.regions import find_regions
+from onnxslim.passes.quant.search import Alternatives, Search
+from onnxslim.passes.quant.stated import stated_facts
+from onnxslim.pipeline.base import Context, Declined
+
+AUDITS = 2
+"""Rounds of leaving in float what the runtime did not fuse."""
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What the search tries, and how far layers may be left in float."""
+
+    alternatives: tuple[Alternatives, ...]
+    goal_db: float
+    float_share: float
+
+
+@dataclass(frozen=True)
+class Static:
+    """What was done: the plan that is in the graph now, and how it was found."""
+
+    plan: Plan
+    choices: Choices
+    db: float | None = None  # of the outputs on calibration samples
+    audit: Audit | None = None
+    trials: int = 0
+    declined: tuple[Declined, ...] = field(default_factory=tuple)
+
+
+def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) -> Static:
+    """Quantize a prepared model in place.
+
+    Raises RuntimeUnavailable where calibration samples are given and the model cannot be run.
+    """
+    target = ctx.env.target
+    facts = _facts(model, ctx, choices)
+    db, trials, searched = None, 0, choices
+    if ctx.env.calib:
+        search = Search(model, target, facts, Judge(model, ctx.env.calib, ctx.env.threads))
+        searched = search.best(choices, goals.alternatives)
+        searched = search.protect(searched, goals.goal_db, goals.float_share)
+        db, trials = search.score(searched), len(search.results)
+    plan, final, report = _audited(model, ctx, facts, searched)
+    return Static(plan, final, db, report, trials, _kept(model, choices, searched, final))
+
+
+def _facts(model: Model, ctx: Context, choices: Choices) -> Facts:
+    if not ctx.env.calib:
+        return stated_facts(model)
+    excluded = {node for node in model.graph if node_id(node) in choices.excluded}
+    values = tensors_to_see(find_regions(model, ctx.env.target, excluded))
+    names = tuple(dict.fromkeys(str(value.name) for value in values))
+    return Seen(ctx.analyses.get(LayerStats(tensors=names)))
+
+
+def _audited(
+    model: Model, ctx: Context, facts: Facts, choices: Choices
+) -> tuple[Plan, Choices, Audit | None]:
+    """Try on a snapshot until the runtime fuses all that is planned, then do it."""
+    report = None
+    for _ in range(AUDITS):
+        twin = ir.snapshot(model)
+        plan = quantize(ir.Editor(twin), ctx.env.target, facts, choices)
+        names = {str(node.name): ir.op(node) for node in plan.layers}
+        try:
+            report = audit(twin, names)
+        except RuntimeUnavailable:
+            break
+        if not report.left:
+            break
+        left = {node_id(node) for node in plan.layers if node.name in report.left}
+        choices = replace(choices, excluded=choices.excluded | left)
+    return quantize(ir.Editor(model), ctx.env.target, facts, choices), choices, report
+
+
+def _kept(model: Model, given: Choices, searched: Choices, final: Choices) -> tuple[Declined, ...]:
+    """The layers that stay in float by decision, and why."""
+    reasons = {
+        **dict.fromkeys(given.excluded, "kept in float by the options ops and skip"),
+        **dict.fromkeys(
+            searched.excluded - given.excluded, "kept in float: the outputs lose too much by it"
+        ),
+        **dict.fromkeys(
+            final.excluded - searched.excluded, "the runtime made no int8 kernel of it"
+        ),
+    }
+    linear = [node for node in model.graph if ir.op(node) in ("Conv", "Gemm", "MatMul")]
+    return tuple(
+        Declined(node.name or node_id(node), reasons[node_id(node)])
+        for node in linear
+        if node_id(node) in reasons
+    )
