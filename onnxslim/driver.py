@@ -144,4 +144,5 @@ def _latency(
     except OnnxSlimError as error:
         note = f"Latency was not measured: {error}"
         return Latency(None, None, env.threads), (note,)
-    return Latency(times.before_ms, times.after_ms, env.threads, times.noise), ()
+    found = Latency(times.before_ms, times.after_ms, env.threads, times.ratio, times.noise)
+    return found, ()

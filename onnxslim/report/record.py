@@ -42,6 +42,7 @@ class Latency:
     before: float | None
     after: float | None
     threads: int
+    ratio: float | None = None  # after over before, the median over the turns
     noise: float | None = None  # relative; a ratio within 1 +- noise says nothing
 
 

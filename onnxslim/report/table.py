@@ -14,15 +14,18 @@ from onnxslim.registry import PassInfo
 from onnxslim.report.record import CheckEntry, PassEntry, Report
 
 LAYERS_SHOWN = 40
+STATS_SHOWN = 5
 _NOTHING = "-"
 
 
 def result_tables(report: Report) -> Group:
     """The tables of a run, from the passes down to the sentence about accuracy."""
-    parts: list[RenderableType] = [passes_table(report)]
+    parts: list[RenderableType] = [Text(), passes_table(report), Text()]
     if any(entry.layers for entry in report.passes):
-        parts.append(layers_table(report))
-    parts += [*declined_lines(report), Text(), before_after_table(report), *verdict_lines(report)]
+        parts += [layers_table(report), Text()]
+    if left := list(declined_lines(report)):
+        parts += [*left, Text()]
+    parts += [before_after_table(report), Text(), *verdict_lines(report)]
     return Group(*parts)
 
 
@@ -50,10 +53,10 @@ def passes_table(report: Report) -> Table:
 def _changed(entry: PassEntry) -> str:
     if not entry.kept:
         return "undone"
-    words = [f"{key.replace('_', ' ')} {_stat(value)}" for key, value in entry.stats.items()]
-    return ", ".join(words) or (
-        "nothing" if not entry.changed else ", ".join(entry.changed).lower()
-    )
+    words = [f"{key.replace('_', ' ')} {_stat(v)}" for key, v in entry.stats.items() if v]
+    more = ["..."] if len(words) > STATS_SHOWN else []
+    said = ", ".join([*words[:STATS_SHOWN], *more])
+    return said or ", ".join(entry.changed).lower() or "nothing"
 
 
 def _stat(value: float | str) -> str:
@@ -91,13 +94,10 @@ def declined_lines(report: Report) -> Iterator[Text]:
     """What was left alone, grouped by reason, most frequent first."""
     for entry in report.passes:
         reasons = Counter(d.reason for d in entry.declined)
-        for reason, count in reasons.most_common():
+        for reason, _ in reasons.most_common():
             nodes = [d.node for d in entry.declined if d.reason == reason]
             name = entry.spec.partition("{")[0]
-            yield Text.assemble(
-                (f"{name} left alone ", "dim"), _some(nodes), (f": {reason}", "dim")
-            )
-            del count
+            yield Text.assemble(f"{name} left alone ", (_some(nodes), "bold"), f": {reason}")
 
 
 def _some(nodes: list[str], shown: int = 3) -> str:
@@ -204,21 +204,30 @@ def _share(before: int, after: int) -> str:
 
 def _macs_share(report: Report) -> str:
     before, after = report.macs.before, report.macs.after
-    return f"{after / before:.3f} of the MACs" if before and after is not None else ""
+    if not before or after is None:
+        return ""
+    return "as before" if before == after else f"{after / before:.3f} of the MACs"
 
 
 def _speed(report: Report, threads: str) -> str:
-    before, after = report.latency_ms.before, report.latency_ms.after
-    if not before or not after:
+    ratio, noise = report.latency_ms.ratio, report.latency_ms.noise
+    if not ratio or noise is None:
         return "not measured"
-    return f"{before / after:.2f} times as fast ({threads}, measured in turn)"
+    if abs(ratio - 1) <= noise:
+        return f"as fast as before within the noise of {noise:.0%} ({threads})"
+    return f"{1 / ratio:.2f} times as fast ({threads}, measured in turn)"
 
 
 def _table(title: str) -> Table:
     from rich import box
 
     return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
     )
 
 

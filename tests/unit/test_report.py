@@ -36,7 +36,7 @@ REPORT = Report(
     pipeline="quant{scheme=int8},check",
     passes=(QUANT,),
     size=Size(4_000_000, 1_000_000),
-    latency_ms=Latency(5.0, 2.0, 1, 0.02),
+    latency_ms=Latency(5.0, 2.0, 1, 0.4, 0.02),
     macs=Macs(154_000_000, 154_000_000),
     check=CHECK,
     names={"old": "new"},
@@ -78,7 +78,13 @@ def test_the_keys_are_stable() -> None:
     }
     assert table["passes"][0]["declined"][0] == {"node": "a", "reason": "too small"}
     assert table["size"] == {"before": 4_000_000, "after": 1_000_000}
-    assert table["latency_ms"] == {"before": 5.0, "after": 2.0, "threads": 1, "noise": 0.02}
+    assert table["latency_ms"] == {
+        "before": 5.0,
+        "after": 2.0,
+        "threads": 1,
+        "ratio": 0.4,
+        "noise": 0.02,
+    }
     assert set(table["check"]) == {
         *("metric", "before", "after", "drop", "limit", "samples", "sqnr_db", "passed"),
         *("synthetic", "interval", "reasons", "first_over_budget"),
