@@ -20,7 +20,9 @@ def wilson(right: int, count: int, confidence: float = 0.95) -> Interval:
     centre = p + z * z / (2 * n)
     half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
+    low = 0.0 if right == 0 else (centre - half) / scale  # exactly: rounding must not exclude it
+    high = 1.0 if right == count else (centre + half) / scale
+    return low, high
 
 
 def paired_drop(lost: int, gained: int, count: int, confidence: float = 0.95) -> Interval:

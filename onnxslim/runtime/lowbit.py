@@ -29,7 +29,7 @@ def to_ort(array: Array) -> Any:
         return rt.OrtValue.ortvalue_from_numpy(array)
     kind = ir.DataType.from_numpy(array.dtype)
     if kind.bitwidth < 8:
-        raise ValueError(f"inputs of type {kind.name} cannot be fed to ONNX Runtime from Python")
+        return _packed(array, kind)
     bits = array.view(f"u{array.dtype.itemsize}")
     return rt.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, int(kind))
 
@@ -49,6 +49,20 @@ def from_ort(value: Any) -> Any:
         whole: Array = np.array(np.frombuffer(packed, dtype)).reshape(shape)
         return whole
     return _unpack(packed, size, kind.bitwidth, dtype).reshape(shape)
+
+
+def _packed(array: Array, kind: ir.DataType) -> Any:
+    """An OrtValue of elements of 4 or 2 bits, lowest bits first."""
+    import onnxruntime as rt
+
+    value = rt.OrtValue.ortvalue_from_shape_and_type(list(array.shape), int(kind), "cpu")
+    per_byte = 8 // kind.bitwidth
+    fields = array.reshape(-1).view(np.uint8) & np.uint8((1 << kind.bitwidth) - 1)
+    fields = np.pad(fields, (0, -fields.size % per_byte)).reshape(-1, per_byte)
+    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(kind.bitwidth)
+    data = np.bitwise_or.reduce(fields << shifts, axis=1).astype(np.uint8).tobytes()
+    ctypes.memmove(value.data_ptr(), data, len(data))
+    return value
 
 
 def _unpack(packed: bytes, size: int, bits: int, dtype: np.dtype[Any]) -> Array:

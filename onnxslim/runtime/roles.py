@@ -120,7 +120,7 @@ def dim_kind(info: TensorInfo, axis: int) -> DimKind:
     for pattern, kind in _NAMED_DIMS:
         if isinstance(dim, str) and re.search(pattern, dim.lower()):
             return kind
-    if axis == 0 and (rank > 1 or (info.dtype is not None and info.dtype.kind in "biu")):
+    if axis == 0 and (rank > 1 or (info.dtype is not None and info.dtype.kind in "biuO")):
         return "batch"
     if rank < 4:
         return "sequence"

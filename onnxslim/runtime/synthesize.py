@@ -24,8 +24,9 @@ LENGTHS = (16, 32, 128, 1, 512, 4096, 16000)
 RANKS = (2, 4, 3, 1, 0)  # for an input whose rank is not known
 _MOST_TRIES = 60
 
-Fill = Literal["random", "ones", "zeros"]
-"""How integers without a known meaning are filled; `zeros` holds for all integers."""
+Fill = Literal["random", "ones", "zeros", "mild"]
+"""How values are filled: by their role, or all integers alike, or (`mild`) integers counting up
+and reals between 0.5 and 1, for inputs that are really arguments: axes, ratios, scales."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def _candidates(inputs: tuple[Input, ...]) -> Iterator[Sizes]:
     free = {kind for i in inputs for kind in _free_kinds(i)}
     unranked = any(i.info.shape is None for i in inputs)
     guessed = any(i.info.dtype is not None and i.info.dtype.kind in "iu" for i in inputs)
-    fills: tuple[Fill, ...] = ("random", "ones", "zeros") if guessed else ("random",)
+    whole: tuple[Fill, ...] = ("ones", "zeros") if guessed else ()
+    fills: tuple[Fill, ...] = ("random", *whole, "mild")
     ranks = RANKS if unranked else RANKS[:1]
     lengths = LENGTHS if unranked or free & {"sequence"} else LENGTHS[:1]
     images = IMAGE_SIZES if unranked or free & {"image"} else IMAGE_SIZES[:1]
@@ -189,6 +191,9 @@ _MAKERS: MappingProxyType[Role, Maker] = MappingProxyType(
 
 def _filled(given: Input, shape: Shape, sizes: Sizes, rng: np.random.Generator) -> Array:
     dtype = given.info.dtype or np.dtype(np.float32)
+    if sizes.fill == "mild" and dtype.kind in "iuf":
+        count = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
+        return (rng.uniform(0.5, 1, shape) if dtype.kind == "f" else count).astype(dtype)
     if dtype.kind in "iu" and sizes.fill != "random":
         return np.full(shape, sizes.fill == "ones", dtype)
     return np.asarray(_MAKERS[given.role](given, shape, sizes, rng)).astype(dtype)

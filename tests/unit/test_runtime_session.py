@@ -119,13 +119,15 @@ def test_every_whole_byte_type_goes_in_and_comes_out(onnx_type: str, dtype: type
     ("number", "onnx_type", "dtype", "values"),
     [(22, "int4", ml_dtypes.int4, [-8, 7, -1]), (21, "uint4", ml_dtypes.uint4, [0, 15, 9])],
 )
-def test_four_bit_outputs_are_unpacked(
+def test_four_bit_values_are_unpacked_and_packed(
     number: int, onnx_type: str, dtype: type[Any], values: list[int]
 ) -> None:
     text = LATE + f"g (float[3] x) => ({onnx_type}[3] y) {{ y = Cast<to = {number}>(x) }}"
     y = open_session(ir.parse_text(text)).run({"x": np.array(values, np.float32)})["y"]
     assert y.dtype == dtype
     assert y.astype(np.int32).tolist() == values
+    back = ir.parse_text(LATE + f"g ({onnx_type}[3] x) => (float[3] y) {{ y = Cast<to = 1>(x) }}")
+    assert open_session(back).run({"x": y})["y"].tolist() == values
 
 
 @pytest.mark.parametrize(
