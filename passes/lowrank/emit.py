@@ -51,7 +51,7 @@ def weights(layer: Linear, shape: Geometry, pair: Pair) -> tuple[Array, Array]:
     if layer.kind != "conv":
         first, second = pair.first[0], pair.second[0, :, 0, :]
         if not layer.transposed:
-            first, second = first.T, second.T
+            first, second = np.transpose(first), np.transpose(second)
     else:
         kernels = pair.scheme.kernels(shape)
         first = pair.first.reshape(-1, shape.channels, *kernels[0])

@@ -133,8 +133,9 @@ def _makes(node: Node, name: str | None) -> bool:
     return any(value.name == name for value in node.outputs)
 
 
-def _comparable(array: object) -> bool:
-    return isinstance(array, np.ndarray) and array.dtype.kind == "f"
+def _comparable(array: Array) -> bool:
+    """Whether it is a float tensor: a sequence comes as a list."""
+    return getattr(array, "dtype", np.dtype(object)).kind == "f"
 
 
 def _filled(values: Sequence[float | None]) -> list[float]:

@@ -197,7 +197,11 @@ class _Run:
                 for i, at in enumerate(chosen)
                 if (candidate := options[i][at]).cut is not None
             ]
-            made = list(self.ctx.env.executor.map(lambda t: _decide(sites[t[0]], t[1]), taken))
+            made = list(
+                self.ctx.env.executor.map(
+                    _decide, [sites[i] for i, _ in taken], [c for _, c in taken]
+                )
+            )
             slow = self._slow(made)
             self.decisions = [d for d in made if d.site.name not in slow]
             if not slow:

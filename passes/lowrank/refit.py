@@ -20,9 +20,11 @@ from onnxslim.analyses.moments import Moments, MomentsBuilder
 from onnxslim.ir import Array, Editor, Model, Node
 from onnxslim.passes.lowrank.gain import distance
 from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.samples import Samples
 from onnxslim.runtime.session import open_session
 
 _STAGES = 8  # runs of the samples at most: layers of one stage are fitted from one run
+_SAMPLES = 256  # at most, spread over all of them
 _ROWS = 128  # of each layer and sample
 _RIDGE = 1e-3  # of the mean variance of z
 _HELD_OUT = 5  # every fifth sample
@@ -49,7 +51,9 @@ def refit(
     """
     if env.calib is None or len(env.calib) < 2 * _HELD_OUT:
         return None, f"a refit needs at least {2 * _HELD_OUT} calibration samples"
-    held_out = env.calib.take(range(_HELD_OUT - 1, len(env.calib), _HELD_OUT))
+    count = min(_SAMPLES, len(env.calib))
+    samples = env.calib.take([i * len(env.calib) // count for i in range(count)])
+    held_out = samples.take(range(_HELD_OUT - 1, count, _HELD_OUT))
     before = distance(original, model, held_out, env.threads)
     if before is None:
         return None, "no output of the model is a float to compare"
@@ -58,7 +62,7 @@ def refit(
     stages = np.array_split(np.array(names, dtype=object), min(_STAGES, len(names)))
     for number, stage in enumerate(stages):
         env.progress("refit", number, len(stages))
-        layers += _stage(original, model, [str(name) for name in stage], env)
+        layers += _stage(original, model, [str(name) for name in stage], samples, env)
     after = distance(original, model, held_out, env.threads)
     if after is None or not after < before:
         ir.restore(model, start)
@@ -93,7 +97,9 @@ class Spot:
         return None if added is None else offset.reshape(added.shape).astype(added.dtype)
 
 
-def _stage(original: Model, model: Model, names: list[str], env: Environment) -> int:
+def _stage(
+    original: Model, model: Model, names: list[str], samples: Samples, env: Environment
+) -> int:
     """Fit the layers of one stage from one run of the samples; how many were kept."""
     makers = {str(v.name): node for node in model.graph for v in node.outputs}
     found = [_spot(makers[name]) for name in names if name in makers]
@@ -103,7 +109,7 @@ def _stage(original: Model, model: Model, names: list[str], env: Environment) ->
     editor = Editor(model)
     return sum(
         _fit(editor, spot, *moments)
-        for spot, moments in zip(spots, _collect(original, model, spots, env), strict=True)
+        for spot, moments in zip(spots, _collect(original, model, spots, samples, env), strict=True)
     )
 
 
@@ -130,17 +136,16 @@ def _known(spot: Spot) -> Spot | None:
 
 
 def _collect(
-    original: Model, model: Model, spots: Sequence[Spot], env: Environment
+    original: Model, model: Model, spots: Sequence[Spot], samples: Samples, env: Environment
 ) -> list[tuple[Moments, Moments]]:
     """Joint moments of (z, y) by layer: of the samples to fit and of those held out."""
-    assert env.calib is not None
     inputs = list(dict.fromkeys(spot.layer.tap.tensor for spot in spots))
     outputs = [spot.output for spot in spots]
     old = open_session(original, extra_outputs=outputs, threads=env.threads)
     new = open_session(model, extra_outputs=inputs, threads=env.threads)
     builders: dict[str, tuple[MomentsBuilder, MomentsBuilder]] = {}
     rng = np.random.default_rng(env.seed)
-    for number, feed in enumerate(env.calib):
+    for number, feed in enumerate(samples):
         wanted, given = old.run(feed, outputs), new.run(feed, inputs)
         for spot in spots:
             rows = _rows(spot.layer, given[spot.layer.tap.tensor], wanted[spot.output], rng)

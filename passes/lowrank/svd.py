@@ -84,7 +84,7 @@ def basis(task: Problem, limit: int) -> Basis:
     tall = task.weight.reshape(out * places, size)
     average = np.einsum("aman->mn", task.covariance) if places > 1 else _square(task.covariance)
     left, power = _directions(tall, average, min(limit, size, out * places))
-    first = left.T @ tall
+    first: Array = np.transpose(left) @ tall
     second = left.reshape(out, places, -1)
     if places == 1:
         tail = max(task.energy() - float(power.sum()), 0.0)  # beyond the limit
@@ -97,13 +97,15 @@ def _directions(tall: Array, average: Array, count: int) -> tuple[Array, Array]:
     """Leading left singular vectors of M C^1/2, [rows, n], and the squared singular values, [n]."""
     rows, size = tall.shape
     if rows <= size:
-        values, vectors = np.linalg.eigh(tall @ average @ tall.T)
+        power: Array = tall @ average @ np.transpose(tall)
+        values, vectors = np.linalg.eigh(power)
         keep = _leading(values, count)
         return vectors[:, keep], values[keep]
     roots, axes = np.linalg.eigh(average)
-    root = (axes * np.sqrt(np.maximum(roots, 0))) @ axes.T
-    white = tall @ root
-    values, vectors = np.linalg.eigh(white.T @ white)
+    root: Array = (axes * np.sqrt(np.maximum(roots, 0))) @ np.transpose(axes)
+    white: Array = tall @ root
+    gram: Array = np.transpose(white) @ white
+    values, vectors = np.linalg.eigh(gram)
     keep = _leading(values, count)
     left, _ = np.linalg.qr(white @ vectors[:, keep])
     return left, values[keep]
@@ -121,8 +123,8 @@ def _nested_loss(task: Problem, first: Array) -> Array:
 
     gram, cross = _normal_equations(task, first)
     rank, places, out = len(first), task.places, len(task.weight)
-    gram = gram.transpose(1, 0, 3, 2).reshape(rank * places, rank * places)
-    cross = cross.transpose(1, 0, 2).reshape(rank * places, out)
+    gram = np.transpose(gram, (1, 0, 3, 2)).reshape(rank * places, rank * places)
+    cross = np.transpose(cross, (1, 0, 2)).reshape(rank * places, out)
     lower = np.linalg.cholesky(gram + _ridge(gram))
     share = np.square(solve_triangular(lower, cross, lower=True)).sum(axis=1)
     explained = np.append(0.0, np.cumsum(share.reshape(rank, places).sum(axis=1)))
@@ -131,10 +133,10 @@ def _nested_loss(task: Problem, first: Array) -> Array:
 
 def _normal_equations(task: Problem, first: Array) -> tuple[Array, Array]:
     """E[z z^T] as [c, n, c, n] and E[z y^T] as [c, n, out], for z = V x at each place."""
-    seen = np.tensordot(first, task.covariance, axes=(1, 1))  # [n, c, c', m]
-    gram = np.tensordot(seen, first, axes=(3, 1))  # [n, c, c', n']
-    cross = np.tensordot(seen, task.weight, axes=((2, 3), (1, 2)))  # [n, c, out]
-    return gram.transpose(1, 0, 2, 3), cross.transpose(1, 0, 2)
+    seen: Array = np.tensordot(first, task.covariance, axes=(1, 1))  # [n, c, c', m]
+    gram: Array = np.tensordot(seen, first, axes=(3, 1))  # [n, c, c', n']
+    cross: Array = np.tensordot(seen, task.weight, axes=((2, 3), (1, 2)))  # [n, c, out]
+    return np.transpose(gram, (1, 0, 2, 3)), np.transpose(cross, (1, 0, 2))
 
 
 def _ridge(gram: Array) -> Array:
@@ -158,9 +160,10 @@ def _correction(task: Problem, first: Array, second: Array) -> Array:
     rank, places, out = len(first), task.places, len(task.weight)
     gram, cross = _normal_equations(task, first)
     square = gram.reshape(places * rank, places * rank)
-    wanted = cross.reshape(places * rank, out) - square @ second.reshape(out, -1).T
+    now: Array = second.reshape(out, -1)
+    wanted: Array = cross.reshape(places * rank, out) - square @ np.transpose(now)
     added: Array = np.linalg.solve(square + _ridge(square), wanted)
-    return added.T.reshape(out, places, rank)
+    return np.transpose(added).reshape(out, places, rank)
 
 
 def _balanced(task: Problem, first: Array, second: Array) -> tuple[Array, Array]:
