@@ -76,20 +76,22 @@ def _match_arithmetic(node: Node) -> Rewrite | str:
 
 def _channels(x: Value, constant: Array) -> Array | None:
     """A constant as [C] or [1] if broadcasting gives each channel of the layer one number."""
-    if constant.ndim > _rank(x):
+    if constant.ndim > rank_of(x):
         return None
     if constant.size == 1:
         return constant.reshape(1)
     layer = x.producer()
     if layer is not None and ir.op(layer) == "Gemm":
         return constant.ravel() if constant.shape[-1] == constant.size else None
-    spatial = _rank(x) - 2
+    spatial = rank_of(x) - 2
     by_channel = constant.ndim > spatial and constant.shape[-1 - spatial] == constant.size
     return constant.ravel() if spatial > 0 and by_channel else None
 
 
-def _rank(x: Value) -> int:
-    """Of a layer's output: the rank of its weight (0 where nothing is known)."""
+def rank_of(x: Value) -> int:
+    """The rank of a tensor: as declared, or that of the weight of its layer; 0 if unknown."""
+    if x.shape is not None:
+        return len(x.shape)
     layer = x.producer()
     weight = ir.constant(layer.inputs[1]) if layer is not None and len(layer.inputs) > 1 else None
     return 0 if weight is None else len(weight.shape)

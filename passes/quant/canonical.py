@@ -14,7 +14,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.ir import Editor, Node
 from onnxslim.passes.fold.affine import ChannelAffine, fold_into_producer
-from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM, scalar_affine
+from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM, rank_of, scalar_affine
 from onnxslim.rewrite import Outcome, Rewrite, Rule, apply
 
 
@@ -61,8 +61,7 @@ def _match_nothing(node: Node) -> Rewrite | str:
     x, constant = node.inputs[at], ir.constant(node.inputs[1 - at])
     assert x is not None
     assert constant is not None
-    rank = 0 if x.shape is None else len(x.shape)
-    if rank < len(constant.shape):
+    if rank_of(x) < len(constant.shape):
         return "its constant may change the rank"
     if node.outputs[0].is_graph_output():
         return "its output is a graph output"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
-from onnxslim.ir import TensorProtocol
+from onnxslim.ir import Node, TensorProtocol
 from onnxslim.passes.quant.qparams import Affine
 
 FLOAT = "onnxslim.float"
@@ -38,3 +39,8 @@ class FloatLayer:
 
 
 Mark = FloatWeight | FloatEdge | FloatLayer
+
+
+def mark_of(node: Node) -> Mark | None:
+    """What the first output of a node stands for, if quant made it."""
+    return cast("Mark | None", node.outputs[0].meta.get(FLOAT)) if node.outputs else None

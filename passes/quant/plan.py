@@ -253,5 +253,5 @@ def bias_correction(layer: Linear, weight: Array, quantized: QWeight, mean: Arra
 
 def _matrix(layer: Linear, weight: Array) -> Array:
     """A weight in the layer's layout as [groups, out, d]."""
-    rows: Array = weight if layer.kind == "conv" or layer.transposed else weight.T
+    rows = weight if layer.kind == "conv" or layer.transposed else np.transpose(weight)
     return rows.reshape(layer.groups, -1, layer.in_features)

@@ -176,6 +176,6 @@ def widened_for_bias(weight: QWeight, bias: Array, x_scale: float, original: Arr
 
 def quantize_bias(bias: Array, x_scale: float, w_scale: Array) -> tuple[Array, Array]:
     """The bias as int32 [channels] and its scale x * w, float32 [channels]; zero point 0."""
-    scale: Array = (np.float32(x_scale) * w_scale).astype(np.float32)
+    scale: Array = np.multiply(w_scale, x_scale, dtype=np.float32)
     values = np.rint(bias.astype(np.float64) / scale)
     return np.clip(values, -(2**31), 2**31 - 1).astype(np.int32), scale

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Editor, Model, Node, Value
-from onnxslim.passes.quant.marks import FLOAT, FloatEdge, FloatLayer, FloatWeight, Mark
+from onnxslim.passes.quant.marks import FLOAT, FloatEdge, FloatLayer, FloatWeight, mark_of
 
 
 def to_float(model: Model, editor: Editor) -> int:
@@ -17,9 +17,9 @@ def to_float(model: Model, editor: Editor) -> int:
     """
     count = 0
     for node in list(ir.nodes(model)):
-        if node.graph is None or not node.outputs or FLOAT not in node.outputs[0].meta:
+        mark = mark_of(node)
+        if mark is None or node.graph is None:
             continue
-        mark: Mark = node.outputs[0].meta[FLOAT]
         if isinstance(mark, FloatWeight):
             _undo_weight(editor, node, mark)
         elif isinstance(mark, FloatEdge):
