@@ -13,7 +13,7 @@ from pathlib import Path
 from onnxslim import ir, registry
 from onnxslim.config import Request
 from onnxslim.environment import environment
-from onnxslim.errors import CheckFailed, OnnxSlimError
+from onnxslim.errors import CheckFailed, OnnxSlimError, OptionError
 from onnxslim.files import file_bytes, saved_bytes, write_text
 from onnxslim.ir import Model
 from onnxslim.ir.files import check_target
@@ -125,7 +125,10 @@ def make_plan(request: Request) -> Plan:
         passes += registry.build("check")
     flags = {"metric": request.metric, "max_drop": request.max_drop}
     given = {key: value for key, value in flags.items() if value is not None}
-    passes[-1] = replace(passes[-1], **given)
+    try:
+        passes[-1] = replace(passes[-1], **given)
+    except ValueError as error:
+        raise OptionError(f"check: {error}") from error
     return Plan(tuple(passes), warnings)
 
 
