@@ -1,1 +1,1 @@
-"""TODO"""
+"""Running models in ONNX Runtime: sessions, samples, metrics, latency."""
