@@ -18,6 +18,7 @@ from onnxslim.ir.io import (
 from onnxslim.ir.modern import raise_ir_version
 from onnxslim.ir.names import fix_names
 from onnxslim.ir.opset import opset, raise_opset
+from onnxslim.ir.reference import run_reference
 from onnxslim.ir.state import restore, snapshot
 from onnxslim.ir.tensors import make_tensor
 from onnxslim.ir.text import parse_text, to_text
@@ -52,6 +53,7 @@ from onnxslim.ir.walk import (
     label,
     nodes,
     op,
+    scope_tree,
     scopes,
     subgraphs,
     tensors,
@@ -106,7 +108,9 @@ __all__ = [
     "raise_opset",
     "read_unchecked",
     "restore",
+    "run_reference",
     "save",
+    "scope_tree",
     "scopes",
     "snapshot",
     "subgraphs",

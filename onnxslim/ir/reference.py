@@ -25,4 +25,5 @@ def run_reference(model: Model, feed: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as error:  # its errors share no base class
         text = one_line(f"{type(error).__name__}: {error}")
         raise RuntimeUnavailable(f"ONNX's reference cannot run the model: {text}") from error
-    return dict(zip(session.output_names, list(results), strict=True))
+    names = [str(name) for name in session.output_names]
+    return dict(zip(names, list(results), strict=True))

@@ -1,0 +1,89 @@
+"""Nodes that give back what they are given, and branches that are always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from onnxslim import ir
+from onnxslim.ir import Editor, Graph, Model, Node, Scope, Value
+
+
+def remove_copies(editor: Editor, model: Model) -> int:
+    """Identity(x) -> x and, where a model is not trained, Dropout(x) -> x; how many.
+
+    One whose output is a graph output stays, so that the output keeps its name.
+    """
+    count = 0
+    roots: list[Scope] = [model.graph, *model.functions.values()]
+    for root in roots:
+        version = root.opset_imports.get("", 1)
+        for scope in list(ir.scope_tree(root)):
+            for node in list(scope):
+                if (check := COPIES.get(ir.op(node))) is not None and check(node, version):
+                    count += _bypass(editor, node)
+    return count
+
+
+def _identity(node: Node, version: int) -> bool:
+    return True
+
+
+def _dropout_at_rest(node: Node, version: int) -> bool:
+    """Whether a Dropout drops nothing and its mask is not read (ONNX Dropout 1, 7 and 12)."""
+    if any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:]):
+        return False
+    if version < 7:
+        return bool(ir.attribute(node, "is_test", 0))
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    if training is None:
+        return True
+    mode = ir.array(training)
+    return mode is not None and not mode.any()
+
+
+COPIES: Mapping[str, Callable[[Node, int], bool]] = {
+    "Identity": _identity,
+    "Dropout": _dropout_at_rest,
+}
+
+
+def _bypass(editor: Editor, node: Node) -> int:
+    if node.inputs[0] is None or node.outputs[0].is_graph_output():
+        return 0
+    rest: list[Value | None] = [None] * (len(node.outputs) - 1)
+    editor.replace_node(node, (), [node.inputs[0], *rest])
+    return 1
+
+
+def inline_branches(editor: Editor, model: Model) -> int:
+    """If(true) { a } else { b } -> a; how many. What only the other branch reads becomes dead."""
+    count = 0
+    for scope in list(ir.scope_tree(model.graph)):
+        for node in list(scope):
+            if ir.op(node) == "If" and (condition := ir.array(node.inputs[0])) is not None:
+                branch = "then_branch" if bool(condition.all()) else "else_branch"
+                _inline(editor, node, node.attributes[branch].as_graph())
+                count += 1
+    return count
+
+
+def _inline(editor: Editor, node: Node, branch: Graph) -> None:
+    """Move the nodes of a branch to the place of the If; its initializers to the outer scope."""
+    moved = {value: _moved(editor, node, value) for value in branch.initializers.values()}
+    nodes, results = list(branch), [moved.get(v, v) for v in branch.outputs]
+    branch.outputs.clear()
+    branch.remove(nodes)
+    made = {value for inner in nodes for value in inner.outputs}
+    for index, value in enumerate(results):
+        if value not in made or value in results[:index]:  # one that has another name already
+            copy = editor.node("Identity", [value], outputs=[str(node.outputs[index].name)])
+            nodes.append(copy)
+            results[index] = copy.outputs[0]
+    editor.replace_node(node, nodes, results)
+
+
+def _moved(editor: Editor, node: Node, value: Value) -> Value:
+    assert value.const_value is not None
+    outer = editor.initializer(editor.scope_of(node), str(value.name), value.const_value)
+    editor.rewire([(use.node, use.idx) for use in value.uses()], outer)
+    return outer

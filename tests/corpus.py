@@ -1,0 +1,113 @@
+"""The models of ONNX's own backend tests, and running them to compare outputs bit by bit."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from itertools import zip_longest
+from typing import Any, cast
+
+import numpy as np
+import onnx  # noqa: TID251 - the models of ONNX's backend tests come from the package itself
+import onnx.backend.test  # noqa: TID251
+from onnx.backend.test.case.model import collect_testcases  # noqa: TID251
+from onnx.backend.test.loader import load_model_tests  # noqa: TID251
+from onnx.numpy_helper import to_array  # noqa: TID251
+
+FOLDER = os.path.join(os.path.dirname(onnx.backend.test.__file__), "data")
+
+# What gives other outputs in two runs of one model.
+RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"} | {
+    "Bernoulli",
+    "Multinomial",
+    "Dropout",
+}
+
+
+def _cases() -> Iterator[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the generators of the cases divide by zero on purpose
+        seen: set[str] = set()
+        for kind in ("node", "simple", "pytorch-converted", "pytorch-operator"):
+            for case in load_model_tests(kind=kind):
+                seen.add(case.name)
+                yield case
+        yield from (c for c in collect_testcases() if c.model is not None and c.name not in seen)
+
+
+class Corpus:
+    """All models, with the inputs of their first data set."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, onnx.ModelProto] = {}
+        self._inputs: dict[str, Any] = {}
+        for case in _cases():
+            self.models[case.name] = case.model or onnx.load(f"{case.model_dir}/model.onnx")
+            self._inputs[case.name] = case.data_sets[0][0] if case.data_sets else case.model_dir
+        for name in sorted(os.listdir(f"{FOLDER}/light")):
+            if name.endswith(".onnx"):
+                self.models[name] = onnx.load(f"{FOLDER}/light/{name}")
+
+    def feed(self, name: str) -> dict[str, Any] | None:
+        """The inputs by name; None where the data set has something that is not a tensor."""
+        source = self._inputs.get(name)
+        if source is None:
+            return None
+        if isinstance(source, str):
+            values: Sequence[Any] = _stored(f"{source}/test_data_set_0")
+        elif isinstance(source, dict):
+            return cast("dict[str, Any]", source)
+        else:
+            values = source
+        names = [value.name for value in self.models[name].graph.input]
+        return dict(zip(names, values, strict=False))
+
+
+def _stored(folder: str) -> list[Any]:
+    count = len([n for n in os.listdir(folder) if n.startswith("input_")])
+    values: list[Any] = []
+    for index in range(count):
+        tensor = onnx.TensorProto()
+        with open(f"{folder}/input_{index}.pb", "rb") as file:
+            tensor.ParseFromString(file.read())
+        values.append(to_array(tensor))
+    return values
+
+
+def run(data: bytes, feed: dict[str, Any]) -> list[Any] | None:
+    """The outputs, without optimizations; None where ONNX Runtime cannot run the model."""
+    try:
+        session = _session(data)
+        wanted = {value.name for value in session.get_inputs()}
+        result: list[Any] = session.run(None, {k: v for k, v in feed.items() if k in wanted})
+    except Exception:  # noqa: BLE001 - no kernel, or inputs it does not take: not what is tested
+        return None
+    return result
+
+
+def _session(data: bytes) -> Any:
+    onnxruntime = import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def equal(before: Any, after: Any) -> bool:
+    """Equal to the last bit."""
+    if isinstance(before, list):
+        pairs: list[tuple[Any, Any]] = list(zip_longest(cast("Sequence[Any]", before), after))
+        return all(equal(one, two) for one, two in pairs)
+    if before is None or after is None:
+        return before is after
+    one, two = np.asarray(before), np.asarray(after)
+    if one.dtype != two.dtype or one.shape != two.shape:
+        return False
+    return (
+        bool(np.array_equal(one, two))
+        if one.dtype.kind in "OUS"
+        else (one.tobytes() == two.tobytes())
+    )
