@@ -113,9 +113,6 @@ class Pass(ABC):
     def prepare(self, ctx: Context) -> None:  # noqa: B027 - most passes have nothing to refuse
         """Called for every pass before the first one runs: raise what the user must change."""
 
-    def prepare(self, ctx: Context) -> None:  # noqa: B027 - most passes have nothing to do
-        """Called before any pass runs: raise here what would stop the run later anyway."""
-
     @abstractmethod
     def run(self, model: Model, ctx: Context) -> PassResult:
         """Change the model in place and say what was done."""
