@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from onnxslim import errors
     from onnxslim.api import Compressed, compress
     from onnxslim.ir import load, save
-    from onnxslim.pipeline.base import Pass, PassResult, option
+    from onnxslim.pipeline.analysis import Aspect
+    from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
     from onnxslim.registry import list_passes
     from onnxslim.report.record import Report
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Aspect",
     "Compressed",
+    "Context",
+    "Declined",
     "Pass",
     "PassResult",
     "Report",
@@ -38,7 +42,10 @@ __all__ = [
 ]
 
 _HOME = {
+    "Aspect": "onnxslim.pipeline.analysis",
     "Compressed": "onnxslim.api",
+    "Context": "onnxslim.pipeline.base",
+    "Declined": "onnxslim.pipeline.base",
     "Pass": "onnxslim.pipeline.base",
     "PassResult": "onnxslim.pipeline.base",
     "Report": "onnxslim.report.record",
