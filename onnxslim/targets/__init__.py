@@ -23,5 +23,5 @@ def get_target(name: str) -> Target:
     if name in _TARGETS:
         return _TARGETS[name]
     close = difflib.get_close_matches(name, _TARGETS, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    raise ConfigError(f"unknown target '{name}'{hint} Known targets: {', '.join(targets())}")
+    hint = f" did you mean '{close[0]}'?" if close else ""
+    raise ConfigError(f"unknown target '{name}';{hint} there is: {', '.join(targets())}")

@@ -46,7 +46,7 @@ class ChannelAffine:
 def fold_into_producer(affine: ChannelAffine, node: Node) -> Rewrite | str:
     """The rewrite that lets the layer before `node` do its work, or the reason against."""
     layer = affine.x.producer()
-    if layer is None or ir.op(layer) not in _LAYERS:
+    if layer is None or ir.op(layer) not in LAYERS:
         return "no Conv, ConvTranspose or Gemm before it"
     if affine.x.is_graph_output() or len(affine.x.uses()) != 1:
         return f"the output of {layer.name!r} is read elsewhere too"
@@ -59,7 +59,7 @@ def fold_into_producer(affine: ChannelAffine, node: Node) -> Rewrite | str:
         return f"the weight of {layer.name!r} is {weight.dtype}"
     if any(attribute.is_ref() for attribute in layer.attributes.values()):
         return f"{layer.name!r} takes attributes from its function"
-    rows = _LAYERS[ir.op(layer)](layer, weight)
+    rows = LAYERS[ir.op(layer)](layer, weight)
     if not {affine.factor.size, affine.offset.size} <= {1, rows.channels}:
         return f"it has {affine.factor.size} channels, {layer.name!r} {rows.channels}"
     return lambda editor: _replace(editor, layer, node, affine, rows, bias)
@@ -99,7 +99,7 @@ def _gemm(layer: Node, weight: Array) -> _Rows:
     return _Rows(channels, lambda a: weight * (a.reshape(-1, 1) if transposed else a))
 
 
-_LAYERS: dict[str, Callable[[Node, Array], _Rows]] = {
+LAYERS: dict[str, Callable[[Node, Array], _Rows]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Node, Value
-from onnxslim.passes.fold.affine import ChannelAffine, Normal, fold_into_producer
+from onnxslim.passes.fold.affine import LAYERS, ChannelAffine, Normal, fold_into_producer
 from onnxslim.pipeline.base import Declined
 from onnxslim.rewrite import Outcome, Rewrite, Rule, apply
 
@@ -89,12 +89,12 @@ def _channels(x: Value, constant: Array) -> Array | None:
 
 
 def rank_of(x: Value) -> int:
-    """The rank of a tensor: as declared, or that of the weight of its layer; 0 if unknown."""
-    if x.shape is not None:
-        return len(x.shape)
+    """The rank of a tensor: that of the weight of its layer, else as declared; 0 if unknown."""
     layer = x.producer()
-    weight = ir.constant(layer.inputs[1]) if layer is not None and len(layer.inputs) > 1 else None
-    return 0 if weight is None else len(weight.shape)
+    if layer is not None and ir.op(layer) in LAYERS:
+        weight = ir.constant(layer.inputs[1])
+        return 0 if weight is None else len(weight.shape)
+    return 0 if x.shape is None else len(x.shape)
 
 
 _One = Callable[[Array], "tuple[Array, Array] | None"]

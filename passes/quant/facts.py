@@ -58,14 +58,12 @@ class Seen:
         return Channels(stats.channels.min, stats.channels.max, stats.channels.mean)
 
     def local_db(self, tensor: str, params: QParams) -> float | None:
-        """Over the histogram's bins: rounding noise of step^2 / 12 inside, clipping outside."""
+        """Over the histogram's bins."""
         observed = self._observed(tensor)
         if observed is None:
             return None
-        x, p = observed.centers, observed.counts
-        inside = np.clip(x, params.low, params.high)
-        noise = float((p * (x - inside) ** 2).sum() + p.sum() * params.scale**2 / 12)
-        signal = float((p * x**2).sum())
+        noise = observed.squared_error(params)
+        signal = float((observed.counts * observed.centers**2).sum())
         return 10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
 
     def _observed(self, tensor: str) -> Observed | None:

@@ -23,6 +23,9 @@ Alternatives = Callable[[Choices], Iterable[Choices]]
 GOOD_DB = 30.0
 """Signal to noise of the outputs at which nothing more is tried."""
 
+MARGIN_DB = 0.2
+"""The gain for which a setting is changed; less is within the noise of a few samples."""
+
 STEP_DB = 1.0
 """The gain that each further layer left in float must bring, at least."""
 
@@ -50,12 +53,14 @@ class Search:
         return self.results[choices]
 
     def best(self, start: Choices, steps: Iterable[Alternatives]) -> Choices:
-        """Greedy: at each step the best of what is there and its alternatives."""
+        """Greedy: at each step the best of its alternatives, if it is clearly better."""
         best = start
         for step in steps:
             if self.score(best) >= GOOD_DB:
                 return best
-            best = max([best, *step(best)], key=self.score)
+            other = max(step(best), key=self.score)
+            if self.score(other) > self.score(best) + MARGIN_DB:
+                best = other
         return best
 
     def protect(self, choices: Choices, goal_db: float, share: float) -> Choices:

@@ -1,0 +1,95 @@
+"""The driver: to the fixed point, with a bound that it reports, and a trace of near misses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxslim import ir
+from onnxslim.errors import EditError
+from onnxslim.ir import Editor, Node
+from onnxslim.rewrite import NearMiss, Rewrite, Rule, apply
+
+TEXT = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[4] x) => (float[4] y) {
+  [one] a = Neg(x)
+  [two] b = Neg(a)
+  [three] c = Neg(b)
+  [four] y = Neg(c)
+}
+"""
+
+
+def _match_pair(node: Node) -> Rewrite | str:
+    """Neg(Neg(x)) -> x."""
+    before = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if before is None or ir.op(before) != "Neg":
+        return "no Neg before it"
+    if node.outputs[0].is_graph_output():
+        return "it makes a graph output"
+
+    def rewrite(editor: Editor) -> Sequence[Node]:
+        readers = [use.node for use in node.outputs[0].uses()]
+        editor.replace_node(node, [], [before.inputs[0]])
+        return readers
+
+    return rewrite
+
+
+PAIR = Rule("pair", frozenset({"Neg"}), _match_pair)
+
+
+def test_rules_are_applied_until_none_matches() -> None:
+    model = ir.parse_text(TEXT)
+    editor = Editor(model)
+    outcome = apply(editor, [PAIR])
+    editor.remove_dead()
+    ir.verify(model)
+    assert outcome.applied == {"pair": 1}
+    assert not outcome.stopped
+    assert [node.name for node in model.graph] == ["three", "four"]
+
+
+def test_near_misses_say_which_rule_which_node_and_why() -> None:
+    outcome = apply(Editor(ir.parse_text(TEXT)), [PAIR])
+    assert NearMiss("pair", "one", "no Neg before it") in outcome.near_misses
+    assert NearMiss("pair", "four", "it makes a graph output") in outcome.near_misses
+    assert all(miss.node != "two" for miss in outcome.near_misses)  # it is gone
+
+
+def test_the_bound_is_kept_and_reported() -> None:
+    def again(node: Node) -> Rewrite | str:
+        def rewrite(editor: Editor) -> Sequence[Node]:
+            return [node]
+
+        return rewrite
+
+    outcome = apply(Editor(ir.parse_text(TEXT)), [Rule("endless", frozenset({"Neg"}), again)], 7)
+    assert outcome.stopped
+    assert outcome.count == 7
+
+
+def test_an_edit_that_is_refused_is_a_near_miss() -> None:
+    def refuse(editor: Editor) -> Sequence[Node]:
+        raise EditError("not today")
+
+    outcome = apply(Editor(ir.parse_text(TEXT)), [Rule("no", frozenset({"Neg"}), lambda n: refuse)])
+    assert outcome.count == 0
+    assert {miss.reason for miss in outcome.near_misses} == {"not today"}
+
+
+def test_nodes_of_subgraphs_are_seen() -> None:
+    model = ir.parse_text("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    net (bool c, float[4] x) => (float[4] y) {
+      y = If (c) <
+        then_branch = t () => (float[4] p) { a = Neg(x) b = Neg(a) p = Abs(b) },
+        else_branch = e () => (float[4] q) { q = Abs(x) }
+      >
+    }
+    """)
+    editor = Editor(model)
+    assert apply(editor, [PAIR]).count == 1
+    editor.remove_dead()
+    ir.verify(model)
+    assert sum(ir.op(node) == "Neg" for node in ir.nodes(model)) == 0
