@@ -59,7 +59,8 @@ def _content(name: str, given: Sequence[int] | Array, rng: np.random.Generator) 
     if name.startswith("var"):
         return rng.uniform(0.5, 2, shape).astype(np.float32)
     fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 4
-    return (rng.normal(size=shape) / np.sqrt(fan_in)).astype(np.float32)
+    content: Array = (rng.normal(size=shape) / np.sqrt(fan_in)).astype(np.float32)
+    return content
 
 
 def feeds(model: Model, count: int = 4, sizes: Mapping[str, int] | None = None) -> list[Feed]:

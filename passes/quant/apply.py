@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from onnxslim import ir
 from onnxslim.ir import Editor, Model, Node
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.emit import emit
 from onnxslim.passes.quant.facts import Facts
 from onnxslim.passes.quant.plan import Plan, make_plan
 from onnxslim.passes.quant.regions import find_regions
+from onnxslim.pipeline.base import Declined
 from onnxslim.targets import Target
 
 
 def plan_for(model: Model, target: Target, facts: Facts, choices: Choices) -> Plan:
     """The plan of a prepared model; what lacks a range is left out (each node at most once)."""
     excluded = {node for node in model.graph if node_id(node) in choices.excluded}
+    unknown: dict[Node, None] = {}
     while True:
-        plan = make_plan(find_regions(model, target, excluded), facts, choices)
+        regions = find_regions(model, target, {*excluded, *unknown})
+        plan = make_plan(regions, facts, choices)
         if isinstance(plan, Plan):
-            return plan
-        excluded |= plan
+            return replace(plan, declined=(*plan.declined, *_without_range(unknown, target)))
+        unknown.update(dict.fromkeys(plan))
+
+
+def _without_range(nodes: Iterable[Node], target: Target) -> Iterator[Declined]:
+    for node in nodes:
+        if target.static[ir.op(node)].role == "linear":
+            yield Declined(
+                node.name or node_id(node), "the range of its input or output is unknown"
+            )
 
 
 def quantize(editor: Editor, target: Target, facts: Facts, choices: Choices) -> Plan:

@@ -24,11 +24,16 @@ SMALLEST = 4096
 
 
 def quantize_dynamic(
-    editor: Editor, target: Target, excluded: Collection[str] = (), per_channel: bool = True
+    editor: Editor,
+    target: Target,
+    excluded: Collection[str] = (),
+    per_channel: bool = True,
+    everywhere: bool = True,
 ) -> tuple[list[Linear], list[Declined]]:
-    """Rewrite every layer of the target's dynamic operators, in all scopes; the rest with reasons.
+    """Rewrite every layer of the target's dynamic operators; the rest with reasons.
 
-    `excluded` are names of first outputs. Layers that read int8 weights already are skipped.
+    `excluded` are names of first outputs. Layers that read int8 weights already are skipped, and
+    so are those of the main graph unless `everywhere`.
     """
     done: list[Linear] = []
     declined: list[Declined] = []
@@ -36,7 +41,8 @@ def quantize_dynamic(
     for node in list(ir.nodes(editor.model)):
         if ir.op(node) not in target.dynamic or str(node.outputs[0].name) in excluded:
             continue
-        if _is_quantized(node.inputs[1]):
+        outside = node.graph is editor.model.graph
+        if _is_quantized(node.inputs[1]) or (outside and not everywhere):
             continue
         layer = linear(node)
         reason = layer if isinstance(layer, str) else _misfit(layer)

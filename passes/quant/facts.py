@@ -36,7 +36,7 @@ class Facts(Protocol):
         """Extremes and mean per channel."""
 
     def local_db(self, tensor: str, params: QParams) -> float | None:
-        """Signal to noise of the tensor quantized with these parameters, in dB."""
+        """Variance to noise of the tensor quantized with these parameters, in dB."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Seen:
         if observed is None:
             return None
         noise = observed.squared_error(params)
-        signal = float((observed.counts * observed.centers**2).sum())
+        mean = float(np.average(observed.centers, weights=observed.counts))
+        signal = float((observed.counts * (observed.centers - mean) ** 2).sum())
         return 10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
 
     def _observed(self, tensor: str) -> Observed | None:

@@ -92,15 +92,15 @@ def _is_edge(regions: Regions, out: Value) -> bool:
     return bool(regions.readers(out))
 
 
-def make_plan(regions: Regions, facts: Facts, choices: Choices) -> Plan | set[Node]:
+def make_plan(regions: Regions, facts: Facts, choices: Choices) -> Plan | list[Node]:
     """The plan, or the nodes that cannot be part of it because a range is unknown."""
-    unknown: set[Node] = set()
+    unknown: list[Node] = []
     edges: dict[Value, Edge] = {}
     for group in _tied(regions, edge_values(regions)):
         seen = [_range(regions, facts, choices, value) for value in group]
         known = [interval for interval in seen if interval is not None]
         if len(known) < len(group):
-            unknown.update(node for value in group for node in regions.around(value))
+            unknown.extend(node for value in group for node in regions.around(value))
             continue
         edges.update(_group_edges(regions, group, known))
     if unknown:

@@ -28,9 +28,10 @@ from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
 class Quant(Pass):
     """Conv | Gemm | MatMul -> the same between Q and DQ, with int8 weights.
 
-    Static with calibration samples. Without: MatMul and Gemm quantize their inputs as they come
-    (dynamic), Conv takes its ranges from BatchNormalization where there is one. Whatever the
-    output suffers from too much stays in float and is in the report.
+    Static with calibration samples; what lies in subgraphs, where these see nothing, quantizes
+    its input as it comes (dynamic: MatMul and Gemm). Without samples all MatMul and Gemm are
+    dynamic, and Conv takes its ranges from BatchNormalization where there is one. Whatever the
+    outputs suffer from too much stays in float and is in the report.
     """
 
     name: ClassVar[str] = "quant"
@@ -97,8 +98,11 @@ class Quant(Pass):
             choices = self._choices(excluded)
             goals = Goals(tuple(self._alternatives()), self.goal, self.float_share)
             done = replace(done, static=quantize_static(model, ctx, choices, goals))
-        if self.scheme == "dynamic" or (self.scheme == "auto" and not ctx.env.calib):
-            layers, declined = quantize_dynamic(Editor(model), target, excluded, self.per_channel)
+        if self.scheme != "int8":
+            everywhere = self.scheme == "dynamic" or not ctx.env.calib
+            layers, declined = quantize_dynamic(
+                Editor(model), target, excluded, self.per_channel, everywhere
+            )
             done = replace(done, dynamic=tuple(layers), refused=tuple(declined))
         return done
 

@@ -78,9 +78,7 @@ def find_regions(model: Model, target: Target, excluded: Collection[Node] = ()) 
         rule = target.static.get(ir.op(node))
         if rule is None or rule.role == "absorbed" or node in excluded:
             continue
-        reason = _misfit(node, rule)
-        if reason is None:
-            reason = _admit(regions, node, rule)
+        reason = _admit(regions, node, rule)
         if reason is not None and rule.role == "linear":
             regions.declined.append(Declined(node.name or str(node.outputs[0].name), reason))
     while leaving := _unsupported(regions):
@@ -112,17 +110,23 @@ def _is_float(value: Value) -> bool:
 
 
 def _admit(regions: Regions, node: Node, rule: StaticRule) -> str | None:
-    if rule.role == "linear":
-        layer = linear(node)
-        if isinstance(layer, str):
-            return layer
-        weight = ir.array(layer.weight)
-        if weight is None or weight.dtype != np.float32:
-            return "the weight is not float32"
-        if layer.bias is not None and layer.bias_vector() is None:
-            return "the bias is computed, or differs from row to row"
+    """Take a node in, or say why not."""
+    layer = linear(node) if rule.role == "linear" else None
+    reason = layer if isinstance(layer, str) else _misfit(node, rule)
+    if reason is None and isinstance(layer, Linear):
+        reason = _unfit_layer(layer)
         regions.layers[node] = layer
-    regions.nodes[node] = rule
+    if reason is None:
+        regions.nodes[node] = rule
+    return reason
+
+
+def _unfit_layer(layer: Linear) -> str | None:
+    weight = ir.array(layer.weight)
+    if weight is None or weight.dtype != np.float32:
+        return "the weight is not float32"
+    if layer.bias is not None and layer.bias_vector() is None:
+        return "the bias is computed, or differs from row to row"
     return None
 
 

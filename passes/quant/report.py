@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnxslim import ir
 from onnxslim.analyses.linear import Linear
-from onnxslim.passes.quant.plan import LayerPlan
+from onnxslim.passes.quant.plan import LayerPlan, Plan
 from onnxslim.passes.quant.static import Static
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Declined, Layer, PassResult
@@ -28,12 +28,13 @@ class Done:
     @property
     def count(self) -> int:
         """Layers with integer weights."""
-        return len(self.dynamic) + (0 if self.static is None else len(self.static.plan.layers))
+        plan = None if self.static is None else self.static.plan
+        return len(self.dynamic) + (0 if plan is None else len(plan.layers))
 
     @property
     def declined(self) -> tuple[Declined, ...]:
         """What stayed in float, each node once."""
-        static = () if self.static is None else (*self.static.declined, *self.static.plan.declined)
+        static = () if self.static is None else self.static.reasons
         handled = {layer.node.name for layer in self.dynamic}
         found = {d.node: d for d in (*static, *self.refused) if d.node not in handled}
         return tuple(found.values())
@@ -53,8 +54,8 @@ def result_of(done: Done) -> PassResult:
     """The result of a pass that changed the model."""
     layers = [Layer(layer.node.name or "", layer.kind, "dynamic int8") for layer in done.dynamic]
     stats: Stats = {"int8_layers": done.count, "folded": done.folded}
-    if done.static is not None:
-        stats.update(_static_stats(done.static))
+    if done.static is not None and done.static.plan is not None:
+        stats.update(_static_stats(done.static, done.static.plan))
         layers = [*map(_row, done.static.plan.layers.values()), *layers]
     return PassResult(
         changed=Aspect.ALL,
@@ -65,8 +66,8 @@ def result_of(done: Done) -> PassResult:
     )
 
 
-def _static_stats(static: Static) -> Stats:
-    plan, choices = static.plan, static.choices
+def _static_stats(static: Static, plan: Plan) -> Stats:
+    choices = static.choices
     stats: Stats = {
         "int8_nodes": len(plan.regions.nodes),
         "quantized_tensors": len(plan.edges),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from onnxslim import ir
 from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Model
-from onnxslim.passes.quant.apply import node_id, quantize
+from onnxslim.passes.quant.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.audit import Audit, audit
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts, Seen
@@ -32,16 +32,25 @@ class Goals:
     float_share: float
 
 
+FLOOR_DB = 6.0
+"""Signal to noise of the outputs below which the model is better left alone."""
+
+
 @dataclass(frozen=True)
 class Static:
-    """What was done: the plan that is in the graph now, and how it was found."""
+    """What was done: the plan that is in the graph now, if any, and how it was found."""
 
-    plan: Plan
+    plan: Plan | None
     choices: Choices
     db: float | None = None  # of the outputs on calibration samples
     audit: Audit | None = None
     trials: int = 0
-    declined: tuple[Declined, ...] = field(default_factory=tuple)
+    declined: tuple[Declined, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[Declined, ...]:
+        """Why layers stayed in float; decisions first."""
+        return self.declined if self.plan is None else (*self.declined, *self.plan.declined)
 
 
 def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) -> Static:
@@ -57,8 +66,11 @@ def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) 
         searched = search.best(choices, goals.alternatives)
         searched = search.protect(searched, goals.goal_db, goals.float_share)
         db, trials = search.score(searched), len(search.results)
+        if db < FLOOR_DB:
+            return Static(None, searched, db, None, trials, _ruined(model, search, choices, db))
     plan, final, report = _audited(model, ctx, facts, searched)
-    return Static(plan, final, db, report, trials, _kept(model, choices, searched, final))
+    declined = (*_kept(model, choices, searched, final), *_inside(model))
+    return Static(plan, final, db, report, trials, declined)
 
 
 def _facts(model: Model, ctx: Context, choices: Choices) -> Facts:
@@ -88,6 +100,23 @@ def _audited(
         left = {node_id(node) for node in plan.layers if node.name in report.left}
         choices = replace(choices, excluded=choices.excluded | left)
     return quantize(ir.Editor(model), ctx.env.target, facts, choices), choices, report
+
+
+def _ruined(model: Model, search: Search, choices: Choices, db: float) -> tuple[Declined, ...]:
+    """Every layer that could have been quantized."""
+    plan = plan_for(model, search.target, search.facts, choices)
+    why = f"no choice that was tried keeps the outputs above {FLOOR_DB:g} dB ({db:.1f} dB at best)"
+    return tuple(Declined(node.name or node_id(node), why) for node in plan.layers)
+
+
+def _inside(model: Model) -> tuple[Declined, ...]:
+    """The layers of subgraphs and functions."""
+    why = "it lies in a subgraph or function, where calibration sees no tensors"
+    return tuple(
+        Declined(node.name or node_id(node), why)
+        for node in ir.nodes(model)
+        if ir.op(node) in ("Conv", "Gemm", "MatMul") and node.graph is not model.graph
+    )
 
 
 def _kept(model: Model, given: Choices, searched: Choices, final: Choices) -> tuple[Declined, ...]:

@@ -129,9 +129,9 @@ def test_a_pattern_becomes_int8_kernels_alone(name: str) -> None:
 def test_the_weights_are_stored_as_int8_and_once_when_shared() -> None:
     model = _model("residual with relu")
     quantize(model, feeds(model))
-    names = {v.name: v.dtype for v in model.graph.initializers.values()}
+    names = {str(v.name): v.dtype for v in model.graph.initializers.values()}
     eight_bits = [name for name, dtype in names.items() if dtype == ir.DataType.INT8]
-    assert sorted(n for n in eight_bits if "int8" in str(n)) == ["w1.int8", "w2.int8"]
+    assert sorted(n for n in eight_bits if "int8" in n) == ["w1.int8", "w2.int8"]
     assert not [
         v.name
         for v in model.graph.initializers.values()

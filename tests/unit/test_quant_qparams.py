@@ -192,7 +192,7 @@ def test_smoothing_lowers_the_real_error_where_one_channel_stands_out() -> None:
     def error(s: Array) -> float:
         xs, ws = x / s, (weight * s).astype(np.float32)
         params = asymmetric(float(xs.min()), float(xs.max()))
-        rounded = params.fake(xs) @ quantize_weight(ws, 0).dequantized().T.astype(float)
+        rounded = params.fake(xs) @ np.transpose(quantize_weight(ws, 0).dequantized())
         return float(((rounded - x @ weight.T) ** 2).sum())
 
     ones = np.ones(32)
