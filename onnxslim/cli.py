@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
-        return _say("interrupted; nothing was written", INTERRUPTED)
+        return _say("interrupted; every file is whole, as new or as it was before", INTERRUPTED)
     except MemoryError:
         return _say("out of memory; nothing was written", USER_ERROR)
     except BrokenPipeError:  # the reader of our output is gone: nobody to tell

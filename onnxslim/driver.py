@@ -78,8 +78,6 @@ def compile_model(
         ctx = Context(env, AnalysisManager(model, env), original)
         guard = None if request.allow_slower else Guard(time_in_turn)
         instruments = (*watch.instruments, *_instruments(request, plan), footprints)
-        for pass_ in plan.passes:
-            pass_.prepare(ctx)
         stages = run_passes(model, plan.passes, ctx, instruments, guard)
         outcome = settle(stages, ctx, request.keep_best)
         latency, notes = _latency(original, outcome, env)

@@ -59,7 +59,7 @@ def from_spec(cls: type[P], spec: PassSpec) -> P:
     try:
         return cls(**values)
     except ValueError as error:
-        raise OptionError(f"{spec}: {error}{_ranges(cls, values)}") from error
+        raise OptionError(f"{spec}: {error}{_ranges(cls, values, str(error))}") from error
 
 
 def to_spec(pass_: Pass) -> PassSpec:
@@ -91,9 +91,9 @@ def _default(field: dataclasses.Field[Any]) -> object:
     return None if field.default is dataclasses.MISSING else field.default
 
 
-def _ranges(cls: type[Pass], given: Iterable[str]) -> str:
+def _ranges(cls: type[Pass], given: Iterable[str], said: str) -> str:
     ranges = {f.name: str(f.metadata.get("range", "")) for f in dataclasses.fields(cls)}
-    words = [f"{key}: {ranges[key]}" for key in given if ranges[key]]
+    words = [f"{key}: {ranges[key]}" for key in given if ranges[key] not in said]
     return f" ({'; '.join(words)})" if words else ""
 
 

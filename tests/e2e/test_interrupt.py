@@ -1,0 +1,107 @@
+"""Ctrl-C at any moment: exit 130, one line, no temporary file, old files as they were."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from onnxslim import ir
+
+TEXT = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, 4] x) => (float[N, 3] y)
+<float[4, 3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1}, float[3] b = {0.5, 0.25, 0}> {
+  c = Add(b, b)
+  t = MatMul(x, w)
+  y = Add(t, c)
+}
+"""
+LINE = "error: interrupted; every file is whole, as new or as it was before"
+
+AT = """
+import importlib, os, signal, sys
+place, name = {place!r}, {name!r}
+def interrupt(*args, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    return original(*args, **options)
+owner = importlib.import_module(place)
+*path, last = name.split(".")
+for part in path:
+    owner = getattr(owner, part)
+original = getattr(owner, last)
+setattr(owner, last, interrupt)
+from onnxslim.cli import main
+sys.exit(main(["in.onnx", "out.onnx", "--report", "r.json"]))
+"""
+WAIT = """
+import sys, time
+from pathlib import Path
+from onnxslim.passes.fold.fold import Fold
+from onnxslim.cli import main
+def run(self, model, ctx):
+    future = ctx.env.executor.submit(time.sleep, 1)
+    Path("started").touch()
+    future.result()
+    time.sleep(60)
+Fold.run = run
+sys.exit(main(["in.onnx", "out.onnx"]))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    ir.save(ir.parse_text(TEXT), tmp_path / "in.onnx")
+    (tmp_path / "out.onnx").write_bytes(b"an old output")
+    return tmp_path
+
+
+def start(code: str, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("onnxslim.ir.io", "_parsed"),
+        ("onnxslim.registry", "build"),
+        ("onnxslim.passes.fold.fold", "Fold.run"),
+        ("onnxslim.passes.check.check", "Check.run"),
+        ("onnxslim.runtime.session", "Session.run"),
+        ("onnxslim.driver", "time_in_turn"),
+        ("onnxslim.ir", "save"),
+        ("os", "fsync"),
+    ],
+)
+def test_at_any_moment(folder: Path, place: str, name: str) -> None:
+    source = (folder / "in.onnx").read_bytes()
+    process = start(AT.format(place=place, name=name), folder)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == LINE
+    assert "Traceback" not in err
+    assert out == ""
+    assert sorted(p.name for p in folder.iterdir()) == ["in.onnx", "out.onnx"]
+    assert (folder / "in.onnx").read_bytes() == source
+    assert (folder / "out.onnx").read_bytes() == b"an old output"
+
+
+def test_from_outside_while_a_pass_works(folder: Path) -> None:
+    process = start(WAIT, folder)
+    deadline = time.monotonic() + 60
+    while not (folder / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, f"{LINE}\n")
+    assert (folder / "out.onnx").read_bytes() == b"an old output"
