@@ -29,6 +29,7 @@ Stopwatch = Callable[[Model, Model, Environment], Comparison]
 
 def time_in_turn(before: Model, after: Model, env: Environment) -> Comparison:
     """The default stopwatch: real runs on one sample, with the threads of the environment."""
+    env.progress("timing", 0, 0)
     found = interleaved_latency([before, after], _feed(before, env), threads=env.threads)
     return Comparison(found.ms[0], found.ms[1], found.ratio(), found.noise, found.is_slower())
 

@@ -144,7 +144,9 @@ def _check_rows(table: Table, check: CheckEntry) -> None:
 
 
 def _drop(check: CheckEntry, samples: str) -> str:
-    words = [] if check.drop is None else [f"drop {check.drop:.4g}"]
+    words: list[str] = []
+    if check.drop is not None:
+        words.append(f"{'rise' if check.drop < 0 else 'drop'} {abs(check.drop):.4g}")
     if check.limit is not None:
         words.append(f"limit {check.limit:.4g}")
     if check.interval is not None:
@@ -190,7 +192,9 @@ def amount(count: int | None) -> str:
 
 def milliseconds(value: float | None) -> str:
     """Milliseconds with three digits."""
-    return _NOTHING if value is None else f"{value:.3g} ms"
+    if value is None:
+        return _NOTHING
+    return f"{value:.0f} ms" if value >= 1000 else f"{value:#.3g} ms"
 
 
 def number(value: float | None) -> str:

@@ -24,10 +24,11 @@ LAYERS: list[set[str]] = [
     {"analyses"},
     {"rewrite"},
     {"passes"},
-    {"report", "registry", "config", "files"},
+    {"registry", "files"},
+    {"report", "config"},
     {"environment"},
     {"driver"},
-    {"commands"},
+    {"api", "arguments"},
     {"cli"},
     {"__main__", "__init__"},
 ]
