@@ -1,14 +1,13 @@
 """Who compiles: this project's command line, and ONNX Runtime's own quantizer, each in a process.
 
-The peak of memory is that of the process (`ru_maxrss` of the finished child).
+The peak of memory is that of the process alone (see `peak`).
 """
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,15 +52,13 @@ class Compiled:
 
 def compile_case(case: Case, setting: Setting, out: Path) -> Compiled:
     """Run one compile to its end."""
-    log = out.with_suffix(".log")
-    start = time.perf_counter()
+    log, found = out.with_suffix(".log"), out.with_suffix(".json")
+    watched = [sys.executable, "-m", "tests.bench.peak", str(found), *setting.command(case, out)]
     with log.open("w", encoding="utf-8") as sink:
-        child = subprocess.Popen(setting.command(case, out), stdout=sink, stderr=sink)
-        _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - start
-    failure = "" if child.returncode == 0 else _last_line(log)
-    return Compiled(seconds, usage.ru_maxrss / 1024, failure)
+        subprocess.run(watched, stdout=sink, stderr=sink, check=True)
+    took = json.loads(found.read_text(encoding="utf-8"))
+    failure = "" if took["code"] == 0 else _last_line(log)
+    return Compiled(took["seconds"], took["peak_mb"], failure)
 
 
 def _last_line(log: Path) -> str:
