@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx.shape_inference
-from onnx import GraphProto, TypeProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TypeProto, ValueInfoProto
 
 from onnxslim.errors import ModelError
 from onnxslim.ir.light import light_proto
@@ -36,15 +36,38 @@ def infer_types(model: Model, data_propagation: bool = True) -> Mapping[str, Inf
         for output in proto.graph.output:
             if output.type.HasField("tensor_type"):
                 output.type.tensor_type.ClearField("shape")
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=data_propagation)
+        if data_propagation:
+            _spare_floats(proto)
+        return _types(onnx.shape_inference.infer_shapes(proto, data_prop=data_propagation))
     except (onnx.shape_inference.InferenceError, ModelError, ValueError, RuntimeError):
         return {}
-    found: dict[str, Inferred] = {}
-    for graph in _graphs(inferred.graph):
-        for info in _infos(graph):
-            if info.type.WhichOneof("value") == "tensor_type":
-                found[info.name] = _read(info.type)
-    return found
+
+
+def _spare_floats(proto: ModelProto) -> None:
+    """Add, Sub, Mul -> Div, which has the same shape, where no shape can be the result.
+
+    Data propagation keeps the contents of a vector element by element, of floats too, in 140
+    bytes each (onnx 1.23); what it knows of Div is the shape only.
+    """
+    known = _types(onnx.shape_inference.infer_shapes(proto))
+    for graph in _graphs(proto.graph):
+        for node in graph.node:
+            result = known.get(node.output[0]) if node.op_type in _PROPAGATED else None
+            if result is not None and result.dtype not in _INTEGERS:
+                node.op_type = "Div"
+
+
+_PROPAGATED = frozenset({"Add", "Sub", "Mul"})
+_INTEGERS = frozenset({DataType.INT32, DataType.INT64, None})
+
+
+def _types(proto: ModelProto) -> dict[str, Inferred]:
+    return {
+        info.name: _read(info.type)
+        for graph in _graphs(proto.graph)
+        for info in _infos(graph)
+        if info.type.WhichOneof("value") == "tensor_type"
+    }
 
 
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:

@@ -80,6 +80,9 @@ def _inline(editor: Editor, node: Node, branch: Graph) -> None:
             nodes.append(copy)
             results[index] = copy.outputs[0]
     editor.replace_node(node, nodes, results)
+    branch.initializers.clear()
+    for value, outer in moved.items():
+        editor.take_name(outer, value)
 
 
 def _moved(editor: Editor, node: Node, value: Value) -> Value:

@@ -107,3 +107,13 @@ def test_weights_are_left_out_of_inference(big: bool) -> None:
     assert ir.infer_types(model)["y"].shape == (2, 4)
     assert weight.const_value is not None
     assert [v.name for v in model.graph.inputs] == ["x", "w"]
+
+
+def test_contents_of_long_vectors_are_not_propagated() -> None:
+    """ONNX would keep 2^40 elements of 140 bytes: float arithmetic is known by shape only."""
+    model = ir.parse_text(f"""{HEAD} g (float[1] x) => (float[N] y) <int64[1] n = {{1048576}}> {{
+      m = Mul (n, n)
+      a = ConstantOfShape (m)
+      y = Add (x, a)
+    }}""")
+    assert ir.infer_types(model)["y"].shape == (2**40,)
