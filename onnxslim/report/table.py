@@ -131,7 +131,7 @@ def before_after_table(report: Report) -> Table:
 
 
 def _check_rows(table: Table, check: CheckEntry) -> None:
-    if check.before is not None or check.after is not None:
+    if check.metric != "sqnr":  # the row below has it
         samples = "synthesized inputs" if check.synthetic else f"{check.samples} samples"
         table.add_row(
             check.metric, number(check.before), number(check.after), _drop(check, samples)
@@ -158,7 +158,7 @@ def verdict_lines(report: Report) -> Iterator[Text]:
     """Notes of the passes, and in plain words what the check proves."""
     for entry in report.passes:
         for note in entry.notes:
-            yield Text(f"{entry.spec.partition('{')[0]}: {note}")
+            yield _note(entry.spec.partition("{")[0], note)
     for note in report.notes:
         yield Text(note)
     check = report.check
@@ -168,6 +168,12 @@ def verdict_lines(report: Report) -> Iterator[Text]:
         yield Text(f"Check failed: {'; '.join(check.reasons)}", style="bold red")
     elif not check.synthetic:  # else a note of the check says what that means
         yield Text("Check passed.", style="green")
+
+
+def _note(name: str, note: str) -> Text:
+    if name == "check":  # about the result, not about a pass
+        return Text(note, style="yellow")
+    return Text(note if note.startswith(name) else f"{name}: {note}")
 
 
 def size(count: int | None) -> str:
