@@ -1,7 +1,7 @@
 """The IR layer: the only importer of onnx, onnx_ir and onnx_graphsurgeon."""
 
 from onnxslim.ir.checksum import checksum
-from onnxslim.ir.edit import Editor, Use
+from onnxslim.ir.edit import Editor
 from onnxslim.ir.external import external_tensors
 from onnxslim.ir.infer import Inferred, infer_types
 from onnxslim.ir.interop import from_gs, to_gs
@@ -19,6 +19,7 @@ from onnxslim.ir.modern import raise_ir_version
 from onnxslim.ir.names import fix_names
 from onnxslim.ir.opset import opset, raise_opset
 from onnxslim.ir.reference import run_reference
+from onnxslim.ir.splice import Use
 from onnxslim.ir.state import restore, snapshot
 from onnxslim.ir.tensors import make_tensor
 from onnxslim.ir.text import parse_text, to_text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 
+from onnxslim.errors import EditError
 from onnxslim.ir.types import Graph, Model, Node
 from onnxslim.ir.walk import scope_tree, scopes, subgraphs
 
@@ -15,10 +17,35 @@ def remove(graph: Graph, node: Node, keep: Iterable[Node] = ()) -> None:
     """
     graph.remove(node)
     kept = {id(inner) for other in keep for inner in subgraphs(other)}
-    for inner in _below(node, kept):
-        for index, value in enumerate(inner.inputs):
+    _unread(_below(node, kept))
+
+
+@contextmanager
+def released_when_refused(nodes: Sequence[Node]) -> Generator[None, None, None]:
+    """If what is inside is refused, nodes that are in no graph read nothing any more.
+
+    A node counts as a reader of its inputs from the moment it is made. One that stays outside
+    would keep what it reads alive, and shared.
+    """
+    try:
+        yield
+    except EditError:
+        release(nodes)
+        raise
+
+
+def release(nodes: Iterable[Node]) -> None:
+    """Let nodes that are in no graph read nothing."""
+    for node in nodes:
+        if node.graph is None:
+            _unread(_below(node, set()))
+
+
+def _unread(nodes: Iterable[Node]) -> None:
+    for node in nodes:
+        for index, value in enumerate(node.inputs):
             if value is not None:
-                inner.replace_input_with(index, None)
+                node.replace_input_with(index, None)
 
 
 def _below(node: Node, kept: set[int]) -> list[Node]:

@@ -1,6 +1,8 @@
 """The only way to change a graph. Every edit checks everything first, then changes everything.
 
-An edit that cannot be done raises `EditError` with the reason and leaves the model as it was.
+An edit that cannot be done raises `EditError` with the reason and leaves the model as it was; new
+nodes that were given to it are spent: they read nothing any more. So does `discard` for nodes that
+were made and not needed; else what they read would count as read.
 Build one `Editor` per pass: it reads the model once, so that edits stay linear. The order of
 nodes is the caller's: what a new node reads must be computed before the place it is put at
 (`ir.verify` tells).
@@ -18,12 +20,10 @@ from onnxslim.ir import dead
 from onnxslim.ir.modern import raise_ir_version
 from onnxslim.ir.names import Names, all_names
 from onnxslim.ir.sight import Sight, graph_behind
+from onnxslim.ir.splice import Front, Use, redirect, take_over
 from onnxslim.ir.tensors import make_tensor, rename, set_constant
-from onnxslim.ir.types import Attr, AttributeType, Graph, Model, Node, Scope, TensorProtocol, Value
+from onnxslim.ir.types import Attr, AttributeType, Model, Node, Scope, TensorProtocol, Value
 from onnxslim.ir.walk import Array, constant, is_fixed, label, op
-
-Use = tuple[Node, int]
-"""A place where a value is read: the node and the index of its input."""
 
 INITIALIZERS_ALONE = 4
 """The IR version since which an initializer need not be a graph input too."""
@@ -36,7 +36,7 @@ class Editor:
         self.model = model
         self._names = Names(all_names(model))
         self._sight = Sight(model)
-        self._front: dict[Graph, Node] = {}  # the last Constant at the front of a function
+        self._front = Front()
 
     def name(self, hint: str) -> str:
         """A name that nothing in the model has: the hint itself, or the hint with a number."""
@@ -73,8 +73,7 @@ class Editor:
         node.outputs[0].name = name
         set_constant(node.outputs[0], tensor)
         node.outputs[0].const_value = None
-        self._put_in_front(graph_behind(scope), (node,))
-        self._front[graph_behind(scope)] = node
+        self._front.add_constant(graph_behind(scope), node)
         return node.outputs[0]
 
     def node(
@@ -103,19 +102,25 @@ class Editor:
             value.name = self.name(hint)
         return made
 
+    def discard(self, nodes: Iterable[Node]) -> None:
+        """Give up nodes that were made and put nowhere: they read nothing any more."""
+        dead.release(nodes)
+
     # Placing nodes
 
     def insert_before(self, anchor: Node, nodes: Sequence[Node]) -> None:
         """Put new nodes before a node of the model."""
-        graph = graph_behind(self.scope_of(anchor))
-        self._sight.check_reads(nodes, graph)
+        with dead.released_when_refused(nodes):
+            graph = graph_behind(self.scope_of(anchor))
+            self._sight.check_reads(nodes, graph)
         graph.insert_before(anchor, nodes)
         self._enter(nodes)
 
     def insert_after(self, anchor: Node, nodes: Sequence[Node]) -> None:
         """Put new nodes after a node of the model."""
-        graph = graph_behind(self.scope_of(anchor))
-        self._sight.check_reads(nodes, graph)
+        with dead.released_when_refused(nodes):
+            graph = graph_behind(self.scope_of(anchor))
+            self._sight.check_reads(nodes, graph)
         graph.insert_after(anchor, nodes)
         self._enter(nodes)
 
@@ -132,17 +137,18 @@ class Editor:
         inner scopes included. A graph output stays the old value. Besides the value, the chain
         may read constants and what is computed before the value.
         """
-        graph = graph_behind(self.scope_of(value))
-        self._sight.check_reads(nodes, graph)
-        chosen = self._chosen_uses(value, nodes, uses)
-        if new_value.producer() not in nodes:
-            raise EditError(f"'{new_value.name}' is not computed by the nodes given")
+        with dead.released_when_refused(nodes):
+            graph = graph_behind(self.scope_of(value))
+            self._sight.check_reads(nodes, graph)
+            chosen = self._chosen_uses(value, nodes, uses)
+            if new_value.producer() not in nodes:
+                raise EditError(f"'{new_value.name}' is not computed by the nodes given")
         if (producer := value.producer()) is not None:
             graph.insert_after(producer, nodes)
         else:
-            self._put_in_front(graph, nodes)
+            self._front.add(graph, nodes)
         self._enter(nodes)
-        _redirect(chosen, new_value)
+        redirect(chosen, new_value)
 
     def _chosen_uses(
         self, value: Value, nodes: Sequence[Node], uses: Iterable[Use] | None
@@ -160,22 +166,6 @@ class Editor:
             raise EditError(f"no node reads '{value.name}'")
         return chosen
 
-    def _put_in_front(self, graph: Graph, nodes: Sequence[Node]) -> None:
-        """Before everything that computes, behind the constants of a function."""
-        last = self._front.get(graph)
-        if last is None or last.graph is not graph:
-            last = None
-            for node in graph:
-                if op(node) != "Constant":
-                    break
-                last = node
-        if last is not None:
-            graph.insert_after(last, nodes)
-        elif len(graph):
-            graph.insert_before(graph[0], nodes)
-        else:
-            graph.extend(nodes)
-
     def _enter(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
             self._sight.enter_all(node)
@@ -191,25 +181,30 @@ class Editor:
         output, also as a graph output. A value that was there before keeps its own name; it
         cannot stand for a graph output. None stands for an output that nothing reads.
         """
-        graph = graph_behind(self.scope_of(old))
-        self._sight.check_reads(nodes, graph)
+        fresh = {value for node in nodes for value in node.outputs}
+        with dead.released_when_refused(nodes):
+            graph = graph_behind(self.scope_of(old))
+            self._sight.check_reads(nodes, graph)
+            self._check_replacement(old, nodes, outputs, fresh)
+        graph.insert_before(old, nodes)
+        self._enter(nodes)
+        for value, stand_in in zip(old.outputs, outputs, strict=True):
+            if stand_in is not None:
+                take_over(graph, value, stand_in, stand_in in fresh)
+        dead.remove(graph, old, keep=nodes)
+
+    def _check_replacement(
+        self, old: Node, nodes: Sequence[Node], outputs: Sequence[Value | None], fresh: set[Value]
+    ) -> None:
         if len(outputs) != len(old.outputs):
             raise EditError(f"'{label(old)}' has {len(old.outputs)} outputs, not {len(outputs)}")
-        fresh = {value for node in nodes for value in node.outputs}
-        pairs = list(zip(old.outputs, outputs, strict=True))
-        for value, stand_in in pairs:
+        for value, stand_in in zip(old.outputs, outputs, strict=True):
             self._check_stand_in(old, value, stand_in, fresh)
         given = [value for value in outputs if value is not None]
         if len(set(given)) != len(given):
             raise EditError("the same value stands for two outputs")
         if any(use.node in nodes for value in old.outputs for use in value.uses()):
             raise EditError(f"the new nodes read an output of '{label(old)}', which goes away")
-        graph.insert_before(old, nodes)
-        self._enter(nodes)
-        for value, stand_in in pairs:
-            if stand_in is not None:
-                _take_over(graph, value, stand_in, stand_in in fresh)
-        dead.remove(graph, old, keep=nodes)
 
     def _check_stand_in(
         self, old: Node, value: Value, stand_in: Value | None, fresh: set[Value]
@@ -279,7 +274,7 @@ class Editor:
             if new_value.producer() is node:
                 raise EditError(f"'{label(node)}' would read its own output")
             self._sight.check_value(new_value, graph, node)
-        _redirect(chosen, new_value)
+        redirect(chosen, new_value)
 
     def take_name(self, value: Value, old: Value) -> None:
         """Give a value the name of one that is no longer in the model."""
@@ -293,25 +288,3 @@ class Editor:
     def remove_dead(self) -> int:
         """Remove nodes and initializers that no output depends on, in all scopes; how many."""
         return dead.remove_all(self.model)
-
-
-def _redirect(uses: Iterable[Use], value: Value) -> None:
-    for node, index in uses:
-        node.replace_input_with(index, value)
-
-
-def _take_over(graph: Graph, old: Value, new: Value, is_fresh: bool) -> None:
-    _redirect([(use.node, use.idx) for use in old.uses()], new)
-    if not is_fresh:
-        return
-    name, old.name = old.name, None
-    if old.is_graph_output():
-        for index, output in enumerate(graph.outputs):
-            if output is old:
-                graph.outputs[index] = new
-    if name:
-        rename(new, name)
-    new.type, new.shape = old.type, old.shape
-    new.doc_string = old.doc_string
-    new.metadata_props.update(old.metadata_props)
-    new.meta.update(old.meta)

@@ -20,6 +20,7 @@ from onnxslim.errors import ModelError
 from onnxslim.ir.io import convert, prepared
 from onnxslim.ir.light import SMALL, light_proto, min_ir_version, one_line
 from onnxslim.ir.modern import raise_ir_version
+from onnxslim.ir.preflight import preflight
 from onnxslim.ir.state import snapshot
 from onnxslim.ir.swap import exchange, inside
 from onnxslim.ir.tensors import location_of, renamed
@@ -115,7 +116,7 @@ def from_gs(graph: Any) -> Model:
     """
     with _stand_ins(graph) as weights:
         proto = _exported(graph)
-    model = convert(proto)
+    model = convert(preflight(proto))
     exchange(model, lambda tensor: _given_back(tensor, weights))
     return prepared(model)
 

@@ -15,14 +15,15 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
 from onnxslim.errors import ModelError
+from onnxslim.ir.collector import paused
 from onnxslim.ir.external import bind, external_tensors
 from onnxslim.ir.light import PROTO_LIMIT, root_cause, serialized
 from onnxslim.ir.names import fix_names
-from onnxslim.ir.preflight import preflight
+from onnxslim.ir.preflight import can_be_checked, preflight
 from onnxslim.ir.state import snapshot
 from onnxslim.ir.swap import inside, swapped
 from onnxslim.ir.types import Model
-from onnxslim.ir.verify import verify
+from onnxslim.ir.verify import check_proto, verify, verify_own_rules
 from onnxslim.ir.walk import LISTED_INPUT, weight_bytes
 
 GraphSurgeon: TypeAlias = Any  # imported only by who gives one; it has no types
@@ -110,6 +111,7 @@ def to_kind(model: Model, kind: Kind) -> Any:
 
 def from_proto(proto: ModelProto, folder: str | os.PathLike[str] | None = None) -> Model:
     """The IR of a proto: pre-flight, conversion, external data, unique names, verification."""
+    proto = preflight(proto)
     model = convert(proto)
     if folder is not None:
         model.meta[DATA_FILES] = frozenset(path.absolute() for path in bind(model, Path(folder)))
@@ -118,21 +120,23 @@ def from_proto(proto: ModelProto, folder: str | os.PathLike[str] | None = None) 
             f"the weight '{outside[0].name}' lies in the external file '{outside[0].location}'; "
             "give the path of the model, or the folder of that file"
         )
-    return prepared(model)
+    return prepared(model, proto if can_be_checked(proto) else None)
 
 
 def convert(proto: ModelProto) -> Model:
-    """Pre-flight and conversion alone."""
-    proto = preflight(proto)
-    with _quiet():
+    """Conversion alone."""
+    with _quiet(), paused():
         try:
             return onnx_ir.from_proto(proto)
         except Exception as error:
             raise ModelError(f"invalid graph: {root_cause(error)}") from error
 
 
-def prepared(model: Model) -> Model:
-    """What every model goes through: unique names, one spelling of the domain, verification."""
+def prepared(model: Model, proto: ModelProto | None = None) -> Model:
+    """What every model goes through: unique names, one spelling of the domain, verification.
+
+    `proto` is what the model was made of, if ONNX's checker can read that as it is.
+    """
     imports = [model.opset_imports, *(f.opset_imports for f in model.functions.values())]
     for versions in imports:
         if (version := versions.pop("ai.onnx", None)) is not None:
@@ -141,7 +145,11 @@ def prepared(model: Model) -> Model:
     if model.ir_version < 4:
         for value in model.graph.initializers.values():
             value.meta[LISTED_INPUT] = True
-    verify(model)
+    if proto is None:
+        verify(model)
+    else:
+        verify_own_rules(model)
+        check_proto(proto)
     return model
 
 

@@ -16,6 +16,7 @@ import onnx_ir
 from onnx import ModelProto
 
 from onnxslim.errors import ModelError
+from onnxslim.ir.collector import paused
 from onnxslim.ir.swap import inside, swapped
 from onnxslim.ir.tensors import static_shape
 from onnxslim.ir.types import ExternalTensor, Graph, Model, TensorType, Value
@@ -97,7 +98,8 @@ def _put_back(graph: Graph, initializers: list[Value]) -> None:
 def serialized(model: Model) -> ModelProto:
     """onnx-ir's proto of the model; its long chains of causes become one line."""
     try:
-        return onnx_ir.to_proto(model)
+        with paused():
+            return onnx_ir.to_proto(model)
     except (onnx_ir.serde.SerdeError, ValueError) as error:
         raise ModelError(f"the model cannot be written as ONNX: {root_cause(error)}") from error
 

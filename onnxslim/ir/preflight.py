@@ -7,16 +7,29 @@ map types, SPARSE_TENSOR attributes, training_info, one domain imported in two v
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+)
 from onnx import numpy_helper as convert
 
 from onnxslim.errors import ModelError
 
 DENSE_LIMIT = 256 * 1024 * 1024
 """Bytes. A sparse initializer that is larger when dense is refused."""
+
+CHECK_LIMIT = 256 * 1024 * 1024
+"""Bytes. Larger protos are checked without their big weights."""
 
 _SPARSE = (AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS)
 
@@ -36,6 +49,22 @@ def preflight(proto: ModelProto) -> ModelProto:
             _check_types(graph, where)
             sparse = sparse or len(graph.sparse_initializer) > 0
     return _dense(proto) if sparse else proto
+
+
+def can_be_checked(proto: ModelProto) -> bool:
+    """Whether ONNX's checker can read the proto as it is: small, with all data inside."""
+    try:
+        small = proto.ByteSize() <= CHECK_LIMIT
+    except EncodeError:  # over 2 GB
+        return False
+    return small and not any(
+        tensor.data_location == TensorProto.EXTERNAL
+        for graph, nodes, _ in _scopes(proto)
+        for tensor in chain(
+            graph.initializer if graph is not None else (),
+            (attribute.t for node in nodes for attribute in node.attribute),
+        )
+    )
 
 
 def _check_shell(proto: ModelProto) -> None:

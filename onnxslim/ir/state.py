@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 
+from onnxslim.ir.collector import paused
 from onnxslim.ir.names import defined
 from onnxslim.ir.types import Model
 from onnxslim.ir.walk import scopes
@@ -14,11 +15,12 @@ def snapshot(model: Model) -> Model:
 
     Edits of either never show in the other. Linear in nodes, constant in weights.
     """
-    twin = model.clone()
+    with paused():
+        twin = model.clone()
+        for scope in scopes(twin):
+            for value in defined(scope):
+                value.type = copy(value.type)  # `Value.dtype = ...` changes it in place
     twin.meta.update(model.meta)
-    for scope in scopes(twin):
-        for value in defined(scope):
-            value.type = copy(value.type)  # `Value.dtype = ...` changes the type object in place
     return twin
 
 

@@ -8,6 +8,7 @@ import onnx
 from onnx import ModelProto
 
 from onnxslim.errors import ModelError
+from onnxslim.ir.collector import paused
 from onnxslim.ir.light import light_proto, one_line
 from onnxslim.ir.names import defined
 from onnxslim.ir.types import Function, Graph, Model, Node, Scope, Value
@@ -24,10 +25,17 @@ def verify(model: Model) -> None:
     Raises:
         ModelError: the first violation, with the node's name.
     """
-    for problem in problems(model):
-        raise ModelError(f"invalid graph: {problem}")
+    verify_own_rules(model)
     with light_proto(model) as light:
         check_proto(light.proto)
+
+
+def verify_own_rules(model: Model) -> None:
+    """The own rules alone; raises ModelError."""
+    with paused():
+        problem = next(problems(model), None)
+    if problem is not None:
+        raise ModelError(f"invalid graph: {problem}")
 
 
 def check_proto(proto: ModelProto) -> None:

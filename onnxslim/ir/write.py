@@ -17,10 +17,11 @@ from onnxslim.ir.files import Staging, check_target, output_errors
 from onnxslim.ir.io import SOURCE, data_files
 from onnxslim.ir.light import SMALL, serialized
 from onnxslim.ir.names import fix_names
+from onnxslim.ir.preflight import can_be_checked
 from onnxslim.ir.swap import exchange, inside, swapped
 from onnxslim.ir.tensors import external_like, write_data
 from onnxslim.ir.types import DataType, ExternalTensor, Model, TensorProtocol
-from onnxslim.ir.verify import verify
+from onnxslim.ir.verify import check_proto, verify, verify_own_rules
 from onnxslim.ir.walk import tensors, weight_bytes
 
 INSIDE_LIMIT = 1_500_000_000
@@ -42,17 +43,29 @@ def save(model: Model, path: str | os.PathLike[str], external: bool | None = Non
     target = Path(path)
     check_target(target)
     fix_names(model)
-    verify(model)
     if external is None:
         external = wants_external(model)
     external = external and any(is_big(tensor) for tensor in tensors(model))
+    content = None if external else _checked_bytes(model)
     with output_errors(target), Staging(target.absolute().parent) as staging:
-        if external:
+        if content is None:
+            verify(model)
             _save_pair(model, target.absolute(), staging)
         else:
-            with swapped(model, inside):
-                data = serialized(model).SerializeToString()
-            _place_model(data, target.absolute(), staging)
+            _place_model(content, target.absolute(), staging)
+
+
+def _checked_bytes(model: Model) -> bytes:
+    """The model with all weights inside, verified."""
+    verify_own_rules(model)
+    with swapped(model, inside):
+        proto = serialized(model)
+    if can_be_checked(proto):
+        check_proto(proto)
+    else:
+        verify(model)
+    data: bytes = proto.SerializeToString()
+    return data
 
 
 def wants_external(model: Model) -> bool:

@@ -98,19 +98,18 @@ def test_a_checksum_sees_contents_not_storage(tmp_path: Path) -> None:
     assert ir.checksum(ir.load(tmp_path / "m.onnx")) == in_memory
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        np.array([b"a", "bc"], dtype=object),
-        np.array(["x", "yz"]),
-        np.array(3, np.int64),
-        np.zeros((0, 3), np.float32),
-        np.array([True, False]),
-        np.ones((3, 2), np.float32).T,
-    ],
-    ids=["bytes", "text", "scalar", "empty", "bool", "transposed"],
-)
-def test_every_kind_of_array_becomes_a_tensor(content: np.ndarray) -> None:
+CONTENTS: dict[str, ir.Array] = {
+    "objects": np.array(["a", "bc"], dtype=np.object_),
+    "text": np.array(["a", "bc"]),
+    "scalar": np.array(3, np.int64),
+    "empty": np.zeros((0, 3), np.float32),
+    "bool": np.array([True, False]),
+    "transposed": np.arange(6, dtype=np.float32).reshape(3, 2).T,
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+def test_every_kind_of_array_becomes_a_tensor(content: ir.Array) -> None:
     model = ir.parse_text(NESTED)
     value = ir.Editor(model).initializer(model.graph, "k", content)
     again = ir.array(ir.load(ir.to_bytes(model)).graph.initializers[value.name or ""])
@@ -120,7 +119,7 @@ def test_every_kind_of_array_becomes_a_tensor(content: np.ndarray) -> None:
         np.testing.assert_array_equal(again, content)
         assert again.dtype == content.dtype
     else:
-        assert again.tolist() == [b"a", b"bc"] or again.tolist() == [b"x", b"yz"]
+        assert again.tolist() == [b"a", b"bc"]
 
 
 # Verification and names
@@ -136,8 +135,8 @@ def test_names_are_made_unique_over_branches() -> None:
                 else_branch = e () => (float[2] p) <float[2] w = {3, 4}> { p = Mul(x, w) }>
         }"""
     )
-    names = [v.name for s in ir.scopes(model) for n in s for v in (*n.inputs, *n.outputs) if v]
-    assert sorted(set(names)) == ["c", "p", "p_1", "w", "w_1", "x", "y"]
+    values = [v for node in ir.nodes(model) for v in (*node.inputs, *node.outputs) if v]
+    assert sorted({value.name or "" for value in values}) == ["c", "p", "p_1", "w", "w_1", "x", "y"]
     assert ir.fix_names(model) == {}
 
 
