@@ -25,8 +25,8 @@ from onnxslim.runtime.session import open_session
 
 _STAGES = 8  # runs of the samples at most: layers of one stage are fitted from one run
 _SAMPLES = 256  # at most, spread over all of them
-_ROWS = 128  # of each layer and sample
-_RIDGE = 1e-3  # of the mean variance of z
+_ROWS = 32768  # of each layer, about
+_RIDGES = (1e-3, 1e-2, 1e-1)  # of the mean variance of z
 _HELD_OUT = 5  # every fifth sample
 
 
@@ -148,7 +148,8 @@ def _collect(
     for number, feed in enumerate(samples):
         wanted, given = old.run(feed, outputs), new.run(feed, inputs)
         for spot in spots:
-            rows = _rows(spot.layer, given[spot.layer.tap.tensor], wanted[spot.output], rng)
+            at = given[spot.layer.tap.tensor], wanted[spot.output]
+            rows = _rows(spot.layer, *at, _ROWS // len(samples), rng)
             if spot.output not in builders:
                 sizes = int(rows.shape[0]), int(rows.shape[2])
                 builders[spot.output] = MomentsBuilder(*sizes), MomentsBuilder(*sizes)
@@ -156,10 +157,10 @@ def _collect(
     return [(a.result(), b.result()) for a, b in (builders[name] for name in outputs)]
 
 
-def _rows(layer: Linear, z: Array, y: Array, rng: np.random.Generator) -> Array:
+def _rows(layer: Linear, z: Array, y: Array, most: int, rng: np.random.Generator) -> Array:
     """Some rows of (z, y) side by side, [groups, n, d + out]."""
     count = row_count(layer.tap, z.shape)
-    chosen = np.sort(rng.choice(count, min(count, _ROWS), replace=False))
+    chosen = np.sort(rng.choice(count, min(count, most), replace=False))
     rank = y.ndim - 2
     ones = (1,) * rank
     window = None if layer.tap.window is None else Window(ones, ones, ones, (0,) * 2 * rank)
@@ -174,7 +175,8 @@ def _fit(editor: Editor, spot: Spot, fit: Moments, held_out: Moments) -> bool:
         return False
     matrix = layer.matrix().astype(np.float64)
     now = offset.reshape(layer.groups, -1)
-    better, shifted = regression(matrix, fit)
+    fits = [regression(matrix, fit, ridge) for ridge in _RIDGES]
+    better, shifted = min(fits, key=lambda found: joint_error(*found, held_out))
     if not joint_error(better, shifted, held_out) < joint_error(matrix, now, held_out):
         return False
     content = spot.content(shifted.ravel())
@@ -186,8 +188,9 @@ def _fit(editor: Editor, spot: Spot, fit: Moments, held_out: Moments) -> bool:
     return True
 
 
-def regression(matrix: Array, joint: Moments) -> tuple[Array, Array]:
-    """H and b of least squares from the moments of (z, y), drawn towards the H given.
+def regression(matrix: Array, joint: Moments, share: float) -> tuple[Array, Array]:
+    """H and b of least squares from the moments of (z, y), drawn towards the H given by a ridge
+    of this share of the mean variance of z.
 
     `matrix` is [G, out, d]; the moments have d + out features. Returns [G, out, d] and [G, out].
     """
@@ -195,7 +198,7 @@ def regression(matrix: Array, joint: Moments) -> tuple[Array, Array]:
     covariance = joint.covariance()
     gram, cross = covariance[:, :size, :size], covariance[:, :size, size:]
     level = np.trace(gram, axis1=1, axis2=2) / size
-    ridge = np.where(level > 0, _RIDGE * level, 1.0)[:, None, None] * np.eye(size)
+    ridge = np.where(level > 0, share * level, 1.0)[:, None, None] * np.eye(size)
     wanted = cross - gram @ np.swapaxes(matrix, 1, 2)
     better = matrix + np.swapaxes(np.linalg.solve(gram + ridge, wanted), 1, 2)
     mean = joint.mean

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.linear import Linear, linear
+from onnxslim.analyses.measured import measured_ms
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.lowrank.emit import Pair, emit
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.pipeline.base import Environment
-from onnxslim.runtime.session import Session, open_session
 
-_ROUNDS = 30
-_SECONDS = 0.5  # for one layer, once three rounds are done
 _NOISE = 0.97  # only what is faster by more than that counts
 
 
 @dataclass(frozen=True)
 class Speed:
-    """The least time of the layer and of its pair over some rounds, in milliseconds."""
+    """The median time of the layer and of its pair, measured in turns, in milliseconds."""
 
     layer_ms: float
     pair_ms: float
@@ -43,8 +40,7 @@ def measure(site: Site, made: Pair, env: Environment) -> Speed | None:
         return None
     emit(Editor(cut), found, site.shape, made)
     try:
-        sessions = [open_session(m, threads=env.threads) for m in (whole, cut)]
-        return _race(sessions, {"x": _input(site, env.seed)})
+        return Speed(*measured_ms([whole, cut], {"x": _input(site, env.seed)}, env))
     except RuntimeUnavailable:
         return None
 
@@ -104,18 +100,3 @@ def _input_shape(site: Site) -> list[int]:
 def _input(site: Site, seed: int) -> Array:
     numbers = np.random.default_rng(seed).standard_normal(_input_shape(site))
     return numbers.astype(_dtype(site.layer).numpy())
-
-
-def _race(sessions: list[Session], feed: dict[str, Array]) -> Speed:
-    best = [float("inf")] * len(sessions)
-    for session in sessions:
-        session.run(feed)
-    start = perf_counter()
-    for number in range(_ROUNDS):
-        for i, session in enumerate(sessions):
-            before = perf_counter()
-            session.run(feed)
-            best[i] = min(best[i], perf_counter() - before)
-        if number >= 2 and perf_counter() - start > _SECONDS:
-            break
-    return Speed(best[0] * 1e3, best[1] * 1e3)
