@@ -138,8 +138,10 @@ def _instruments(request: Request, plan: Plan) -> Sequence[Instrument]:
 def _latency(
     original: Model, outcome: Outcome, env: Environment
 ) -> tuple[Latency, tuple[str, ...]]:
-    if outcome.failure or outcome.model is original:
+    if outcome.failure:
         return Latency(None, None, env.threads), ()
+    if outcome.model is original:
+        return Latency(None, None, env.threads), ("No pass changed the model.",)
     try:
         times = time_in_turn(original, outcome.model, env)
     except OnnxSlimError as error:

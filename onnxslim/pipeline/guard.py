@@ -32,8 +32,8 @@ class Guard:
         ir.restore(model, before)
         ctx.analyses.invalidate(Aspect.ALL)
         reason = (
-            f"undone: {times.ratio:.2f} times as slow as before "
-            f"({times.before_ms:.3g} -> {times.after_ms:.3g} ms); --allow-slower keeps it"
+            f"undone: a run takes {times.ratio:.2f} times as long as before "
+            f"({times.before_ms:.3g} ms); --allow-slower keeps it"
         )
         declined = (Declined("whole model", reason), *result.declined)
         return PassResult(declined=declined, notes=result.notes), False

@@ -84,6 +84,14 @@ def test_an_output_may_be_the_input(folder: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["data.npz", "eval.npz", "in.onnx"]
 
 
+def test_a_run_that_changes_nothing_says_so(folder: Path, capsys: Captured) -> None:
+    assert main(["in.onnx", "folded.onnx"]) == 0
+    capsys.readouterr()
+    assert main(["folded.onnx", "out.onnx"]) == 0
+    assert "No pass changed the model." in capsys.readouterr().out
+    assert ir.checksum(ir.load("out.onnx")) == ir.checksum(ir.load("folded.onnx"))
+
+
 def test_a_toml_file_in_place_of_flags(folder: Path) -> None:
     Path("c.toml").write_text('calib = "data.npz"\nreport = "r.json"\n[[pass]]\nname = "fold"\n')
     assert main(["in.onnx", "out.onnx", "--config", "c.toml", "--seed", "7"]) == 0

@@ -235,7 +235,7 @@ def test_a_slower_result_is_undone_and_says_so(model: Model, ctx: Context) -> No
     assert not stage.result.changed
     whole, own = stage.result.declined
     assert whole.node == "whole model"
-    assert whole.reason.startswith("undone: 1.50 times as slow as before (2 -> 3 ms)")
+    assert whole.reason.startswith("undone: a run takes 1.50 times as long as before (2 ms)")
     assert own == Declined("n", "too small")
 
 
