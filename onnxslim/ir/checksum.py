@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from onnxslim.ir.collector import paused
 from onnxslim.ir.light import serialized
 from onnxslim.ir.swap import swapped
 from onnxslim.ir.types import DataType, ExternalTensor, Model, Tensor, TensorProtocol
@@ -18,17 +19,14 @@ CHUNK = 1 << 22
 def checksum(model: Model) -> str:
     """SHA-256 of the graph and all tensors, as 64 hexadecimal digits; weights are streamed."""
     digest = hashlib.sha256()
-    with swapped(model, _hollow):
+    hollow = Tensor(np.zeros((), np.uint8))  # one for all: the proto gives it each name in turn
+    with paused(), swapped(model, lambda tensor: hollow):
         digest.update(serialized(model).SerializeToString(deterministic=True))
     for tensor in tensors(model):
-        digest.update(f"{tensor.name}\0{tensor.dtype.name}\0{tensor.shape}\0".encode())
+        digest.update(f"{tensor.name}\0{tensor.dtype.name}\0{tensor.shape.numpy()}\0".encode())
         for chunk in _chunks(tensor):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _hollow(tensor: TensorProtocol) -> TensorProtocol:
-    return Tensor(np.zeros((), np.uint8), name=tensor.name)
 
 
 def _chunks(tensor: TensorProtocol) -> Iterator[bytes]:
