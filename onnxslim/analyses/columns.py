@@ -94,21 +94,31 @@ def columns(x: Array, tap: Tap, rows: Array | None = None) -> Array:
 
 def _windows(x: Array, window: Window, rows: Array | None) -> Array:
     """[N, C, *spatial] -> [n, C * prod(kernel)]."""
-    padded = np.pad(x, ((0, 0), (0, 0), *window.padding(x.shape[2:])))
     positions = window.positions(x.shape[2:])
     count = prod(positions)
     chosen: Array = np.arange(int(x.shape[0]) * count) if rows is None else rows
     image, position = np.divmod(chosen, count)
-    origin = _ravel(np.unravel_index(position, positions), window.strides, padded.shape[2:])
-    inside = np.unravel_index(np.arange(prod(window.kernel)), window.kernel)
-    offset = _ravel(inside, window.dilations, padded.shape[2:])
-    last = np.ascontiguousarray(np.moveaxis(padded, 1, -1)).reshape(x.shape[0], -1, x.shape[1])
-    gathered: Array = last[image[:, None], origin[:, None] + offset[None, :]]  # [n, kernel, C]
+    index, inside = _read_places(window, x.shape[2:], np.unravel_index(position, positions))
+    flat: Array = x.reshape(x.shape[0], x.shape[1], -1)
+    gathered: Array
+    if index.size < x.shape[0] * flat.shape[2]:  # few: not worth a copy of the tensor
+        gathered = flat[image[:, None], :, index]  # [n, kernel, C]
+    else:
+        gathered = np.ascontiguousarray(np.moveaxis(flat, 1, -1))[image[:, None], index]
+    gathered[~inside] = 0
     return np.transpose(gathered, (0, 2, 1)).reshape(len(gathered), -1)
 
 
-def _ravel(index: tuple[Array, ...], steps: tuple[int, ...], shape: tuple[int, ...]) -> Array:
-    flat = np.zeros_like(index[0])
-    for axis, (i, step) in enumerate(zip(index, steps, strict=True)):
-        flat = flat + i * step * prod(shape[axis + 1 :])
-    return flat
+def _read_places(
+    window: Window, spatial: tuple[int, ...], position: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    """Flat indices [n, prod(kernel)] of what each window covers, and what of it is no padding."""
+    within = np.unravel_index(np.arange(prod(window.kernel)), window.kernel)
+    index: Array = np.zeros((len(position[0]), prod(window.kernel)), np.int64)
+    inside: Array = np.ones(index.shape, np.bool_)
+    for axis, (size, padding) in enumerate(zip(spatial, window.padding(spatial), strict=True)):
+        start = position[axis] * window.strides[axis] - padding[0]
+        place = start[:, None] + (within[axis] * window.dilations[axis])[None, :]
+        inside &= (place >= 0) & (place < size)
+        index = index * size + np.clip(place, 0, size - 1)
+    return index, inside

@@ -7,20 +7,17 @@ models, data sets and requests at once, and an interrupted run goes on where it 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
+from onnxslim.analyses.arrays_file import read, write
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.histogram import Histogram
 from onnxslim.analyses.moments import Moments
 from onnxslim.analyses.tensor_stats import ChannelStats, TensorStats
-from onnxslim.ir import Array
 from onnxslim.runtime.samples import Samples
 
 _FORMAT = "layer statistics 1"
@@ -113,25 +110,3 @@ def request_key(model_checksum: str, samples: Samples, sampling: str) -> str:
 def file_of(folder: Path, key: str, item: str) -> Path:
     """The file of one item of a request."""
     return folder / f"stats-{hashlib.sha256(f'{key} {item}'.encode()).hexdigest()[:40]}.npz"
-
-
-def write(path: Path, content: dict[str, Array]) -> None:
-    """Write arrays so that the file is either complete or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **content)  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def read(path: Path) -> dict[str, Array] | None:
-    """The arrays of a file; None when it is absent or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return None

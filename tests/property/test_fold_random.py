@@ -36,7 +36,9 @@ def graphs(draw: st.DrawFn) -> str:
               else_branch = e{number} () => (float[2] r{number}) {{
                 r{number} = Neg ({other}) }}>""")
         values.append(name)
-    outputs = draw(st.lists(st.sampled_from(values[3:]), min_size=1, max_size=3, unique=True))
+    outputs: list[str] = draw(
+        st.lists(st.sampled_from(values[3:]), min_size=1, max_size=3, unique=True)
+    )
     return f"""<ir_version: 10, opset_import: ["" : 21]>
     g (float[2] x, bool c) => ({", ".join(f"float[2] {o}" for o in outputs)})
       <float[2] w = {{1, 2}}, float[2] v = {{-3, 0.25}}, bool yes = {{1}}, bool no = {{0}}> {{

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from onnxslim import ir
 from onnxslim.analyses.cost import Cost, CostTable, cost_table
+from onnxslim.analyses.measured import measured_ms
 from onnxslim.analyses.shapes import ShapeTable
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Environment
@@ -77,3 +79,21 @@ def test_calls_of_functions_are_unknown() -> None:
       square (a) => (b) { b = MatMul (a, a) }""")
     table = cost_table(model, ShapeTable(ir.infer_types(model)))
     assert list(table.unknown.values()) == ["it calls a function of the model"]
+
+
+def test_measured_times_are_kept_for_the_same_models_together(tmp_path: Path) -> None:
+    models = [
+        ir.parse_text(f"{HEAD} g (float[2] x) => (float[2] y) {{ y = {op} (x) }}")
+        for op in ("Relu", "Neg", "Relu")
+    ]
+    feed = {"x": np.zeros(2, np.float32)}
+    with ThreadPoolExecutor(1) as executor:
+        env = Environment(Target("test"), executor, cache=tmp_path)
+        first = measured_ms(models, feed, env, seconds=0.01)
+        assert len(first) == 3
+        assert all(ms > 0 for ms in first)
+        assert measured_ms(models, feed, env, seconds=0.01) == first
+        assert len(list((tmp_path / "latency").iterdir())) == 1
+        measured_ms(models[:2], feed, env, seconds=0.01)
+        measured_ms(models[::-1][1:], feed, env, seconds=0.01)
+        assert len(list((tmp_path / "latency").iterdir())) == 3

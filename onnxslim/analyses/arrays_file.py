@@ -1,0 +1,35 @@
+"""Small files of arrays in the cache folder: complete or absent, and never trusted blindly."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from onnxslim.ir import Array
+
+
+def write(path: Path, content: Mapping[str, Array]) -> None:
+    """Write arrays so that the file is either complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **content)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> dict[str, Array] | None:
+    """The arrays of a file; None when it is absent or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
