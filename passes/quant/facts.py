@@ -4,7 +4,7 @@ BatchNormalizations. Tensors go by name, so that the facts hold for snapshots to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -44,11 +44,18 @@ class Seen:
     """Facts from calibration samples."""
 
     stats: Statistics
+    _ranges: dict[tuple[str, Method, float], Range | None] = field(
+        default_factory=dict["tuple[str, Method, float]", "Range | None"], repr=False
+    )
 
     def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
-        """From the histogram, by the method."""
-        observed = self._observed(tensor)
-        return None if observed is None else find_range(observed, method, percentile)
+        """From the histogram, by the method; searched once."""
+        key = tensor, method, percentile
+        if key not in self._ranges:
+            observed = self._observed(tensor)
+            found = None if observed is None else find_range(observed, method, percentile)
+            self._ranges[key] = found
+        return self._ranges[key]
 
     def channels(self, tensor: str) -> Channels | None:
         """As they were seen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,3 +200,18 @@ def test_a_model_without_standard_operators_gets_the_import() -> None:
     assert ir.opset(model) is None
     ir.raise_opset(model, 13)
     assert ir.opset(model) == 13
+
+
+def test_weights_in_files_are_not_read(tmp_path: Path) -> None:
+    model = ocr()
+    editor = ir.Editor(model)
+    large = editor.initializer(model.graph, "large", np.zeros((1, 4, 1000), np.float32))
+    pool = editor.node("ReduceMean", [large], outputs=["m"], attributes={"axes": [2]})
+    editor.insert_before(model.graph[0], [pool])
+    ir.save(model, tmp_path / "m.onnx", external=True)
+    model = ir.load(tmp_path / "m.onnx")
+    ir.raise_opset(model, 21)
+    tensor = model.graph.initializers["large"].const_value
+    assert isinstance(tensor, ir.ExternalTensor)
+    assert tensor.raw is None  # never mapped
+    ir.verify(model)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -331,3 +332,30 @@ def test_a_process_that_is_killed_leaves_a_valid_pair(tmp_path: Path) -> None:
         process.wait()
         process.stdout.close()
         assert ir.checksum(ir.load(path)) in hashes
+
+
+def test_a_big_constant_of_a_node_goes_out_and_comes_back(tmp_path: Path) -> None:
+    """Read back by onnx-ir, and by ONNX Runtime, which has its own rules for such files."""
+    path = tmp_path / "m.onnx"
+    model = chain(count=1)
+    node = next(node for node in model.graph if node.op_type == "MatMul")
+    tensor = ir.constant(node.inputs[1])
+    assert tensor is not None
+    editor = ir.Editor(model)
+    constant = editor.node("Constant", [], outputs=["k"], attributes={"value": tensor})
+    editor.insert_before(node, [constant])
+    editor.rewire([(node, 1)], constant.outputs[0])
+    editor.remove_dead()
+    expected = ir.checksum(model)
+    ir.save(model, path, external=True)
+    assert sorted(contents(tmp_path)) == ["m.onnx", "m.onnx.data"]
+    again = ir.load(path)
+    assert len(ir.external_tensors(again)) == 1
+    assert ir.checksum(again) == expected
+    x = np.eye(64, dtype=np.float32)
+    runtime = import_module("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], tensor.numpy() + 1, rtol=1e-6)
+    ir.save(again, path, external=False)
+    (tmp_path / "m.onnx.data").unlink()
+    assert ir.checksum(ir.load(path)) == expected

@@ -90,6 +90,10 @@ PATTERNS: dict[str, tuple[str, dict[str, int]]] = {
         " { a = Gemm (x, wa, ba) r = Relu(a) y = Gemm <transB = 1> (r, wg, bg) }",
         {"QGemm": 2},
     ),
+    "matmul of matrices and a bias": (
+        "net (float[N,32] x) => (float[N,16] y) { a = MatMul(x, wa) y = Add(ba, a) }",
+        {"QGemm": 1},
+    ),
     "matmul": (
         "net (float[N,5,32] x) => (float[N,5,16] y)"
         " { a = MatMul(x, wa) b = Add(a, ba) n = LayerNormalization <axis = -1> (b, ga)"
