@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from fashion_data import MEAN, STD
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.fashion_data import MEAN, STD
 
 __all__ = ["RECIPES", "Recipe", "augment", "optimiser", "to_input", "train"]
 

@@ -14,12 +14,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from fashion_data import DEFAULT_DIR, load_pixels, load_split
-from fashion_record import record
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np  # noqa: E402
+
+from models.fashion_data import DEFAULT_DIR, load_pixels, load_split  # noqa: E402
+from models.fashion_record import record  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 NETS = ("vgg", "resnet", "vit")
@@ -72,9 +76,10 @@ def make_data(data: Path, out: Path, seed: int) -> None:
 def make_net(options: argparse.Namespace) -> None:
     """Train one net, export it, score the ONNX on the test images and record it."""
     import torch
-    from fashion_export import describe, export, top1
-    from fashion_nets import build
-    from fashion_train import RECIPES, train
+
+    from models.fashion_export import describe, export, top1
+    from models.fashion_nets import build
+    from models.fashion_train import RECIPES, train
 
     name: str = options.what
     recipe = RECIPES[name]

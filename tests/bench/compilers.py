@@ -6,12 +6,16 @@ The peak of memory is that of the process alone (see `peak`).
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.cases import Case
+
+_ROOT = Path(__file__).resolve().parents[2]
+_ENV = {**os.environ, "PYTHONPATH": str(_ROOT)}
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def compile_case(case: Case, setting: Setting, out: Path) -> Compiled:
     log, found = out.with_suffix(".log"), out.with_suffix(".json")
     watched = [sys.executable, "-m", "tests.bench.peak", str(found), *setting.command(case, out)]
     with log.open("w", encoding="utf-8") as sink:
-        subprocess.run(watched, stdout=sink, stderr=sink, check=True)
+        # some compilers leave files where they run
+        subprocess.run(watched, stdout=sink, stderr=sink, check=True, cwd=out.parent, env=_ENV)
     took = json.loads(found.read_text(encoding="utf-8"))
     failure = "" if took["code"] == 0 else _last_line(log)
     return Compiled(took["seconds"], took["peak_mb"], failure)
