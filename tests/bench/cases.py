@@ -47,8 +47,8 @@ class Case:
 
     def run(self, model: Path) -> Outputs:
         """The outputs of a file on every evaluation sample, one dict per sample."""
-        runner = session(model, threads=2)
-        names = [output.name for output in runner.get_outputs()]
+        runner: Any = session(model, threads=2)
+        names = [str(output.name) for output in runner.get_outputs()]
         outputs: Outputs = []
         for feed in _batches(self.feeds, self.batch):
             values = dict(zip(names, runner.run(names, feed), strict=True))

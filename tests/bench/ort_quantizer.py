@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import onnx  # noqa: TID251 - the peer works on ONNX files, not on our IR
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantType,
+    quantize_static,  # pyright: ignore[reportUnknownVariableType] - untyped there
+)
+from onnxruntime.quantization.shape_inference import (
+    quant_pre_process,  # pyright: ignore[reportUnknownVariableType] - untyped there
+)
 
 from models.samples import read_samples
 

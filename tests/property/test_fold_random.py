@@ -18,7 +18,8 @@ BINARY = ["Add", "Mul", "Sub", "Max"]
 @st.composite
 def graphs(draw: st.DrawFn) -> str:
     """Text of a model with inputs x and the condition c, and outputs of any of its values."""
-    values, lines = ["x", "w", "v"], []
+    values = ["x", "w", "v"]
+    lines: list[str] = []
     for number in range(draw(st.integers(1, 8))):
         one, other = draw(st.sampled_from(values)), draw(st.sampled_from(values))
         name, kind = f"n{number}", draw(st.sampled_from(["one", "two", "constant", "if"]))

@@ -22,7 +22,7 @@ CASES = sorted(path.name.removesuffix(".before.txt") for path in FOLDER.glob("*.
 
 def _feed(model: Model) -> Feed:
     """Every float input counts from -1 to 1 over two samples; conditions are true."""
-    feed = {}
+    feed: dict[str, ir.Array] = {}
     for value in model.graph.inputs:
         assert value.shape is not None
         shape = [dim if isinstance(dim, int) else 2 for dim in value.shape]

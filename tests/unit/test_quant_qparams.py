@@ -193,7 +193,7 @@ def test_smoothing_lowers_the_real_error_where_one_channel_stands_out() -> None:
         xs, ws = x / s, (weight * s).astype(np.float32)
         params = asymmetric(float(xs.min()), float(xs.max()))
         rounded = params.fake(xs) @ np.transpose(quantize_weight(ws, 0).dequantized())
-        return float(((rounded - x @ weight.T) ** 2).sum())
+        return float(np.square(rounded - x @ np.transpose(weight)).sum())
 
     ones = np.ones(32)
     assert error(s) < 0.1 * error(ones)
