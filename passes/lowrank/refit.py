@@ -176,7 +176,7 @@ def _fit(editor: Editor, spot: Spot, fit: Moments, held_out: Moments) -> bool:
     matrix = layer.matrix().astype(np.float64)
     now = offset.reshape(layer.groups, -1)
     fits = [regression(matrix, fit, ridge) for ridge in _RIDGES]
-    better, shifted = min(fits, key=lambda found: joint_error(*found, held_out))
+    better, shifted = min(fits, key=lambda found: joint_error(found[0], found[1], held_out))
     if not joint_error(better, shifted, held_out) < joint_error(matrix, now, held_out):
         return False
     content = spot.content(shifted.ravel())
