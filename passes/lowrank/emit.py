@@ -64,9 +64,17 @@ def _conv(editor: Editor, layer: Linear, shape: Geometry, pair: Pair, absorbed: 
     taken = pair.scheme.first
     rest = tuple(axis for axis in range(len(shape.kernel)) if axis not in taken)
     first, second = _weight_values(editor, layer, shape, pair)
-    one = _node(editor, layer, "reduce", [layer.input, first], _conv_attributes(layer, taken))
+    one = _node(
+        editor,
+        layer,
+        "reduce",
+        [layer.node.inputs[layer.input_index], first],
+        _conv_attributes(layer, taken),
+    )
     bias, left = _bias(editor, layer, pair)
-    two = _node(editor, layer, "", [one.outputs[0], second, bias], _conv_attributes(layer, rest))
+    two = _node(
+        editor, layer, "expand", [one.outputs[0], second, bias], _conv_attributes(layer, rest)
+    )
     return [one, two, *_added(editor, layer, two, left)]
 
 
@@ -96,11 +104,13 @@ def _gemm(editor: Editor, layer: Linear, shape: Geometry, pair: Pair, absorbed: 
     first, second = _weight_values(editor, layer, shape, pair)
     layout = {"transB": int(layer.transposed)}
     turned = {"transA": 1} if ir.attribute(layer.node, "transA", 0) else {}
-    one = _node(editor, layer, "reduce", [layer.input, first], {**layout, **turned})
+    one = _node(
+        editor, layer, "reduce", [layer.node.inputs[layer.input_index], first], {**layout, **turned}
+    )
     bias, left = _bias(editor, layer, pair)
     inputs = [one.outputs[0], second, bias]
-    beta = layer.beta if left is not None else 1.0
-    two = _node(editor, layer, "", inputs, {**layout, "beta": beta})
+    scaled = {"beta": layer.beta} if left is not None else {}
+    two = _node(editor, layer, "expand", inputs, {**layout, **scaled})
     return [one, two, *_added(editor, layer, two, left)]
 
 
@@ -108,8 +118,8 @@ def _matmul(
     editor: Editor, layer: Linear, shape: Geometry, pair: Pair, absorbed: bool
 ) -> list[Node]:
     first, second = _weight_values(editor, layer, shape, pair)
-    one = _node(editor, layer, "reduce", [layer.input, first], {})
-    two = _node(editor, layer, "", [one.outputs[0], second], {})
+    one = _node(editor, layer, "reduce", [layer.node.inputs[layer.input_index], first], {})
+    two = _node(editor, layer, "expand", [one.outputs[0], second], {})
     return [one, two, *_added(editor, layer, two, None if absorbed else pair.shift)]
 
 
@@ -198,14 +208,14 @@ def _node(
 ) -> Node:
     """A node like the layer's; its output and its own name are those of the layer with a suffix."""
     node = layer.node
+    end = {"reduce": "d", "expand": "ed"}[suffix]  # values and nodes share one name space
     while inputs[-1] is None:
         inputs = inputs[:-1]
-    end = f"_{suffix}" if suffix else "_expand"
     return editor.node(
         node.op_type,
         inputs,
-        outputs=[f"{node.outputs[0].name}{end}"],
+        outputs=[f"{node.outputs[0].name}_{suffix}{end}"],
         attributes=attributes,
-        name=f"{node.name or node.outputs[0].name}{end}",
+        name=f"{node.name or node.outputs[0].name}_{suffix}",
         like=node,
     )
