@@ -10,10 +10,7 @@ import onnx  # noqa: TID251 - the models of ONNX's backend tests come from the p
 import pytest
 
 from onnxslim import ir
-from tests.corpus import RANDOM, Corpus, equal, run
-
-# What ONNX Runtime runs of them.
-RUN_AT_LEAST = 1600
+from tests.corpus import RANDOM, RUN_AT_LEAST, Corpus, equal, run
 
 
 @pytest.fixture(scope="module")

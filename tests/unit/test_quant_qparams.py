@@ -192,7 +192,8 @@ def test_smoothing_lowers_the_real_error_where_one_channel_stands_out() -> None:
     def error(s: Array) -> float:
         xs, ws = x / s, (weight * s).astype(np.float32)
         params = asymmetric(float(xs.min()), float(xs.max()))
-        rounded = params.fake(xs) @ np.transpose(quantize_weight(ws, 0).dequantized())
+        w8: Array = np.transpose(quantize_weight(ws, 0).dequantized())
+        rounded: Array = params.fake(xs) @ w8
         return float(np.square(rounded - x @ np.transpose(weight)).sum())
 
     ones = np.ones(32)
