@@ -15,6 +15,7 @@ class Choices:
     percentile: float = 99.999
     bias_correction: bool = True
     smooth: bool = False
+    second_order: bool = False  # rounding of weights with regard to their inputs
     per_channel: bool = True
     bits: int = 8
     excluded: frozenset[str] = frozenset()

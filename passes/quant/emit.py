@@ -9,8 +9,9 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Node, Scope, Use, Value
+from onnxslim.passes.quant.layers import LayerPlan
 from onnxslim.passes.quant.marks import FLOAT, FloatEdge, FloatWeight
-from onnxslim.passes.quant.plan import Edge, LayerPlan, Plan
+from onnxslim.passes.quant.plan import Edge, Plan
 from onnxslim.passes.quant.qparams import QParams, QWeight, quantize_bias
 
 

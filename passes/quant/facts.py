@@ -3,18 +3,19 @@ BatchNormalizations. Tensors go by name, so that the facts hold for snapshots to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from onnxslim.analyses.layer_stats import Statistics
+from onnxslim.analyses.layer_stats import Moments, Statistics, Tap
 from onnxslim.ir import Array
 from onnxslim.passes.quant.qparams import QParams
 from onnxslim.passes.quant.ranges import Method, Observed, find_range
 
 Range = tuple[float, float]
+Memo = dict[object, "Array | None"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class Channels:
 
 class Facts(Protocol):
     """Ranges, means and errors of tensors; None for what is not known."""
+
+    @property
+    def memo(self) -> Memo:
+        """Results that are worth keeping between trials."""
+        ...
+
+    def moments(self, tap: Tap) -> Moments | None:
+        """Mean and covariance of the rows that a layer reads."""
 
     def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
         """The lowest and highest number that should get an integer of its own."""
@@ -44,6 +53,8 @@ class Seen:
     """Facts from calibration samples."""
 
     stats: Statistics
+    rows: Callable[[], Mapping[Tap, Moments]] = dict[Tap, Moments]  # collected when first asked
+    memo: Memo = field(default_factory=dict["object", "Array | None"], repr=False)
     _ranges: dict[tuple[str, Method, float], Range | None] = field(
         default_factory=dict["tuple[str, Method, float]", "Range | None"], repr=False
     )
@@ -63,6 +74,10 @@ class Seen:
         if stats is None or stats.channels is None:
             return None
         return Channels(stats.channels.min, stats.channels.max, stats.channels.mean)
+
+    def moments(self, tap: Tap) -> Moments | None:
+        """As they were seen."""
+        return self.rows().get(tap)
 
     def local_db(self, tensor: str, params: QParams) -> float | None:
         """Over the histogram's bins."""
@@ -87,12 +102,17 @@ class Stated:
     """Facts without data: intervals that follow from the model itself."""
 
     intervals: Mapping[str, Range]
+    memo: Memo = field(default_factory=dict["object", "Array | None"], repr=False)
 
     def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
         """The interval, whatever the method."""
         return self.intervals.get(tensor)
 
     def channels(self, tensor: str) -> Channels | None:
+        """Not known."""
+        return None
+
+    def moments(self, tap: Tap) -> Moments | None:
         """Not known."""
         return None
 

@@ -9,24 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from onnxslim import ir
 from onnxslim.analyses.linear import Linear
 from onnxslim.ir import Array, Node, Value
 from onnxslim.passes.quant.chains import Chain
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.facts import Facts, Range
-from onnxslim.passes.quant.qparams import (
-    Affine,
-    QParams,
-    QWeight,
-    asymmetric,
-    quantize_weight,
-    through,
-    widened_for_bias,
-    within,
-)
+from onnxslim.passes.quant.facts import Channels, Facts, Range
+from onnxslim.passes.quant.layers import LayerPlan, plan_layer
+from onnxslim.passes.quant.qparams import IDENTITY, QParams, asymmetric, through, within
 from onnxslim.passes.quant.regions import Regions, activations
 from onnxslim.passes.quant.smooth import smoothing
 from onnxslim.pipeline.base import Declined
@@ -41,16 +31,6 @@ class Edge:
     dequantize: QParams
     everywhere: bool  # all readers take the integers' value, or only the int8 ones
     smooth: Array | None = None  # the tensor is divided by it, [C], and the weights multiplied
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """A linear layer in int8: its integers, and its bias as a real number."""
-
-    layer: Linear
-    weight: QWeight
-    bias: Array | None  # float64 [out], corrected; None where there is none
-    x: QParams
 
 
 @dataclass(frozen=True)
@@ -108,7 +88,9 @@ def make_plan(regions: Regions, facts: Facts, choices: Choices) -> Plan | list[N
     if choices.smooth:
         edges.update(_smoothed(regions, edges, facts))
     layers = {
-        node: _layer(layer, edges[layer.input], facts, choices)
+        node: plan_layer(
+            layer, edges[layer.input].dequantize, edges[layer.input].smooth, facts, choices
+        )
         for node, layer in regions.layers.items()
         if node in regions.nodes
     }
@@ -129,15 +111,22 @@ def _smoothed(regions: Regions, edges: Mapping[Value, Edge], facts: Facts) -> di
         channels = facts.channels(str(value.name))
         if edge.everywhere or channels is None or not known or len(known) < len(layers):
             continue
-        weights = [layer.matrix()[0] for layer in known]
-        if any(weight.shape[1] != len(channels.mean) for weight in weights):
-            continue
-        s = smoothing(channels, weights)
+        s = _divisors(channels, known, facts)
         if s is not None:
             low, high = float((channels.min / s).min()), float((channels.max / s).max())
             params = asymmetric(low, high)
             found[value] = replace(edge, quantize=params, dequantize=params, smooth=s)
     return found
+
+
+def _divisors(x: Channels, layers: list[Linear], facts: Facts) -> Array | None:
+    """What to divide a tensor by for the layers that read it, found once for all trials."""
+    key = "smooth", layers[0].input.name, tuple(id(ir.constant(layer.weight)) for layer in layers)
+    if key not in facts.memo:
+        weights = [layer.matrix()[0] for layer in layers]
+        fits = all(weight.shape[1] == len(x.mean) for weight in weights)
+        facts.memo[key] = smoothing(x, weights) if fits else None
+    return facts.memo[key]
 
 
 def _tied(regions: Regions, values: list[Value]) -> list[list[Value]]:
@@ -174,7 +163,7 @@ def _group_edges(regions: Regions, group: list[Value], seen: list[Range]) -> dic
             try:
                 quantize, dequantize = through(chain.affine, low, high)
             except ValueError:
-                chain = replace(chain, out=value, at=value, affine=Affine())
+                chain = replace(chain, out=value, at=value, affine=IDENTITY)
         edges[value] = Edge(chain, quantize, dequantize, _everywhere(regions, value))
     return edges
 
@@ -209,49 +198,3 @@ def _constants(regions: Regions) -> dict[tuple[Node, int], QParams]:
             if constant is not None:
                 found[node, index] = asymmetric(float(constant.min()), float(constant.max()))
     return found
-
-
-def _layer(layer: Linear, edge: Edge, facts: Facts, choices: Choices) -> LayerPlan:
-    weight, x = _scaled_weight(layer, edge.smooth), edge.dequantize
-    axis = 0 if layer.kind == "conv" or layer.transposed else 1
-    quantized = quantize_weight(weight, axis, choices.per_channel, choices.bits)
-    if layer.bias_index is None:
-        return LayerPlan(layer, quantized, None, x)
-    bias = layer.bias_vector()
-    assert bias is not None
-    channels = facts.channels(str(layer.input.name)) if choices.bias_correction else None
-    if channels is not None:
-        mean = channels.mean if edge.smooth is None else channels.mean / edge.smooth
-        bias = bias + bias_correction(layer, weight, quantized, mean)
-    quantized = widened_for_bias(quantized, bias, x.scale, weight)
-    keep = layer.bias is not None or bool(np.any(bias))
-    return LayerPlan(layer, quantized, bias if keep else None, x)
-
-
-def _scaled_weight(layer: Linear, smooth: Array | None) -> Array:
-    """The weight in its own layout, its inputs multiplied by the divisors of the activation."""
-    weight = ir.array(layer.weight)
-    assert weight is not None
-    if smooth is None:
-        return weight
-    rows = smooth if layer.transposed else smooth.reshape(-1, 1)
-    return (weight * rows).astype(np.float32)
-
-
-def bias_correction(layer: Linear, weight: Array, quantized: QWeight, mean: Array) -> Array:
-    """(W - Wq) E[x] per output, [out]: what makes the mean of the output right again.
-
-    `mean` is E[x] per channel, [C]; in a convolution it is taken for every tap of the window.
-    Source: Nagel et al., Data-Free Quantization (2019), section 4.2.
-    """
-    difference: Array = weight.astype(np.float64) - quantized.dequantized()
-    window = layer.in_features * layer.groups // len(mean) if layer.kind == "conv" else 1
-    rows = np.repeat(mean, window).reshape(layer.groups, layer.in_features, 1)
-    correction: Array = _matrix(layer, difference) @ rows
-    return correction.reshape(-1)
-
-
-def _matrix(layer: Linear, weight: Array) -> Array:
-    """A weight in the layer's layout as [groups, out, d]."""
-    rows = weight if layer.kind == "conv" or layer.transposed else np.transpose(weight)
-    return rows.reshape(layer.groups, -1, layer.in_features)

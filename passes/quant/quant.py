@@ -49,7 +49,10 @@ class Quant(Pass):
     percentile: float = option(
         99.999, "share of the numbers inside of a percentile range", "50 to 100"
     )
-    bias_correction: Literal["auto", "on", "off"] = option("auto", "restore the means of outputs")
+    bias_correction: bool = option(True, "restore the means of outputs, which rounding shifts")
+    rounding: Literal["auto", "nearest", "second_order"] = option(
+        "auto", "of weights; second_order makes up for each error, and costs a calibration run"
+    )
     smooth: Literal["auto", "on", "off"] = option(
         "auto", "move outliers of MatMul and Gemm inputs into their weights"
     )
@@ -111,8 +114,9 @@ class Quant(Pass):
         return Choices(
             method="mse" if self.ranges == "auto" else self.ranges,
             percentile=self.percentile,
-            bias_correction=self.bias_correction != "off",
+            bias_correction=self.bias_correction,
             smooth=self.smooth == "on",
+            second_order=self.rounding == "second_order",
             per_channel=self.per_channel,
             bits=self.weight_bits,
             excluded=excluded,
@@ -121,8 +125,8 @@ class Quant(Pass):
     def _alternatives(self) -> Iterable[Alternatives]:
         """The steps of the search: what the options leave open."""
         if self.ranges == "auto":
-            yield lambda now: (replace(now, method=m) for m in ("minmax", "percentile"))
+            yield lambda now: [replace(now, method="minmax")]
         if self.smooth == "auto":
             yield lambda now: [replace(now, smooth=True)]
-        if self.bias_correction == "auto":
-            yield lambda now: [replace(now, bias_correction=False)]
+        if self.rounding == "auto":
+            yield lambda now: [replace(now, second_order=True)]

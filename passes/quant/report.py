@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from onnxslim import ir
 from onnxslim.analyses.linear import Linear
-from onnxslim.passes.quant.plan import LayerPlan, Plan
+from onnxslim.passes.quant.layers import LayerPlan
+from onnxslim.passes.quant.plan import Plan
 from onnxslim.passes.quant.static import Static
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Declined, Layer, PassResult

@@ -45,12 +45,21 @@ class Search:
     results: dict[Choices, float] = field(default_factory=dict["Choices", float])
 
     def score(self, choices: Choices) -> float:
-        """Signal to noise in dB with these choices; every trial is made once."""
-        if choices not in self.results:
+        """Signal to noise in dB with these choices; every different trial is made once."""
+        if choices in self.results:
+            return self.results[choices]
+        if choices.smooth and not self._smooths(choices):
+            self.results[choices] = self.score(replace(choices, smooth=False))
+        else:
             twin = ir.snapshot(self.model)
             quantize(Editor(twin), self.target, self.facts, choices)
             self.results[choices] = self.judge.sqnr_db(twin)
         return self.results[choices]
+
+    def _smooths(self, choices: Choices) -> bool:
+        """Whether any tensor would be smoothed."""
+        plan = plan_for(self.model, self.target, self.facts, choices)
+        return any(edge.smooth is not None for edge in plan.edges.values())
 
     def best(self, start: Choices, steps: Iterable[Alternatives]) -> Choices:
         """Greedy: at each step the best of its alternatives, if it is clearly better."""

@@ -19,6 +19,9 @@ from onnxslim.passes.quant.search import Alternatives, Search
 from onnxslim.passes.quant.stated import stated_facts
 from onnxslim.pipeline.base import Context, Declined
 
+POSITIONS = 64
+"""Rows per sample from which a layer's covariance is estimated."""
+
 AUDITS = 2
 """Rounds of leaving in float what the runtime did not fuse."""
 
@@ -77,9 +80,13 @@ def _facts(model: Model, ctx: Context, choices: Choices) -> Facts:
     if not ctx.env.calib:
         return stated_facts(model)
     excluded = {node for node in model.graph if node_id(node) in choices.excluded}
-    values = tensors_to_see(find_regions(model, ctx.env.target, excluded))
-    names = tuple(dict.fromkeys(str(value.name) for value in values))
-    return Seen(ctx.analyses.get(LayerStats(tensors=names)))
+    regions = find_regions(model, ctx.env.target, excluded)
+    names = tuple(dict.fromkeys(str(value.name) for value in tensors_to_see(regions)))
+    taps = tuple(dict.fromkeys(layer.tap for layer in regions.layers.values()))
+    later = LayerStats(taps=taps, positions=POSITIONS)
+    return Seen(
+        ctx.analyses.get(LayerStats(tensors=names)), lambda: ctx.analyses.get(later).moments
+    )
 
 
 def _audited(

@@ -45,7 +45,8 @@ def test_it_is_the_greedy_solution_column_by_column() -> None:
         assert fixed.tolist() == rounded[:, i].tolist()
         done = weight[0][:, : i + 1] - rounded[:, : i + 1] * scale[0][:, None]
         # argmin over the rest r of tr([done r] H [done r]^T) = -done H_di H_ii^-1
-        rest: Array = -done @ damped[: i + 1, i + 1 :] @ np.linalg.inv(damped[i + 1 :, i + 1 :])
+        inverse: Array = np.linalg.inv(damped[i + 1 :, i + 1 :])
+        rest: Array = -done @ damped[: i + 1, i + 1 :] @ inverse
         left[:, i + 1 :] = weight[0][:, i + 1 :] - rest
 
 

@@ -1,0 +1,121 @@
+"""The integers of one linear layer: its weight, rounded well, and its bias, corrected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.analyses.layer_stats import Moments
+from onnxslim.analyses.linear import Linear
+from onnxslim.ir import Array
+from onnxslim.passes.quant.choices import Choices
+from onnxslim.passes.quant.facts import Facts
+from onnxslim.passes.quant.qparams import QParams, QWeight, quantize_weight, widened_for_bias
+from onnxslim.passes.quant.rounding import round_by_covariance
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A linear layer in int8: its integers, and its bias as a real number."""
+
+    layer: Linear
+    weight: QWeight
+    bias: Array | None  # float64 [out], corrected; None where there is none
+    x: QParams
+
+
+def plan_layer(
+    layer: Linear, x: QParams, smooth: Array | None, facts: Facts, choices: Choices
+) -> LayerPlan:
+    """The integers of a layer whose input has the parameters `x`, after division by `smooth`."""
+    weight = _scaled_weight(layer, smooth)
+    axis = 0 if layer.kind == "conv" or layer.transposed else 1
+    quantized = quantize_weight(weight, axis, choices.per_channel, choices.bits)
+    bias = layer.bias_vector()
+    assert bias is not None
+    quantized = widened_for_bias(quantized, bias, x.scale, weight)
+    if choices.second_order:
+        quantized = _rounded(layer, weight, quantized, smooth, facts, choices)
+    mean = input_mean(layer, facts, choices) if choices.bias_correction else None
+    if mean is not None:
+        mean = mean if smooth is None else mean / smooth
+        bias = bias + bias_correction(layer, weight, quantized, mean)
+    absent = layer.bias_index is None or (layer.bias is None and not np.any(bias))
+    return LayerPlan(layer, quantized, None if absent else bias, x)
+
+
+def _scaled_weight(layer: Linear, smooth: Array | None) -> Array:
+    """The weight in its own layout, its inputs multiplied by the divisors of the activation."""
+    weight = ir.array(layer.weight)
+    assert weight is not None
+    if smooth is None:
+        return weight
+    rows = smooth if layer.transposed else smooth.reshape(-1, 1)
+    return (weight * rows).astype(np.float32)
+
+
+def _rounded(
+    layer: Linear,
+    weight: Array,
+    nearest: QWeight,
+    smooth: Array | None,
+    facts: Facts,
+    choices: Choices,
+) -> QWeight:
+    """The weight rounded with regard to its inputs, once for all trials."""
+    moments = facts.moments(layer.tap)
+    if moments is None:
+        return nearest
+    key = layer.tap, id(ir.constant(layer.weight)), nearest.scale.tobytes()
+    values = facts.memo.get(key)
+    if values is None:
+        matrix = _matrix(layer, weight).astype(np.float64)
+        scale = nearest.scale.astype(np.float64).reshape(layer.groups, -1)
+        spread = _spread(layer, moments, smooth)
+        integers = round_by_covariance(matrix, scale, spread, 2 ** (choices.bits - 1) - 1)
+        facts.memo[key] = values = _unmatrix(layer, weight.shape, integers).astype(np.int8)
+    return replace(nearest, values=values)
+
+
+def _spread(layer: Linear, moments: Moments, smooth: Array | None) -> Array:
+    """What weights the errors, [G, d, d]: the covariance where a bias takes up their mean."""
+    spread = moments.second if layer.bias_index is None else moments.covariance()
+    return spread if smooth is None else spread / np.outer(smooth, smooth)
+
+
+def input_mean(layer: Linear, facts: Facts, choices: Choices) -> Array | None:
+    """E[x] per channel [C], or per row of the layer [G * d] where that is known."""
+    moments = facts.moments(layer.tap) if choices.second_order else None
+    if moments is not None:
+        return moments.mean.reshape(-1)
+    channels = facts.channels(str(layer.input.name))
+    return None if channels is None else channels.mean
+
+
+def bias_correction(layer: Linear, weight: Array, quantized: QWeight, mean: Array) -> Array:
+    """(W - Wq) E[x] per output, [out]: what makes the mean of the output right again.
+
+    `mean` is E[x] per channel, [C], in a convolution then taken for every tap of the window; or
+    for each number that the layer reads, [G * d].
+    Source: Nagel et al., Data-Free Quantization (2019), section 4.2.
+    """
+    difference: Array = weight.astype(np.float64) - quantized.dequantized()
+    repeats = layer.in_features * layer.groups // len(mean)
+    rows = np.repeat(mean, repeats).reshape(layer.groups, layer.in_features, 1)
+    correction: Array = _matrix(layer, difference) @ rows
+    return correction.reshape(-1)
+
+
+def _matrix(layer: Linear, weight: Array) -> Array:
+    """A weight in the layer's layout as [groups, out, d]."""
+    rows = weight if layer.kind == "conv" or layer.transposed else np.transpose(weight)
+    return rows.reshape(layer.groups, -1, layer.in_features)
+
+
+def _unmatrix(layer: Linear, shape: tuple[int, ...], matrix: Array) -> Array:
+    """[groups, out, d] in the layer's layout again."""
+    rows = matrix.reshape(-1, layer.in_features)
+    rows = rows if layer.kind == "conv" or layer.transposed else np.transpose(rows)
+    return np.ascontiguousarray(rows.reshape(shape))
