@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench models clean
+.PHONY: help setup demo picture test test-all lint format bench models clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -23,6 +23,9 @@ demo: $(READY) ## compress a committed real model and show what it cost
 	    --calib models/fashion_calib.npz --eval models/fashion_eval.npz --metric top1 --max-drop 0.02 \
 	    --report out/vgg_small.json
 	@ls -l models/fashion_vgg.onnx out/vgg_small.onnx
+
+picture: demo ## draw the result of the demo for the README
+	$(BIN)/python -m tests.bench.picture out/vgg_small.json docs/result.svg
 
 test: $(READY) ## the everyday tests
 	$(BIN)/python -m pytest -m "not slow"
