@@ -16,6 +16,9 @@ DAMPING = 0.01
 """Added to the diagonal of C, as a share of its mean: as in the paper's own code."""
 
 
+_BLOCK = 64  # columns whose errors reach the columns behind them in one product
+
+
 def round_by_covariance(weight: Array, scale: Array, covariance: Array, top: int) -> Array:
     """Integers of magnitude up to `top`, float64 [G, out, d].
 
@@ -23,21 +26,43 @@ def round_by_covariance(weight: Array, scale: Array, covariance: Array, top: int
     varies, the nearest integers are returned. Cost: out * d^2 multiplications per group.
     """
     left: Array = np.array(weight, np.float64)
-    step = scale[:, :, None]
     factor = _factor(covariance)
+    d = left.shape[2]
     integers: Array = np.empty_like(left)
-    for i in range(left.shape[2]):
-        integers[:, :, i : i + 1] = np.clip(np.rint(left[:, :, i : i + 1] / step), -top, top)
-        error = left[:, :, i : i + 1] - integers[:, :, i : i + 1] * step
-        left[:, :, i + 1 :] -= error * (factor[:, i, None, i + 1 :] / factor[:, i, i, None, None])
+    for start in range(0, d, _BLOCK):
+        block = slice(start, min(start + _BLOCK, d))
+        inside = left[:, :, block]
+        integers[:, :, block], errors = _round_block(inside, scale, factor[:, block, block], top)
+        left[:, :, block.stop :] -= errors @ factor[:, block, block.stop :]
     return integers
 
 
+def _round_block(left: Array, scale: Array, factor: Array, top: int) -> tuple[Array, Array]:
+    """The integers of some columns, and their errors over the diagonal of U, [G, out, columns]."""
+    integers: Array = np.empty_like(left)
+    errors: Array = np.empty_like(left)
+    for i in range(left.shape[2]):
+        integers[:, :, i] = np.clip(np.rint(left[:, :, i] / scale), -top, top)
+        error = (left[:, :, i] - integers[:, :, i] * scale) / factor[:, i, i, None]
+        left[:, :, i + 1 :] -= error[:, :, None] * factor[:, i, None, i + 1 :]
+        errors[:, :, i] = error
+    return integers, errors
+
+
 def _factor(covariance: Array) -> Array:
-    """U, upper triangular, with (C + damping)^-1 = U^T U; the identity where C is zero."""
+    """U, upper triangular, with (C + damping)^-1 = U^T U, [G, d, d]; the identity where C is zero.
+
+    With J the reversal of order and J C J = L L^T, U = J L^-1 J: no inverse of a full matrix.
+    """
     d = covariance.shape[1]
     level = np.trace(covariance, axis1=1, axis2=2)[:, None, None] / d
     damped: Array = covariance + np.where(level > 0, DAMPING * level, 1.0) * np.eye(d)
-    inverse = np.linalg.inv(damped)
-    symmetric: Array = (inverse + np.swapaxes(inverse, 1, 2)) / 2
-    return np.swapaxes(np.linalg.cholesky(symmetric), 1, 2)
+    lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
+    return np.stack([_lower_inverse(one)[::-1, ::-1] for one in lower])
+
+
+def _lower_inverse(lower: Array) -> Array:
+    from scipy.linalg.lapack import dtrtri
+
+    inverse, _ = dtrtri(lower, lower=1)
+    return np.asarray(inverse)
