@@ -43,7 +43,7 @@ format: $(READY) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-models: $(READY) ## fetch and score every outside model (about 1 GB into ~/.cache)
+models: $(READY) ## fetch and score every outside model (about 1.5 GB into ~/.cache)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,models]'
 	$(BIN)/python models/fetch.py --all
 

@@ -13,16 +13,8 @@ import pytest
 import onnxslim
 from onnxslim import errors, ir
 from onnxslim.runtime.samples import FeedList
+from tests.small import TEXT
 
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-g (float[N, 4] x) => (float[N, 3] y)
-<float[4, 3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1}, float[3] b = {0.5, 0.25, 0}> {
-  c = Add(b, b)
-  t = MatMul(x, w)
-  y = Add(t, c)
-}
-"""
 FEEDS = {"x": np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)}
 
 

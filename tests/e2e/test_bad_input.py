@@ -14,16 +14,8 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.cli import main
+from tests.small import TEXT
 
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-g (float[N, 4] x) => (float[N, 3] y)
-<float[4, 3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1}, float[3] b = {0.5, 0.25, 0}> {
-  c = Add(b, b)
-  t = MatMul(x, w)
-  y = Add(t, c)
-}
-"""
 Captured = pytest.CaptureFixture[str]
 Arrays = Mapping[str, Any]
 

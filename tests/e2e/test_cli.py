@@ -13,16 +13,7 @@ from onnxslim.cli import main
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import PassResult
 from onnxslim.report.record import Report
-
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-g (float[N, 4] x) => (float[N, 3] y)
-<float[4, 3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1}, float[3] b = {0.5, 0.25, 0}> {
-  c = Add(b, b)
-  t = MatMul(x, w)
-  y = Add(t, c)
-}
-"""
+from tests.small import TEXT
 
 
 @pytest.fixture

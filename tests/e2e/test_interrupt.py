@@ -12,15 +12,6 @@ import pytest
 
 from onnxslim import ir
 
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-g (float[N, 4] x) => (float[N, 3] y)
-<float[4, 3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1}, float[3] b = {0.5, 0.25, 0}> {
-  c = Add(b, b)
-  t = MatMul(x, w)
-  y = Add(t, c)
-}
-"""
 LINE = "error: interrupted; every file is whole, as new or as it was before"
 
 AT = """
@@ -43,6 +34,7 @@ import sys, time
 from pathlib import Path
 from onnxslim.passes.fold.fold import Fold
 from onnxslim.cli import main
+from tests.small import TEXT
 def run(self, model, ctx):
     future = ctx.env.executor.submit(time.sleep, 1)
     Path("started").touch()
