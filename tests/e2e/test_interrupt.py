@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from onnxslim import ir
+from tests.small import TEXT
 
 LINE = "error: interrupted; every file is whole, as new or as it was before"
 
@@ -34,7 +35,6 @@ import sys, time
 from pathlib import Path
 from onnxslim.passes.fold.fold import Fold
 from onnxslim.cli import main
-from tests.small import TEXT
 def run(self, model, ctx):
     future = ctx.env.executor.submit(time.sleep, 1)
     Path("started").touch()
