@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from math import inf
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -34,13 +35,14 @@ def passes_table(report: Report) -> Table:
     table = _table("Passes")
     table.add_column("pass", overflow="fold")
     table.add_column("changed", overflow="fold", ratio=1)
-    for title in ("left alone", "seconds", "peak MB", "MACs", "weights"):
+    for title in ("left alone", "predicted SNR", "seconds", "peak MB", "MACs", "weights"):
         table.add_column(title, justify="right", no_wrap=True)
     for entry in report.passes:
         table.add_row(
-            entry.spec,
-            _changed(entry),
+            Text(entry.spec),
+            Text(_changed(entry)),
             str(len(entry.declined)) if entry.declined else _NOTHING,
+            _predicted(entry),
             f"{entry.seconds:.1f}",
             _NOTHING if entry.peak_mb is None else f"{entry.peak_mb:.0f}",
             amount(entry.macs),
@@ -48,6 +50,15 @@ def passes_table(report: Report) -> Table:
             style="" if entry.kept else "dim",
         )
     return table
+
+
+def _predicted(entry: PassEntry) -> str:
+    """Of the outputs where the pass tells it, else of the layer that suffers most."""
+    of_layers = [layer.predicted_db for layer in entry.layers if layer.predicted_db is not None]
+    output = entry.stats.get("output_db")
+    if isinstance(output, float):
+        return f"{output:.1f} dB"
+    return f">= {min(of_layers):.1f} dB" if of_layers else _NOTHING
 
 
 def _changed(entry: PassEntry) -> str:
@@ -73,7 +84,7 @@ def layers_table(report: Report) -> Table:
     table.add_column("predicted SNR", justify="right", no_wrap=True)
     rows = list(_layer_rows(report))
     for row in rows[:LAYERS_SHOWN]:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # names are no markup
     if len(rows) > LAYERS_SHOWN:
         rest = len(rows) - LAYERS_SHOWN
         table.add_row(
@@ -140,6 +151,10 @@ def _check_rows(table: Table, check: CheckEntry) -> None:
         worst = min(check.sqnr_db.values())
         outputs = len(check.sqnr_db)
         which = "of the output" if outputs == 1 else f"of the worst of {outputs} outputs"
+        if worst == inf:
+            which = "the output" if outputs == 1 else f"all {outputs} outputs"
+            table.add_row("signal to noise", "", "no noise", f"{which} as before, bit for bit")
+            return
         table.add_row("signal to noise", "", f"{worst:.1f} dB", which)
 
 
@@ -180,27 +195,31 @@ def size(count: int | None) -> str:
     """Bytes in words."""
     if count is None:
         return _NOTHING
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count} B"
+    return _scaled(count, "B")
 
 
 def amount(count: int | None) -> str:
     """A large count in words."""
     if count is None:
         return _NOTHING
-    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return str(count)
+    return _scaled(count, "").rstrip()
+
+
+def _scaled(count: int, unit: str) -> str:
+    """Three digits and the letter that fits, after rounding: 999,600 is 1 M, not 1000 k."""
+    for letter, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= (factor if letter == "k" else 0.9995 * factor):
+            share = count / factor
+            digits = f"{share:.0f}" if share >= 999.5 else f"{share:.3g}"
+            return f"{digits} {letter}{unit}"
+    return f"{count} {unit}"
 
 
 def milliseconds(value: float | None) -> str:
     """Milliseconds with three digits."""
     if value is None:
         return _NOTHING
-    return f"{value:.0f} ms" if value >= 1000 else f"{value:#.3g} ms"
+    return f"{value:.0f} ms" if value >= 999.5 else f"{value:#.3g} ms"
 
 
 def number(value: float | None) -> str:
@@ -221,6 +240,8 @@ def _macs_share(report: Report) -> str:
 
 def _speed(report: Report, threads: str) -> str:
     ratio, noise = report.latency_ms.ratio, report.latency_ms.noise
+    if not any(entry.changed for entry in report.passes):
+        return "as before"
     if not ratio or noise is None:
         return "not measured"
     if abs(ratio - 1) <= noise:
