@@ -53,7 +53,7 @@ def quantize_dynamic(
                 continue
             except EditError as error:
                 reason = str(error)
-        declined.append(Declined(node.name or str(node.outputs[0].name), str(reason)))
+        declined.append(Declined(ir.label(node), str(reason)))
     editor.remove_dead()
     return done, declined
 
@@ -67,6 +67,8 @@ def _misfit(layer: Linear) -> str | None:
     weight = ir.array(layer.weight)
     if weight is None or weight.dtype != np.float32:
         return "the weight is not float32"
+    if not np.isfinite(weight).all():
+        return "the weight holds NaN or infinity"
     if weight.size < SMALLEST:
         return f"its {weight.size} weights are too few to gain anything"
     if ir.attribute(layer.node, "transA", 0):
@@ -86,7 +88,8 @@ def _rewrite(
         columns = np.ascontiguousarray(layer.matrix()[0].T)  # [in, out], alpha inside
         cache[key] = quantize_weight(columns, 1, per_channel)
     nodes = _chain(editor, layer, cache[key], name)
-    nodes[-1].outputs[0].meta[FLOAT] = FloatLayer(ir.op(node), tensor, layer.transposed)
+    mark = FloatLayer(ir.op(node), tensor, layer.transposed, node.name or "")
+    nodes[-1].outputs[0].meta[FLOAT] = mark
     editor.replace_node(node, nodes, [nodes[-1].outputs[0]])
 
 

@@ -31,11 +31,12 @@ class FloatEdge:
 
 @dataclass(frozen=True)
 class FloatLayer:
-    """The operator and weight that a chain with dynamic quantization stands for."""
+    """The operator and weight that a chain with dynamic quantization stands for, and its name."""
 
     op: str
     tensor: TensorProtocol | None
     transposed: bool
+    name: str
 
 
 Mark = FloatWeight | FloatEdge | FloatLayer

@@ -85,6 +85,7 @@ def _undo_layer(editor: Editor, node: Node, mark: FloatLayer) -> None:
     inputs = [x, weight] if bias is None else [x, weight, bias]
     attributes = {"transB": 1} if mark.transposed else {}
     made = editor.node(mark.op, inputs, outputs=[f"{name}.float"], attributes=attributes)
+    made.name = mark.name  # reports call it as before; that name went with the layer
     del node.outputs[0].meta[FLOAT]
     editor.replace_node(node, [made], [made.outputs[0]])
 

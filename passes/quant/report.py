@@ -36,13 +36,15 @@ class Done:
     def declined(self) -> tuple[Declined, ...]:
         """What stayed in float, each node once."""
         static = () if self.static is None else self.static.reasons
-        handled = {layer.node.name for layer in self.dynamic}
+        handled = {ir.label(layer.node) for layer in self.dynamic}
         found = {d.node: d for d in (*static, *self.refused) if d.node not in handled}
         return tuple(found.values())
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Plain sentences for the user."""
+        if not self.count and not self.declined:
+            return ("quant found no Conv, Gemm or MatMul",)
         if not self.synthetic:
             return ()
         return (
@@ -53,9 +55,9 @@ class Done:
 
 def result_of(done: Done) -> PassResult:
     """The result of a pass that changed the model."""
-    layers = [Layer(layer.node.name or "", layer.kind, "dynamic int8") for layer in done.dynamic]
+    layers = [Layer(ir.label(layer.node), ir.op(layer.node), "dynamic int8") for layer in done.dynamic]
     stats: Stats = {"int8_layers": done.count, "folded": done.folded}
-    if done.static is not None and done.static.plan is not None:
+    if done.static is not None and done.static.plan is not None and done.static.plan.layers:
         stats.update(_static_stats(done.static, done.static.plan))
         layers = [*map(_row, done.static.plan.layers.values()), *layers]
     return PassResult(
@@ -89,4 +91,4 @@ def _static_stats(static: Static, plan: Plan) -> Stats:
 
 def _row(plan: LayerPlan) -> Layer:
     node, channels = plan.layer.node, len(plan.weight.scale)
-    return Layer(node.name or "", ir.op(node), f"int8 weights ({channels} channels), uint8 input")
+    return Layer(ir.label(node), ir.op(node), f"int8 weights ({channels} channels), uint8 input")

@@ -1,4 +1,4 @@
-"""Choosing by trial on calibration samples: ranges, bias correction, smoothing, what stays float.
+"""Choosing by trial on calibration samples: ranges, smoothing, rounding, what stays in float.
 
 Every trial quantizes a snapshot of the float model and measures its outputs. The number of trials
 is bounded: at most 4 for the settings and 5 for layers to leave in float.
