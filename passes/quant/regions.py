@@ -125,6 +125,8 @@ def _unfit_layer(layer: Linear) -> str | None:
     weight = ir.array(layer.weight)
     if weight is None or weight.dtype != np.float32:
         return "the weight is not float32"
+    if not np.isfinite(weight).all():
+        return "the weight holds NaN or infinity"
     if layer.bias is not None and layer.bias_vector() is None:
         return "the bias is computed, or differs from row to row"
     return None

@@ -55,7 +55,9 @@ class Done:
 
 def result_of(done: Done) -> PassResult:
     """The result of a pass that changed the model."""
-    layers = [Layer(ir.label(layer.node), ir.op(layer.node), "dynamic int8") for layer in done.dynamic]
+    layers = [
+        Layer(ir.label(layer.node), ir.op(layer.node), "dynamic int8") for layer in done.dynamic
+    ]
     stats: Stats = {"int8_layers": done.count, "folded": done.folded}
     if done.static is not None and done.static.plan is not None and done.static.plan.layers:
         stats.update(_static_stats(done.static, done.static.plan))
