@@ -146,7 +146,10 @@ class _Run:
         self.total = int(ctx.analyses.get(Cost()).total_macs)
         sites, declined = survey(self.model, ctx, options.skip, options.min_dim)
         self.declined.extend(declined)
-        self._warn(sites)
+        if sites or declined:
+            self._warn(sites)
+        else:
+            self.notes.append("lowrank found no Conv, Gemm or MatMul")
         found: list[list[Cut]] = []
         for of_site in ctx.env.executor.map(self._cuts, sites):
             found.append(of_site)

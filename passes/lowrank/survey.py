@@ -115,7 +115,7 @@ def _refusal(layer: Linear, shape: Geometry, skip: tuple[str, ...], min_dim: int
     if shape.channels == 1 and shape.out == 1:
         return "a depthwise convolution has no two channels to combine"
     if min(shape.out, shape.features) < min_dim:
-        return f"{shape.features} x {shape.out} is smaller than min_dim={min_dim}"
+        return f"it has fewer than min_dim={min_dim} inputs or outputs"
     weight = layer.matrix()
     if not np.isfinite(weight).all():
         return "the weight holds NaN or infinity"

@@ -16,7 +16,7 @@ from onnxslim.errors import EditError
 from onnxslim.ir import DataType, Editor, Node, Value
 from onnxslim.passes.quant.marks import FLOAT, FloatLayer
 from onnxslim.passes.quant.qparams import QWeight, quantize_weight
-from onnxslim.pipeline.base import Declined
+from onnxslim.pipeline.base import Declined, Layer
 from onnxslim.targets import Target
 
 SMALLEST = 4096
@@ -29,13 +29,13 @@ def quantize_dynamic(
     excluded: Collection[str] = (),
     per_channel: bool = True,
     everywhere: bool = True,
-) -> tuple[list[Linear], list[Declined]]:
+) -> tuple[list[Layer], list[Declined]]:
     """Rewrite every layer of the target's dynamic operators; the rest with reasons.
 
     `excluded` are names of first outputs. Layers that read int8 weights already are skipped, and
     so are those of the main graph unless `everywhere`.
     """
-    done: list[Linear] = []
+    done: list[Layer] = []
     declined: list[Declined] = []
     weights: dict[tuple[int, bool], QWeight] = {}
     for node in list(ir.nodes(editor.model)):
@@ -48,8 +48,9 @@ def quantize_dynamic(
         reason = layer if isinstance(layer, str) else _misfit(layer)
         if reason is None and not isinstance(layer, str):
             try:
+                row = Layer(ir.label(node), ir.op(node), "dynamic int8")  # has its outputs yet
                 _rewrite(editor, layer, weights, per_channel)
-                done.append(layer)
+                done.append(row)
                 continue
             except EditError as error:
                 reason = str(error)

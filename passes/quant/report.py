@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 from onnxslim import ir
-from onnxslim.analyses.linear import Linear
 from onnxslim.passes.quant.layers import LayerPlan
 from onnxslim.passes.quant.plan import Plan
 from onnxslim.passes.quant.static import Static
@@ -23,7 +22,7 @@ class Done:
     folded: int = 0
     synthetic: bool = False
     static: Static | None = None
-    dynamic: tuple[Linear, ...] = ()
+    dynamic: tuple[Layer, ...] = ()
     refused: tuple[Declined, ...] = ()
 
     @property
@@ -36,7 +35,7 @@ class Done:
     def declined(self) -> tuple[Declined, ...]:
         """What stayed in float, each node once."""
         static = () if self.static is None else self.static.reasons
-        handled = {ir.label(layer.node) for layer in self.dynamic}
+        handled = {layer.node for layer in self.dynamic}
         found = {d.node: d for d in (*static, *self.refused) if d.node not in handled}
         return tuple(found.values())
 
@@ -55,9 +54,7 @@ class Done:
 
 def result_of(done: Done) -> PassResult:
     """The result of a pass that changed the model."""
-    layers = [
-        Layer(ir.label(layer.node), ir.op(layer.node), "dynamic int8") for layer in done.dynamic
-    ]
+    layers = list(done.dynamic)
     stats: Stats = {"int8_layers": done.count, "folded": done.folded}
     if done.static is not None and done.static.plan is not None and done.static.plan.layers:
         stats.update(_static_stats(done.static, done.static.plan))

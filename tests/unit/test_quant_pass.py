@@ -275,6 +275,31 @@ def test_small_and_untypical_layers_are_not_dynamic_and_say_why() -> None:
     }
 
 
+def test_a_dynamic_layer_without_a_name_is_reported_once_by_its_output() -> None:
+    model = build("net (float[N,96] x) => (float[N,96] y) { y = MatMul(x, w) }", {"w": (96, 96)})
+    result = quantize(model)
+    assert [(layer.node, layer.op) for layer in result.layers] == [("y", "MatMul")]
+    assert result.declined == ()
+    assert "ranges" not in result.stats  # dynamic layers have none
+
+
+def test_without_data_a_weight_with_nan_stays_float() -> None:
+    weight = np.ones((96, 96), np.float32)
+    weight[3, 4] = np.nan
+    model = build("net (float[N,96] x) => (float[N,96] y) { [a] y = MatMul(x, w) }", {"w": weight})
+    result = quantize(model)
+    assert result.changed == Aspect.NONE
+    assert result.declined[0].node == "a"
+    assert result.declined[0].reason == "the weight holds NaN or infinity"
+
+
+def test_a_model_without_linear_layers_gets_a_reason() -> None:
+    model = build("net (float[N,8] x) => (float[N,8] y) { y = Relu(x) }", {})
+    result = quantize(model)
+    assert result.changed == Aspect.NONE
+    assert result.notes == ("quant found no Conv, Gemm or MatMul",)
+
+
 def test_without_data_conv_takes_its_ranges_from_batchnorm() -> None:
     model = cnn()
     before = ir.snapshot(model)

@@ -40,6 +40,16 @@ def test_dynamic_layers_come_back_with_their_bias_and_layout() -> None:
     assert (outputs(before, samples[0])[0] == outputs(model, samples[0])[0]).all()
 
 
+def test_dynamic_layers_come_back_under_their_own_names() -> None:
+    model = build(
+        "net (float[N,96] x) => (float[N,96] y) { [first] h = MatMul(x, w) y = MatMul(h, v) }",
+        {"w": (96, 96), "v": (96, 96)},
+    )
+    quantize(model)
+    to_float(model, Editor(model))
+    assert [ir.label(node) for node in model.graph] == ["first", "y"]
+
+
 def test_layers_of_subgraphs_come_back() -> None:
     model = build(SUBGRAPH, {"w": (64, 96), "v": (64, 96)})
     before, samples = ir.snapshot(model), feeds(model)

@@ -162,3 +162,20 @@ def test_quantities_in_words() -> None:
     assert [amount(n) for n in (None, 7, 1500, 2_500_000, 3_100_000_000)] == [
         *("-", "7", "1.5 k", "2.5 M", "3.1 G"),
     ]
+    assert [size(999_700), amount(999_400), size(999)] == ["1 MB", "999 k", "999 B"]
+
+
+def test_names_are_shown_as_they_are() -> None:
+    layer = Layer("/x/[bold]MatMul[/bold]", "MatMul", "int8")
+    assert "/x/[bold]MatMul[/bold]" in shown(
+        replace(REPORT, passes=(replace(QUANT, layers=(layer,)),))
+    )
+
+
+def test_an_unchanged_model_is_said_to_be_the_same() -> None:
+    same = replace(CHECK, sqnr_db={"y": math.inf})
+    idle = replace(QUANT, changed=(), layers=())
+    text = shown(replace(REPORT, check=same, passes=(idle,), latency_ms=Latency(None, None, 1)))
+    assert "the output as before, bit for bit" in text
+    assert "inf" not in text
+    assert "not measured" not in text
