@@ -219,7 +219,7 @@ def milliseconds(value: float | None) -> str:
     """Milliseconds with three digits."""
     if value is None:
         return _NOTHING
-    return f"{value:.0f} ms" if value >= 999.5 else f"{value:#.3g} ms"
+    return f"{value:.0f} ms" if value >= 999.5 else f"{value:#.3g}".rstrip(".") + " ms"
 
 
 def number(value: float | None) -> str:

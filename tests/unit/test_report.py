@@ -14,7 +14,7 @@ from onnxslim.errors import ConfigError
 from onnxslim.pipeline.base import Declined, Layer
 from onnxslim.report.build import renamed
 from onnxslim.report.record import CheckEntry, Latency, Macs, PassEntry, Report, Size
-from onnxslim.report.table import amount, result_tables, size
+from onnxslim.report.table import amount, milliseconds, result_tables, size
 
 QUANT = PassEntry(
     spec="quant{scheme=int8}",
@@ -163,6 +163,12 @@ def test_quantities_in_words() -> None:
         *("-", "7", "1.5 k", "2.5 M", "3.1 G"),
     ]
     assert [size(999_700), amount(999_400), size(999)] == ["1 MB", "999 k", "999 B"]
+
+
+def test_milliseconds_have_three_digits_and_no_dot_at_the_end() -> None:
+    assert [milliseconds(t) for t in (None, 0.0384, 5.2, 167.2, 999.7, 1234.0)] == [
+        *("-", "0.0384 ms", "5.20 ms", "167 ms", "1000 ms", "1234 ms"),
+    ]
 
 
 def test_names_are_shown_as_they_are() -> None:
