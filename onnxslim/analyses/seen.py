@@ -22,7 +22,8 @@ def observed_shapes(model: Model, feed: Feed, threads: int = 1) -> Shapes:
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model.
     """
-    fed = {name: tuple(int(n) for n in array.shape) for name, array in feed.items()}
+    tensors = {name: fed for name, fed in feed.items() if hasattr(fed, "shape")}  # no sequences
+    fed = {name: tuple(int(n) for n in array.shape) for name, array in tensors.items()}
     values = [v for v in main_values(model) if v.name not in fed and _may_be_tensor(v)]
     if not values or "" not in model.opset_imports:
         return fed

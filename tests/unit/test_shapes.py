@@ -117,3 +117,12 @@ def test_contents_of_long_vectors_are_not_propagated() -> None:
       y = Add (x, a)
     }}""")
     assert ir.infer_types(model)["y"].shape == (2**40,)
+
+
+def test_a_sequence_that_is_fed_has_no_shape_and_what_follows_has() -> None:
+    model = ir.parse_text(
+        f"{HEAD} g (seq(float[2, 4]) s) => (float[N, 4] y)"
+        " { y = ConcatFromSequence <axis = 0> (s) }"
+    )
+    fed: Feed = {"s": [np.zeros((2, 4), np.float32)] * 3}  # type: ignore[dict-item]
+    assert observed_shapes(model, fed) == {"y": (6, 4)}
