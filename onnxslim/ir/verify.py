@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import onnx
 from onnx import ModelProto
@@ -41,11 +42,30 @@ def verify_own_rules(model: Model) -> None:
 def check_proto(proto: ModelProto) -> None:
     """ONNX's checker as a `ModelError` of one line."""
     try:
-        onnx.checker.check_model(proto)
+        with _shapes_everywhere(proto):
+            onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"invalid graph: {one_line(str(error))}") from error
     except RuntimeError as error:  # what onnx's C++ code raises otherwise
         raise ModelError(f"invalid graph: {one_line(str(error))}") from error
+
+
+@contextmanager
+def _shapes_everywhere(proto: ModelProto) -> Generator[None, None, None]:
+    """Inputs and outputs without a shape have one for a while.
+
+    The checker asks for it; runtimes do not, and real files come without.
+    """
+    types = [value.type.tensor_type for value in (*proto.graph.input, *proto.graph.output)
+             if value.type.HasField("tensor_type")]  # fmt: skip
+    bare = [type_ for type_ in types if not type_.HasField("shape")]
+    for type_ in bare:
+        type_.shape.SetInParent()
+    try:
+        yield
+    finally:
+        for type_ in bare:
+            type_.ClearField("shape")
 
 
 def problems(model: Model) -> Iterator[str]:

@@ -349,3 +349,13 @@ def test_a_proto_or_bytes_carry_external_weights_inside(external: Path) -> None:
     back = ir.to_proto(ir.load(external))
     assert all(t.data_location == TensorProto.DEFAULT for t in back.graph.initializer)
     assert ir.checksum(ir.load(back)) == ir.checksum(big())
+
+
+def test_an_output_without_a_shape_stays_without(tmp_path: Path) -> None:
+    model = ir.parse_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] y) { y = Relu(x) }'
+    )
+    proto = ir.to_proto(model)
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    ir.save(ir.load(proto), tmp_path / "out.onnx")
+    assert ir.load(tmp_path / "out.onnx").graph.outputs[0].shape is None
