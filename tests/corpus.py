@@ -55,6 +55,16 @@ class Corpus:
             if name.endswith(".onnx"):
                 self.models[name] = onnx.load(f"{FOLDER}/light/{name}")
 
+    def runnable(self) -> Iterator[tuple[str, onnx.ModelProto, dict[str, Any], Any]]:
+        """Name, model, inputs and outputs of what ONNX Runtime runs the same way each time."""
+        for name, proto in self.models.items():
+            feed = self.feed(name)
+            if feed is None or any(node.op_type in RANDOM for node in proto.graph.node):
+                continue
+            outputs = run(proto.SerializeToString(), feed)
+            if outputs is not None:
+                yield name, proto, feed, outputs
+
     def feed(self, name: str) -> dict[str, Any] | None:
         """The inputs by name; None where the data set has something that is not a tensor."""
         source = self._inputs.get(name)
