@@ -16,6 +16,7 @@ GROUP = "onnxslim.passes"
 
 BUILTIN: Mapping[str, str] = {
     "fold": "onnxslim.passes.fold.fold:Fold",
+    "simplify": "onnxslim.passes.simplify.simplify:Simplify",
     "lowrank": "onnxslim.passes.lowrank.lowrank:Lowrank",
     "quant": "onnxslim.passes.quant.quant:Quant",
     "check": "onnxslim.passes.check.check:Check",

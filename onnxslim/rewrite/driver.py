@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxslim import ir
+from onnxslim.analyses.facts import Facts
 from onnxslim.errors import EditError
 from onnxslim.ir import Editor, Node
 from onnxslim.rewrite.rule import NearMiss, Rule
@@ -26,12 +27,15 @@ class Outcome:
         return sum(self.applied.values())
 
 
-def apply(editor: Editor, rules: Sequence[Rule], bound: int | None = None) -> Outcome:
+def apply(
+    editor: Editor, rules: Sequence[Rule], bound: int | None = None, facts: Facts | None = None
+) -> Outcome:
     """Rewrite every scope of the editor's model; nodes that a rewrite names are looked at again.
 
     `bound` limits the applications, by default ten per node of the model. Cost: linear in nodes
     and applications. What a rule said last about a node is its near miss.
     """
+    facts = facts or Facts(editor.model)
     work = deque(ir.nodes(editor.model))
     bound = 10 * len(work) if bound is None else bound
     by_op = _by_operator(rules)
@@ -44,12 +48,16 @@ def apply(editor: Editor, rules: Sequence[Rule], bound: int | None = None) -> Ou
                 break
             if applied.total() >= bound:
                 return _outcome(applied, misses, stopped=True)
-            result = _try(rule, node, editor)
+            result = _try(rule, node, editor, facts)
+            if result is None:
+                continue
             if isinstance(result, str):
                 misses[rule.name, node] = result
                 continue
             misses.pop((rule.name, node), None)
             applied[rule.name] += 1
+            for touched in result:
+                facts.learn(touched)
             work.extend(result)
     return _outcome(applied, misses, stopped=False)
 
@@ -62,9 +70,9 @@ def _by_operator(rules: Sequence[Rule]) -> dict[str, list[Rule]]:
     return by_op
 
 
-def _try(rule: Rule, node: Node, editor: Editor) -> Sequence[Node] | str:
-    rewrite = rule.match(node)
-    if isinstance(rewrite, str):
+def _try(rule: Rule, node: Node, editor: Editor, facts: Facts) -> Sequence[Node] | str | None:
+    rewrite = rule.match(node, facts)
+    if rewrite is None or isinstance(rewrite, str):
         return rewrite
     try:
         return rewrite(editor)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from onnxslim import ir
+from onnxslim.analyses.facts import Facts
 from onnxslim.ir import Array, Editor, Node, Value
 from onnxslim.passes.fold.affine import LAYERS, ChannelAffine, Normal, fold_into_producer
 from onnxslim.pipeline.base import Declined
@@ -34,7 +35,7 @@ def fuse_affine(editor: Editor) -> Outcome:
     return outcome
 
 
-def _match_batchnorm(node: Node) -> Rewrite | str:
+def _match_batchnorm(node: Node, facts: Facts) -> Rewrite | str:
     affine = batchnorm_affine(node)
     return affine if isinstance(affine, str) else fold_into_producer(affine, node)
 
@@ -57,7 +58,7 @@ def batchnorm_affine(node: Node) -> ChannelAffine | str:
     return ChannelAffine(x, factor, beta - mean * factor, normal=Normal(beta, np.abs(gamma)))
 
 
-def _match_arithmetic(node: Node) -> Rewrite | str:
+def _match_arithmetic(node: Node, facts: Facts) -> Rewrite | str:
     sides = [ir.array(value) for value in node.inputs]
     if (sides[0] is None) == (sides[1] is None):
         return "neither or both of its inputs are constants"

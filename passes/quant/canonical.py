@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxslim import ir
+from onnxslim.analyses.facts import Facts
 from onnxslim.ir import Editor, Node
 from onnxslim.passes.fold.affine import ChannelAffine, fold_into_producer
 from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM, rank_of, scalar_affine
@@ -26,7 +27,7 @@ def canonicalize(editor: Editor) -> Outcome:
     return outcome
 
 
-def _match_hard_sigmoid(node: Node) -> Rewrite | str:
+def _match_hard_sigmoid(node: Node, facts: Facts) -> Rewrite | str:
     """HardSigmoid(x) = max(0, min(1, alpha * x + beta)) (ONNX)."""
     x = node.inputs[0]
     assert x is not None
@@ -54,7 +55,7 @@ def _replace_hard_sigmoid(
     return [mul, add]
 
 
-def _match_matmul_add(node: Node) -> Rewrite | str:
+def _match_matmul_add(node: Node, facts: Facts) -> Rewrite | str:
     """ONNX Runtime makes a Gemm of it in any case, whose bias must then be integers too."""
     at = 0 if ir.constant(node.inputs[0]) is None else 1
     product, bias = node.inputs[at], ir.array(node.inputs[1 - at])
@@ -80,7 +81,7 @@ def _replace_matmul_add(editor: Editor, matmul: Node, add: Node, at: int) -> Seq
     return [made]
 
 
-def _match_nothing(node: Node) -> Rewrite | str:
+def _match_nothing(node: Node, facts: Facts) -> Rewrite | str:
     """Mul or Div by one, Add or Sub of zero, by constants that do not change the shape."""
     if scalar_affine(node) != (1.0, 0.0):
         return "its constant changes the numbers"

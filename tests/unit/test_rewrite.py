@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxslim import ir
+from onnxslim.analyses.facts import Facts
 from onnxslim.errors import EditError
 from onnxslim.ir import Editor, Node
 from onnxslim.rewrite import NearMiss, Rewrite, Rule, apply
@@ -20,7 +21,7 @@ net (float[4] x) => (float[4] y) {
 """
 
 
-def _match_pair(node: Node) -> Rewrite | str:
+def _match_pair(node: Node, facts: Facts) -> Rewrite | str:
     """Neg(Neg(x)) -> x."""
     before = node.inputs[0].producer() if node.inputs[0] is not None else None
     if before is None or ir.op(before) != "Neg":
@@ -58,7 +59,7 @@ def test_near_misses_say_which_rule_which_node_and_why() -> None:
 
 
 def test_the_bound_is_kept_and_reported() -> None:
-    def again(node: Node) -> Rewrite | str:
+    def again(node: Node, facts: Facts) -> Rewrite | str:
         def rewrite(editor: Editor) -> Sequence[Node]:
             return [node]
 
@@ -73,7 +74,9 @@ def test_an_edit_that_is_refused_is_a_near_miss() -> None:
     def refuse(editor: Editor) -> Sequence[Node]:
         raise EditError("not today")
 
-    outcome = apply(Editor(ir.parse_text(TEXT)), [Rule("no", frozenset({"Neg"}), lambda n: refuse)])
+    outcome = apply(
+        Editor(ir.parse_text(TEXT)), [Rule("no", frozenset({"Neg"}), lambda n, f: refuse)]
+    )
     assert outcome.count == 0
     assert {miss.reason for miss in outcome.near_misses} == {"not today"}
 

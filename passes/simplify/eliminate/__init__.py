@@ -1,0 +1,1 @@
+"""Rules that remove nodes: outputs stay equal bit for bit."""
