@@ -20,7 +20,7 @@ from onnxslim.ir import dead
 from onnxslim.ir.modern import raise_ir_version
 from onnxslim.ir.names import Names, all_names
 from onnxslim.ir.sight import Sight, graph_behind
-from onnxslim.ir.splice import Front, Use, redirect, take_over
+from onnxslim.ir.splice import Front, Use, check_can_be_output, redirect, take_over
 from onnxslim.ir.tensors import make_tensor, rename, set_constant
 from onnxslim.ir.types import Attr, AttributeType, Model, Node, Scope, TensorProtocol, Value
 from onnxslim.ir.walk import Array, constant, is_fixed, label, op
@@ -220,6 +220,24 @@ class Editor:
         if stand_in in old.outputs:
             raise EditError(f"'{stand_in.name}' is an output of the node that goes away")
         self._sight.check_value(stand_in, graph_behind(self.scope_of(old)), old)
+
+    def bypass(self, node: Node, value: Value) -> None:
+        """Take a node out; the value stands for its first output, nothing reads the others.
+
+        Where that output is a graph output, the value becomes it and takes over its name, type
+        and shape. Refused for a value that must keep its own name (an input, a constant, another
+        output) or that another graph computes.
+        """
+        output = node.outputs[0]
+        if not output.is_graph_output():
+            self.replace_node(node, (), [value, *[None] * (len(node.outputs) - 1)])
+            return
+        graph = graph_behind(self.scope_of(node))
+        for rest in node.outputs[1:]:
+            self._check_stand_in(node, rest, None, set())
+        check_can_be_output(value, output, graph)
+        take_over(graph, output, value, is_fresh=True)
+        dead.remove(graph, node)
 
     def replace_initializer(self, value: Value, tensor: Array | TensorProtocol) -> None:
         """Other content for a constant; the name stays, type and shape may change.

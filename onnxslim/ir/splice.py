@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from onnxslim.errors import EditError
 from onnxslim.ir.tensors import rename
 from onnxslim.ir.types import Graph, Node, Value
 from onnxslim.ir.walk import op
@@ -31,9 +32,27 @@ def take_over(graph: Graph, old: Value, new: Value, is_fresh: bool) -> None:
     if name:
         rename(new, name)
     new.type, new.shape = old.type, old.shape
-    new.doc_string = old.doc_string
+    new.doc_string = old.doc_string or new.doc_string
     new.metadata_props.update(old.metadata_props)
     new.meta.update(old.meta)
+
+
+def check_can_be_output(value: Value, output: Value, graph: Graph) -> None:
+    """Refuse a value that cannot become a graph output under the output's name.
+
+    Raises:
+        EditError: it has a name to keep, or lives elsewhere, or the node that goes away makes it.
+    """
+    what = f"'{output.name}' is a graph output, and '{value.name}'"
+    producer = value.producer()
+    if producer is None or value.is_graph_input() or value.is_initializer():
+        raise EditError(f"{what} is an input or constant that keeps its name")
+    if producer.graph is not graph:
+        raise EditError(f"{what} is computed in another graph")
+    if producer is output.producer():
+        raise EditError(f"{what} is made by the node that goes away")
+    if value.is_graph_output():
+        raise EditError(f"{what} is one too, under its own name")
 
 
 class Front:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from onnxslim import ir
+from onnxslim.errors import EditError
 from onnxslim.ir import Editor, Graph, Model, Node, Scope, Value
 
 
 def remove_copies(editor: Editor, model: Model) -> int:
     """Identity(x) -> x and, where a model is not trained, Dropout(x) -> x; how many.
 
-    One whose output is a graph output stays, so that the output keeps its name.
+    One that makes a graph output stays where its input has a name of its own to keep: graph
+    inputs, other outputs, constants, values of an outer graph.
     """
     count = 0
     roots: list[Scope] = [model.graph, *model.functions.values()]
@@ -48,10 +50,12 @@ COPIES: Mapping[str, Callable[[Node, int], bool]] = {
 
 
 def _bypass(editor: Editor, node: Node) -> int:
-    if node.inputs[0] is None or node.outputs[0].is_graph_output():
+    if node.inputs[0] is None:
         return 0
-    rest: list[Value | None] = [None] * (len(node.outputs) - 1)
-    editor.replace_node(node, (), [node.inputs[0], *rest])
+    try:
+        editor.bypass(node, node.inputs[0])
+    except EditError:  # its output is a graph output, and its input has a name to keep
+        return 0
     return 1
 
 

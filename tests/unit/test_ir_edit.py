@@ -209,6 +209,31 @@ def test_replace_node_by_a_value_that_is_there(place: Place) -> None:
     place.check()
 
 
+def test_bypass_a_node_inside(place: Place) -> None:
+    relu = place.node("Relu")
+    again = place.editor.node("Relu", [relu.outputs[0]], outputs=["again"])
+    place.editor.insert_on_edge(relu.outputs[0], [again], again.outputs[0])
+    name = relu.outputs[0].name
+    place.editor.bypass(again, relu.outputs[0])
+    assert again.graph is None
+    assert relu.outputs[0].name == name
+    place.check()
+
+
+def test_bypass_a_node_before_a_graph_output(place: Place) -> None:
+    add = place.node("Add", 1)
+    name, shape = add.outputs[0].name, add.outputs[0].shape
+    again = place.editor.node("Add", list(add.inputs), outputs=["again"])
+    place.editor.insert_before(add, [again])
+    copy = place.editor.node("Identity", [again.outputs[0]], outputs=["copy"])
+    place.editor.replace_node(add, [copy], copy.outputs)
+    place.editor.bypass(copy, again.outputs[0])
+    assert copy.graph is None
+    assert (again.outputs[0].name, again.outputs[0].shape) == (name, shape)
+    assert again.outputs[0].is_graph_output()
+    place.check()
+
+
 def test_replace_node_with_subgraphs(place: Place) -> None:
     branch = place.node("If")
     seen = place.node("Neg").outputs[0]
@@ -350,6 +375,20 @@ class TestRefusals:
     def test_an_old_value_for_a_graph_output(self, place: Place) -> None:
         with _refused(place, "only a new value can take its name"):
             place.editor.replace_node(place.node("Add"), [], [place.node("Relu").outputs[0]])
+
+    def test_bypassing_to_a_value_with_a_name_to_keep(self, place: Place) -> None:
+        add = place.node("Add", 1)
+        inner = next(node for node in ir.nodes(place.model) if node.op_type == "Mul")
+        refusals = {
+            "is one too, under its own name": place.node("Add").outputs[0],
+            "is an input or constant": place.node("Relu").inputs[0],
+            "is computed in another graph": inner.outputs[0],
+            "is made by the node that goes away": add.outputs[0],
+        }
+        for message, value in refusals.items():
+            assert value is not None
+            with _refused(place, message):
+                place.editor.bypass(add, value)
 
     def test_a_node_replaced_by_what_reads_it(self, place: Place) -> None:
         old = place.node("Neg")
