@@ -1,8 +1,11 @@
 """The IR layer: the only importer of onnx, onnx_ir and onnx_graphsurgeon."""
 
+import onnxslim.ir.deferred  # noqa: F401 - before all that imports onnx-ir
 from onnxslim.ir.checksum import checksum
+from onnxslim.ir.cut import cut
 from onnxslim.ir.edit import Editor
 from onnxslim.ir.external import external_tensors
+from onnxslim.ir.given_shapes import set_input_shapes
 from onnxslim.ir.infer import Inferred, infer_types
 from onnxslim.ir.interop import from_gs, to_gs
 from onnxslim.ir.io import (
@@ -91,6 +94,7 @@ __all__ = [
     "checksum",
     "constant",
     "constant_of",
+    "cut",
     "external_tensors",
     "fix_names",
     "from_gs",
@@ -113,6 +117,7 @@ __all__ = [
     "save",
     "scope_tree",
     "scopes",
+    "set_input_shapes",
     "snapshot",
     "subgraphs",
     "tensors",
