@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import onnx
 import onnx.defs
-import onnx.version_converter
 import onnx_ir
 from onnx import ModelProto
 
@@ -101,6 +100,8 @@ def _convert(model: Model, version: int) -> None:
 
 
 def _run_converter(proto: ModelProto, current: int | None, version: int) -> ModelProto:
+    import onnx.version_converter
+
     try:
         return onnx.version_converter.convert_version(proto, version)
     except Exception as error:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import onnx.reference
-
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir.io import to_proto
 from onnxslim.ir.light import one_line
@@ -19,6 +17,8 @@ def run_reference(model: Model, feed: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RuntimeUnavailable: the reference implementation cannot run the model either.
     """
+    import onnx.reference  # late: it takes its time
+
     try:
         session = onnx.reference.ReferenceEvaluator(to_proto(model))
         results = session.run(None, dict(feed))
