@@ -26,6 +26,7 @@ class Rule:
     match: Match
     summary: str = ""  # in one line, as `a -> b`
     exact: bool = True  # outputs stay equal bit for bit; else to float rounding
+    makes: str = ""  # the operator that it emits, which the target must run well
 
 
 @dataclass(frozen=True)

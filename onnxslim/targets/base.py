@@ -50,3 +50,4 @@ class Target:
     dynamic: Mapping[str, str] = field(default_factory=dict[str, str])  # operator -> kernel
     min_opset: int = 13  # scales per channel
     dequantize_folds: frozenset[str] = frozenset()  # kernels that read integers by themselves
+    fused: frozenset[str] = frozenset()  # operators that are no slower than written out

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.fold.fold import Fold
-from onnxslim.passes.simplify.rules import RULES
+from onnxslim.passes.simplify.rules import rules_for
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
 from onnxslim.rewrite import apply
@@ -28,7 +28,7 @@ class Simplify(Pass):
         """Repeat until nothing changes."""
         stats: dict[str, int | float | str] = {}
         declined: list[Declined] = []
-        rules = [rule for rule in RULES if rule.name not in self.skip]
+        rules = [r for r in rules_for(ctx.env.target) if r.name not in self.skip]
         for _ in range(_ROUNDS):
             folded = Fold().run(model, ctx)
             editor = Editor(model)
