@@ -56,8 +56,13 @@ class Compiled:
 
 def compile_case(case: Case, setting: Setting, out: Path) -> Compiled:
     """Run one compile to its end."""
+    return watch(setting.command(case, out), out)
+
+
+def watch(command: list[str], out: Path) -> Compiled:
+    """Run a command that writes `out` to its end; its log goes beside that."""
     log, found = out.with_suffix(".log"), out.with_suffix(".json")
-    watched = [sys.executable, "-m", "tests.bench.peak", str(found), *setting.command(case, out)]
+    watched = [sys.executable, "-m", "tests.bench.peak", str(found), *command]
     with log.open("w", encoding="utf-8") as sink:
         # some compilers leave files where they run
         subprocess.run(watched, stdout=sink, stderr=sink, check=True, cwd=out.parent, env=_ENV)

@@ -1,0 +1,1 @@
+"""Benchmark of the simplify pass beside the simplifiers that people use."""

@@ -1,0 +1,124 @@
+"""Exports the architectures to ONNX; runs in an environment with torch, torchvision and timm.
+
+python -m tests.bench.simplify.export FOLDER [NAME...]
+
+Random weights, as constructed (`NAME_fresh.onnx`, the seven of `SEVEN` only) and with a healthy
+spread (`NAME.onnx`), so that no layer is an identity by accident. The first axis of the input is
+the batch and dynamic. What does not export is written to FOLDER/failed.json with its reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tests.bench.simplify.architectures import ARCHITECTURES, OPSET, SEVEN, SUITES, Architecture
+
+torch: Any = importlib.import_module("torch")  # this environment has it, the project's has not
+_OPERATORS = (
+    "nms",
+    "qnms",
+    "roi_align",
+    "roi_pool",
+    "ps_roi_align",
+    "ps_roi_pool",
+    "deform_conv2d",
+)
+
+
+def declare_operators() -> Any:
+    """Let torchvision be imported without its compiled operators, which need a matching torch."""
+    library = torch.library.Library("torchvision", "DEF")
+    for name in _OPERATORS:
+        library.define(f"{name}(Tensor x) -> Tensor")
+        if "nms" not in name:
+            library.define(f"_{name}_backward(Tensor x) -> Tensor")
+    return library  # lives as long as its operators are needed
+
+
+def construct(wanted: Architecture) -> Any:
+    """The network with the weights of its constructor."""
+    module = importlib.import_module(SUITES[wanted.suite])
+    if wanted.suite == "timm":
+        return module.create_model(wanted.name, pretrained=False, **dict(wanted.arguments))
+    if wanted.suite == "seg":
+        return getattr(module, wanted.name)(weights=None, weights_backbone=None)
+    return getattr(module.models, wanted.name)(weights=None, **dict(wanted.arguments))
+
+
+def spread(net: Any) -> None:
+    """Weights as after some training: no scale is 1, no shift 0, no residual branch silent."""
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in (*net.named_parameters(), *net.named_buffers()):
+            if value.is_floating_point():
+                _spread_one(name, value, random)
+
+
+def _spread_one(name: str, value: Any, random: Any) -> None:
+    normal = torch.randn(value.shape, generator=random)
+    if value.ndim > 1:
+        silent = name.endswith("weight") and float(value.std()) == 0
+        value.copy_(normal / math.sqrt(value.shape[-1]) if silent else value + normal * 1e-3)
+    elif name.endswith("running_var"):
+        value.copy_(torch.rand(value.shape, generator=random) * 0.5 + 0.75)
+    elif name.endswith("weight"):
+        value.copy_(torch.rand(value.shape, generator=random) * 0.4 + 0.8)
+    else:
+        value.copy_(normal * 0.1)
+
+
+def export(wanted: Architecture, path: Path, *, fresh: bool) -> None:
+    """Write one file, whole or not at all."""
+    torch.manual_seed(0)
+    net = construct(wanted)
+    if not fresh:
+        spread(net)
+    image = torch.randn(2, 3, wanted.size, wanted.size)
+    part = path.with_suffix(".part")
+    axes = {"input": {0: "batch"}}
+    torch.onnx.export(
+        net.eval(),
+        (image,),
+        str(part),
+        opset_version=OPSET,
+        input_names=["input"],
+        dynamic_axes=axes,
+        dynamo=False,
+    )
+    part.rename(path)
+
+
+def main() -> None:
+    """Export what is not there yet; an export that failed before is tried again."""
+    warnings.filterwarnings("ignore")
+    folder, names = Path(sys.argv[1]), sys.argv[2:]
+    folder.mkdir(parents=True, exist_ok=True)
+    library, failed = declare_operators(), folder / "failed.json"
+    reasons: dict[str, str] = json.loads(failed.read_text()) if failed.exists() else {}
+    for wanted in ARCHITECTURES:
+        if names and wanted.file not in names:
+            continue
+        for fresh in (False, True) if wanted.name in SEVEN else (False,):
+            path = folder / f"{wanted.file}{'_fresh' if fresh else ''}.onnx"
+            if path.exists():
+                continue
+            try:
+                export(wanted, path, fresh=fresh)
+            except Exception as error:  # noqa: BLE001 - whatever torch throws is the reason
+                reasons[path.stem] = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+            else:
+                reasons.pop(path.stem, None)
+            path.with_suffix(".part").unlink(missing_ok=True)
+            print(path.stem, reasons.get(path.stem, "exported"), flush=True)
+            failed.write_text(json.dumps(reasons, indent=1, sort_keys=True) + "\n")
+    del library
+
+
+if __name__ == "__main__":
+    main()
