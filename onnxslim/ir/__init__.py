@@ -25,7 +25,7 @@ from onnxslim.ir.opset import opset, raise_opset
 from onnxslim.ir.reference import run_reference
 from onnxslim.ir.splice import Use
 from onnxslim.ir.state import restore, snapshot
-from onnxslim.ir.tensors import make_tensor
+from onnxslim.ir.tensors import lazy_tensor, make_tensor
 from onnxslim.ir.text import parse_text, to_text
 from onnxslim.ir.types import (
     Attr,
@@ -104,6 +104,7 @@ __all__ = [
     "is_fixed",
     "kind_of",
     "label",
+    "lazy_tensor",
     "load",
     "make_tensor",
     "nodes",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, TypeAlias, cast
 
 import numpy as np
 
 from onnxslim.ir.types import (
+    DataType,
     ExternalTensor,
     LazyTensor,
     Shape,
@@ -60,6 +61,40 @@ def view(tensor: TensorProtocol, name: str | None) -> LazyTensor:
         doc_string=tensor.doc_string,
         metadata_props=dict(tensor.metadata_props),
     )
+
+
+class _Derived(LazyTensor):
+    """A tensor that is computed at each use, and kept from the third on.
+
+    A weight that is written once takes no memory; one that is read again and again is computed
+    three times at most.
+    """
+
+    __slots__ = ("_uses",)
+
+    def _evaluate(self) -> TensorProtocol:
+        self._uses: int = getattr(self, "_uses", 0) + 1
+        self.cache = self._uses > 2
+        return super()._evaluate()
+
+
+def lazy_tensor(
+    compute: Callable[[], Array], dtype: DataType, shape: Sequence[int], name: str = ""
+) -> TensorProtocol:
+    """A tensor whose elements are computed when they are needed; type and shape are known now.
+
+    `compute` gives the same array whenever it is called, of that shape and type, from what never
+    changes: tensors, not values of a graph. Using the tensor raises ValueError if it does not.
+    """
+    sizes = tuple(int(size) for size in shape)
+
+    def evaluated() -> TensorProtocol:
+        array = compute()
+        if array.shape != sizes:
+            raise ValueError(f"'{name}' was computed as {array.shape}; expected {sizes}")
+        return Tensor(np.asarray(array, order="C"), dtype=dtype, name=name)
+
+    return _Derived(evaluated, dtype, Shape(sizes), name=name)
 
 
 class FileTensor(ExternalTensor):

@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.ir import Array, Editor, Node, Value
+from onnxslim.ir import Array, Editor, Node, TensorProtocol, Value
 from onnxslim.rewrite import Rewrite
 
 _NORMAL = "onnxslim.normal"
@@ -52,17 +52,17 @@ def fold_into_producer(affine: ChannelAffine, node: Node) -> Rewrite | str:
         return f"the output of {layer.name!r} is read elsewhere too"
     if layer.graph is not node.graph:
         return f"{layer.name!r} is in another graph"
-    weight, bias = ir.array(layer.inputs[1]), _bias(layer)
+    weight, bias = ir.constant(layer.inputs[1]), _bias(layer)
     if weight is None or bias is None:
         return f"the weight or bias of {layer.name!r} is computed, not a constant"
-    if weight.dtype.kind != "f":
-        return f"the weight of {layer.name!r} is {weight.dtype}"
+    if weight.dtype.numpy().kind != "f":
+        return f"the weight of {layer.name!r} is {weight.dtype.numpy()}"
     if any(attribute.is_ref() for attribute in layer.attributes.values()):
         return f"{layer.name!r} takes attributes from its function"
-    rows = LAYERS[ir.op(layer)](layer, weight)
+    rows = LAYERS[ir.op(layer)](layer, tuple(int(size) for size in weight.shape.numpy()))
     if not {affine.factor.size, affine.offset.size} <= {1, rows.channels}:
         return f"it has {affine.factor.size} channels, {layer.name!r} {rows.channels}"
-    return lambda editor: _replace(editor, layer, node, affine, rows, bias)
+    return lambda editor: _replace(editor, layer, node, affine, rows, (weight, bias))
 
 
 @dataclass(frozen=True)
@@ -70,36 +70,36 @@ class _Rows:
     """How a layer's weight is scaled by a vector of output channels."""
 
     channels: int
-    scale: Callable[[Array], Array]
+    scale: Callable[[Array, Array], Array]  # of the weight and the vector
 
 
-def _conv(layer: Node, weight: Array) -> _Rows:
-    shape = (-1,) + (1,) * (weight.ndim - 1)
-    return _Rows(weight.shape[0], lambda a: weight * a.reshape(shape))
+def _conv(layer: Node, shape: tuple[int, ...]) -> _Rows:
+    rows = (-1,) + (1,) * (len(shape) - 1)
+    return _Rows(shape[0], lambda weight, a: weight * a.reshape(rows))
 
 
-def _conv_transpose(layer: Node, weight: Array) -> _Rows:
+def _conv_transpose(layer: Node, shape: tuple[int, ...]) -> _Rows:
     """The weight is [C, M/group, *kernel]; channel c of group g makes channels g*M/group + m."""
     group = int(ir.attribute(layer, "group", 1))
-    per_group = weight.shape[1]
-    spatial = (1,) * (weight.ndim - 2)
+    inputs, per_group = shape[:2]
+    spatial = (1,) * (len(shape) - 2)
 
-    def scale(a: Array) -> Array:
+    def scale(weight: Array, a: Array) -> Array:
         per_row = np.broadcast_to(a, group * per_group).reshape(group, per_group)
-        rows = np.repeat(per_row, weight.shape[0] // group, axis=0)  # [C, M/group]
-        scaled: Array = weight * rows.reshape(*weight.shape[:2], *spatial)
+        rows = np.repeat(per_row, inputs // group, axis=0)  # [C, M/group]
+        scaled: Array = weight * rows.reshape(inputs, per_group, *spatial)
         return scaled
 
     return _Rows(group * per_group, scale)
 
 
-def _gemm(layer: Node, weight: Array) -> _Rows:
+def _gemm(layer: Node, shape: tuple[int, ...]) -> _Rows:
     transposed = bool(ir.attribute(layer, "transB", 0))
-    channels = weight.shape[0 if transposed else 1]
-    return _Rows(channels, lambda a: weight * (a.reshape(-1, 1) if transposed else a))
+    channels = shape[0 if transposed else 1]
+    return _Rows(channels, lambda weight, a: weight * (a.reshape(-1, 1) if transposed else a))
 
 
-LAYERS: dict[str, Callable[[Node, Array], _Rows]] = {
+LAYERS: dict[str, Callable[[Node, tuple[int, ...]], _Rows]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
@@ -118,11 +118,20 @@ def _bias(layer: Node) -> Array | None:
 
 
 def _replace(
-    editor: Editor, layer: Node, node: Node, affine: ChannelAffine, rows: _Rows, bias: Array
+    editor: Editor,
+    layer: Node,
+    node: Node,
+    affine: ChannelAffine,
+    rows: _Rows,
+    constants: tuple[TensorProtocol, Array],
 ) -> Sequence[Node]:
-    scope, dtype = editor.scope_of(layer), _dtype(layer)
-    weight = rows.scale(affine.factor.astype(np.float64)).astype(dtype)
-    vector = np.broadcast_to(bias * affine.factor + affine.offset, rows.channels).astype(dtype)
+    """Only the bias is computed now; the weight when it is read or written."""
+    scope, (old, bias) = editor.scope_of(layer), constants
+    factor, dtype = affine.factor.astype(np.float64), old.dtype.numpy()
+    vector = np.broadcast_to(bias * factor + affine.offset, rows.channels).astype(dtype)
+    weight = ir.lazy_tensor(
+        lambda: rows.scale(old.numpy(), factor).astype(dtype), old.dtype, old.shape.numpy()
+    )
     hint = str(layer.inputs[1].name) if layer.inputs[1] is not None else "weight"
     attributes = {a.name: a.value for a in layer.attributes.values() if a.name != "beta"}
     made = editor.node(
@@ -141,12 +150,6 @@ def _replace(
     editor.replace_node(node, [made], [made.outputs[0]])
     made.name, layer.name = layer.name, made.name  # the layer goes away, its name stays
     return [made, *(use.node for use in made.outputs[0].uses())]
-
-
-def _dtype(layer: Node) -> np.dtype[np.generic]:
-    weight = ir.array(layer.inputs[1])
-    assert weight is not None
-    return weight.dtype
 
 
 def _note_normal(made: Value, affine: ChannelAffine) -> None:
