@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from onnxslim import ir
-from onnxslim.config import Request
+from onnxslim.config import Request, read_shapes
 from onnxslim.driver import Watch, compile_file, compile_model
 from onnxslim.errors import ConfigError
 from onnxslim.ir.files import check_target
@@ -34,7 +34,7 @@ def compress(
     model: M,
     output: str | os.PathLike[str] | None = None,
     *,
-    passes: str | Iterable[Pass | PassSpec] = "fold",
+    passes: str | Iterable[Pass | PassSpec] = "simplify",
     calib: DataSpec | None = None,
     eval: DataSpec | None = None,
     metric: str | None = None,
@@ -46,6 +46,10 @@ def compress(
     cache: str | os.PathLike[str] | None = None,
     keep_best: bool = False,
     allow_slower: bool = False,
+    check: bool = True,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     dump: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Compressed[M]:
@@ -70,6 +74,12 @@ def compress(
         cache: A folder for statistics and timings.
         keep_best: When the check fails, return the last state that passes.
         allow_slower: Keep what passes did also where the model became slower by it.
+        check: False: nothing is run, so that outputs and speed are not compared.
+        input_shapes: Static sizes of inputs, `{"x": (1, 3, 224, 224)}`; a size that has a name
+            is set wherever the name stands, and -1 leaves a size as it is.
+        inputs: Values of the main graph that become its inputs, `"x"` or `"x:fp16"`.
+        outputs: Values of the main graph that become its outputs; what they do not depend on
+            goes away.
         dump: A folder for the model after each pass.
         progress: Called as `progress(what, done, total)`.
 
@@ -91,6 +101,10 @@ def compress(
         cache=_path(cache),
         keep_best=keep_best,
         allow_slower=allow_slower,
+        check=check,
+        input_shapes=read_shapes(input_shapes or {}),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
         dump=_path(dump),
     )
     if isinstance(model, str | os.PathLike):

@@ -77,6 +77,7 @@ def _arguments(
     metric: Annotated[str | None, Parameter(group=_DATA)] = None,
     max_drop: Annotated[float | None, Parameter(group=_DATA)] = None,
     preprocess: Annotated[str | None, Parameter(group=_DATA)] = None,
+    check: Annotated[bool | None, Parameter(group=_DATA)] = None,
     keep_best: Annotated[bool | None, Parameter(group=_DATA, negative="")] = None,
     threads: Annotated[int | None, Parameter(group=_HOW)] = None,
     seed: Annotated[int | None, Parameter(group=_HOW)] = None,

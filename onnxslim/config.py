@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,7 @@ _toml: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli"
 class Request:
     """One run of the compiler; the fields are the flags of the same name."""
 
-    passes: tuple[PassSpec | Pass, ...] = (PassSpec("fold"),)
+    passes: tuple[PassSpec | Pass, ...] = (PassSpec("simplify"),)
     calib: DataSpec | None = None
     eval: DataSpec | None = None
     metric: str | None = None
@@ -37,6 +38,12 @@ class Request:
     dump: Path | None = None
     keep_best: bool = False
     allow_slower: bool = False
+    check: bool = True
+    input_shapes: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict[str, "tuple[int, ...]"]
+    )
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ConfigError for what does not go together."""
@@ -46,6 +53,16 @@ class Request:
             raise ConfigError(f"--seed {self.seed}: expected at least 0")
         if self.max_drop is not None and not self.max_drop >= 0:
             raise ConfigError(f"--max-drop {self.max_drop}: expected 0 or more, for example 0.01")
+        needs_check = {
+            "--metric": self.metric is not None,
+            "--max-drop": self.max_drop is not None,
+            "--eval": self.eval is not None,
+            "--keep-best": self.keep_best,
+        }
+        if not self.check and (wrong := [flag for flag, given in needs_check.items() if given]):
+            raise ConfigError(
+                f"--no-check does not go with {wrong[0]}, which is for the check; drop one of them"
+            )
 
 
 def from_flags(flags: Mapping[str, Any], config: Path | None = None) -> Request:
@@ -57,7 +74,57 @@ def from_flags(flags: Mapping[str, Any], config: Path | None = None) -> Request:
     values.update({k: v for k, v in flags.items() if v is not None})
     if isinstance(values.get("passes"), str):
         values["passes"] = tuple(parse_pipeline(values["passes"]))
+    for key in ("inputs", "outputs"):
+        if key in values:
+            values[key] = _names(key, values[key])
+    if "input_shapes" in values:
+        values["input_shapes"] = read_shapes(values["input_shapes"])
     return Request(**values)
+
+
+def read_shapes(given: object) -> dict[str, tuple[int, ...]]:
+    """Shapes by input: of texts such as `x:1,3,224,224`, or of a mapping to lists of sizes.
+
+    Raises ConfigError.
+    """
+    if isinstance(given, Mapping):
+        pairs = list(cast("Mapping[str, object]", given).items())
+    elif isinstance(given, list | tuple):
+        pairs = [_shape_pair(text) for text in cast("Sequence[object]", given)]
+    else:
+        raise ConfigError(f"input shapes: {given!r}: expected x:1,3,224,224 or a table x = [1, 3]")
+    found: dict[str, tuple[int, ...]] = {}
+    for name, sizes in pairs:
+        if name in found:
+            raise ConfigError(f"input shapes: '{name}' is given twice")
+        found[name] = _sizes(name, sizes)
+    return found
+
+
+def _shape_pair(text: object) -> tuple[str, object]:
+    name, colon, sizes = str(text).rpartition(":")
+    if not (name and colon):
+        raise ConfigError(f"input shapes: {text}: expected NAME:SIZES, for example x:1,3,224,224")
+    return name, [size.strip() for size in sizes.split(",")] if sizes.strip() else []
+
+
+def _sizes(name: str, sizes: object) -> tuple[int, ...]:
+    try:
+        listed = list(cast("Iterable[Any]", sizes))
+        return tuple(int(s) if isinstance(s, str) else operator.index(s) for s in listed)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"input shapes: {name}: {sizes!r}: expected whole numbers, for example 1,3,224,224"
+        ) from error
+
+
+def _names(key: str, given: object) -> tuple[str, ...]:
+    if isinstance(given, str):
+        return (given,)
+    names = cast("Sequence[object]", given) if isinstance(given, list | tuple) else ()
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(f"{key}: {given!r}: expected names of values, for example {key} = ['x']")
+    return tuple(cast("Sequence[str]", names))
 
 
 _PATHS = ("calib", "eval", "report", "cache", "dump")
@@ -76,6 +143,10 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "dump": (str,),
     "keep_best": (bool,),
     "allow_slower": (bool,),
+    "check": (bool,),
+    "input_shapes": (dict, list),
+    "inputs": (list,),
+    "outputs": (list,),
 }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from onnxslim import ir, registry
 from onnxslim.config import Request
 from onnxslim.environment import environment
-from onnxslim.errors import CheckFailed, OnnxSlimError, OptionError
+from onnxslim.errors import CheckFailed, ConfigError, OnnxSlimError, OptionError
 from onnxslim.files import file_bytes, saved_bytes, write_text
 from onnxslim.ir import Model
 from onnxslim.ir.files import check_target
@@ -28,8 +28,8 @@ from onnxslim.pipeline.outcome import Outcome, settle
 from onnxslim.pipeline.reproducer import Reproducer, versions
 from onnxslim.pipeline.stopwatch import time_in_turn
 from onnxslim.report.build import check_entry, pass_entries, renamed
-from onnxslim.report.footprint import FootprintEach
-from onnxslim.report.record import Latency, Macs, Report, Size
+from onnxslim.report.footprint import FootprintEach, footprint
+from onnxslim.report.record import Latency, Macs, Nodes, Report, Size
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Watch:
 
 
 UNWATCHED = Watch()
+
+NOT_CHECKED = "Not checked: nothing was run, so outputs and speed were not compared."
 
 
 def compile_file(source: Path, output: Path, request: Request, watch: Watch = UNWATCHED) -> Report:
@@ -72,25 +74,36 @@ def compile_model(
     """
     start = time.perf_counter()
     plan = plan or make_plan(request)
-    footprints = FootprintEach()
+    ir.cut(model, inputs=request.inputs, outputs=request.outputs)
+    if request.input_shapes:
+        ir.set_input_shapes(model, request.input_shapes)
+    footprints = FootprintEach(may_run=request.check)
     original = ir.snapshot(model)
     with environment(model, request, watch.progress) as env:
         ctx = Context(env, AnalysisManager(model, env), original)
         guard = None if request.allow_slower else Guard(time_in_turn)
         instruments = (*watch.instruments, *_instruments(request, plan), footprints)
         stages = run_passes(model, plan.passes, ctx, instruments, guard)
-        outcome = settle(stages, ctx, request.keep_best)
-        latency, notes = _latency(original, outcome, env)
-    after = footprints.seen[outcome.kept]
+        if request.check:
+            outcome = settle(stages, ctx, request.keep_best)
+            latency, notes = _latency(original, outcome, env)
+        else:
+            result = stages[-1].model if stages else original
+            outcome = Outcome(result, tuple(stages), len(stages), None)
+            latency, notes = Latency(None, None, env.threads), (NOT_CHECKED,)
+    if not footprints.seen:  # no pass ran
+        footprints.seen.append(footprint(model, None))
+    first, after = footprints.seen[0], footprints.seen[outcome.kept]
     report = Report(
         input=ir.kind_of(model),
         output=ir.kind_of(model),
         target=request.target,
         pipeline=plan.text,
         passes=pass_entries(outcome.stages, footprints.seen[1:]),
-        size=Size(footprints.seen[0].weight_bytes, after.weight_bytes),
+        size=Size(first.weight_bytes, after.weight_bytes),
+        nodes=Nodes(first.nodes, after.nodes),
         latency_ms=latency,
-        macs=Macs(footprints.seen[0].macs, after.macs),
+        macs=Macs(first.macs, after.macs),
         check=check_entry(outcome.verdict, outcome.first_over_budget),
         names=renamed(stage.result.names for stage in outcome.stages if stage.kept),
         notes=(*plan.warnings, *outcome.notes, *notes),
@@ -119,6 +132,10 @@ def make_plan(request: Request) -> Plan:
     """Read the pipeline; raises OptionError, ConfigError, PipelineSyntaxError."""
     passes = list(registry.build(request.passes))
     warnings = check_order([p.name for p in passes])
+    if not request.check:
+        if any(p.name == "check" for p in passes):
+            raise ConfigError("--no-check does not go with the pass 'check'; drop one of them")
+        return Plan(tuple(passes), warnings)
     if not passes or passes[-1].name != "check":
         passes += registry.build("check")
     flags = {"metric": request.metric, "max_drop": request.max_drop}

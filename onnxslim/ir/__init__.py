@@ -1,9 +1,9 @@
 """The IR layer: the only importer of onnx, onnx_ir and onnx_graphsurgeon."""
 
 import onnxslim.ir.deferred  # noqa: F401 - before all that imports onnx-ir
-import onnxslim.ir.deferred  # noqa: F401 - before all that imports onnx-ir
 from onnxslim.ir.checksum import checksum
 from onnxslim.ir.cut import cut
+from onnxslim.ir.declare import declare_types
 from onnxslim.ir.edit import Editor
 from onnxslim.ir.external import external_tensors
 from onnxslim.ir.given_shapes import set_input_shapes
@@ -96,6 +96,7 @@ __all__ = [
     "constant",
     "constant_of",
     "cut",
+    "declare_types",
     "external_tensors",
     "fix_names",
     "from_gs",

@@ -87,8 +87,9 @@ def _apply(
     for value in _inputs(model):
         if (shape := shapes.get(str(value.name))) is not None:
             old = _dims(value) or (None,) * len(shape)
-            dims = (o if n == AS_IT_IS else n for o, n in zip(old, shape, strict=True))
-            value.shape = Shape(tuple(dims))
+            value.shape = Shape(
+                tuple(o if n == AS_IT_IS else n for o, n in zip(old, shape, strict=True))
+            )
     inputs = set(_inputs(model))
     for scope in scope_tree(model.graph):
         for value in defined(scope):

@@ -55,6 +55,14 @@ class Macs:
 
 
 @dataclass(frozen=True)
+class Nodes:
+    """Nodes of all graphs and functions of the model, counted by operator."""
+
+    before: Mapping[str, int] = field(default_factory=dict[str, int])
+    after: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True)
 class CheckEntry:
     """How the result compares with the original on samples that no pass has seen."""
 
@@ -90,6 +98,7 @@ class Report:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     versions: tuple[str, ...] = ()
+    nodes: Nodes = Nodes()
 
     def to_json(self) -> str:
         """The report as JSON text, two spaces deep."""

@@ -125,20 +125,24 @@ def before_after_table(report: Report) -> Table:
     table.add_column("", overflow="fold")
     before, after = report.size.before, report.size.after
     table.add_row("size", size(before), size(after), _share(before, after))
-    table.add_row(
-        "MACs", amount(report.macs.before), amount(report.macs.after), _macs_share(report)
-    )
-    latency = report.latency_ms
-    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
-    table.add_row(
-        "latency",
-        milliseconds(latency.before),
-        milliseconds(latency.after),
-        _speed(report, threads),
-    )
+    if report.macs.before is not None:
+        macs = amount(report.macs.before), amount(report.macs.after)
+        table.add_row("MACs", *macs, _macs_share(report))
+    if report.nodes.before:
+        nodes = sum(report.nodes.before.values()), sum(report.nodes.after.values())
+        table.add_row("nodes", str(nodes[0]), str(nodes[1]), _fewer(*nodes))
+    if report.check is not None or report.latency_ms.before is not None:
+        _latency_row(table, report)
     if report.check is not None:
         _check_rows(table, report.check)
     return table
+
+
+def _latency_row(table: Table, report: Report) -> None:
+    latency = report.latency_ms
+    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    times = milliseconds(latency.before), milliseconds(latency.after)
+    table.add_row("latency", *times, _speed(report, threads))
 
 
 def _check_rows(table: Table, check: CheckEntry) -> None:
@@ -225,6 +229,12 @@ def milliseconds(value: float | None) -> str:
 def number(value: float | None) -> str:
     """A metric with four digits."""
     return _NOTHING if value is None else f"{value:.4f}"
+
+
+def _fewer(before: int, after: int) -> str:
+    if before == after:
+        return "as before"
+    return f"{abs(before - after)} {'fewer' if after < before else 'more'}"
 
 
 def _share(before: int, after: int) -> str:

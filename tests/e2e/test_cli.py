@@ -32,13 +32,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 Captured = pytest.CaptureFixture[str]
 
 
-def test_without_passes_it_folds_and_checks(folder: Path, capsys: Captured) -> None:
+def test_without_passes_it_simplifies_and_checks(folder: Path, capsys: Captured) -> None:
     assert main(["in.onnx", "out.onnx"]) == 0
     assert [n.op_type for n in ir.load("out.onnx").graph] == ["MatMul", "Add"]
     shown = capsys.readouterr()
     assert "Accuracy was not verified" in " ".join(shown.out.split())
     assert "--calib" in shown.out
-    assert shown.err.splitlines()[0].startswith("[1/2] fold: 0 declined, ")
+    assert shown.err.splitlines()[0].startswith("[1/2] simplify: ")
     assert "\x1b" not in shown.out + shown.err
 
 
@@ -141,7 +141,7 @@ def test_usage_errors_are_exit_2(
 
 def test_dump_keeps_every_state(folder: Path) -> None:
     assert main(["in.onnx", "out.onnx", "--dump", "states"]) == 0
-    assert sorted(p.name for p in Path("states").iterdir()) == ["01-fold.onnx", "02-check.onnx"]
+    assert sorted(p.name for p in Path("states").iterdir()) == ["01-simplify.onnx", "02-check.onnx"]
 
 
 def test_an_impossible_order_is_refused(folder: Path, capsys: Captured) -> None:
@@ -161,7 +161,7 @@ def test_a_failed_check_is_exit_3_and_writes_nothing(
     monkeypatch.setattr("onnxslim.passes.fold.fold.Fold.run", spoil)
     Path("out.onnx").write_bytes(b"old")
     flags = ["--eval", "eval.npz", "--metric", "top1", "--max-drop", "0.1", "--report", "r.json"]
-    assert main(["in.onnx", "out.onnx", *flags]) == 3
+    assert main(["in.onnx", "out.onnx", "--passes", "fold", *flags]) == 3
     shown = capsys.readouterr()
     last = shown.err.splitlines()[-1]
     assert last.startswith("error: the check failed: ")
@@ -199,7 +199,7 @@ def test_a_bug_is_exit_70_with_a_reproducer(
 
     monkeypatch.setattr(Fold, "run", broken)
     Path("out.onnx").write_bytes(b"old")
-    assert main(["in.onnx", "out.onnx", "--dump", "d"]) == 70
+    assert main(["in.onnx", "out.onnx", "--passes", "fold", "--dump", "d"]) == 70
     (found,) = Path("d").iterdir()
     shown = capsys.readouterr()
     assert shown.err.splitlines()[-1] == (

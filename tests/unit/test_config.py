@@ -36,9 +36,9 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_without_flags_it_folds() -> None:
+def test_without_flags_it_simplifies() -> None:
     assert from_flags({}) == Request()
-    assert [str(p) for p in Request().passes] == ["fold"]
+    assert [str(p) for p in Request().passes] == ["simplify"]
 
 
 def test_a_file_says_the_same_as_flags(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_keys_are_stable() -> None:
     table = json.loads(REPORT.to_json())
     assert set(table) == {
         *("schema", "input", "output", "target", "pipeline", "passes", "size", "latency_ms"),
-        *("macs", "check", "names", "notes", "seconds", "versions"),
+        *("macs", "check", "names", "notes", "seconds", "versions", "nodes"),
     }
     assert table["schema"] == 1
     assert set(table["passes"][0]) == {
