@@ -61,21 +61,40 @@ def remove_all(model: Model) -> int:
 
     Nodes without any output stay: what they are for is not seen in the graph. Linear.
     """
-    todo = [node for scope in scopes(model) for node in scope if _is_dead(node)]
+    dead_ones = [node for scope in scopes(model) for node in scope if _is_dead(node)]
+    count, _ = _remove_upwards(dead_ones)
+    return count + sum(
+        _remove_initializers(scope) for scope in scopes(model) if isinstance(scope, Graph)
+    )
+
+
+def remove_from(nodes: Iterable[Node]) -> list[Node]:
+    """Remove those of the nodes that nothing reads, and what is dead without them.
+
+    Returns the nodes that stay and have lost a reader.
+    """
+    chosen = dict.fromkeys(n for n in nodes if n.graph is not None and _is_dead(n))
+    _, above = _remove_upwards(list(chosen))
+    return [node for node in above if node.graph is not None]
+
+
+def _remove_upwards(todo: list[Node]) -> tuple[int, list[Node]]:
+    """How many were removed, and what computed the values that they read."""
     count = 0
+    above: dict[Node, None] = {}
     while todo:
         node = todo.pop()
         graph = node.graph
         if graph is None or not _is_dead(node):
             continue
         inner = _below(node, set())
-        read = {value.producer() for n in inner for value in n.inputs if value is not None}
+        values = dict.fromkeys(value for n in inner for value in n.inputs)
         remove(graph, node)
         count += 1
-        todo.extend(n for n in read if n is not None and n.graph is not None and _is_dead(n))
-    return count + sum(
-        _remove_initializers(scope) for scope in scopes(model) if isinstance(scope, Graph)
-    )
+        read = [p for v in values if v is not None and (p := v.producer()) is not None]
+        above.update(dict.fromkeys(read))
+        todo.extend(n for n in read if n.graph is not None and _is_dead(n))
+    return count, list(above)
 
 
 def _is_dead(node: Node) -> bool:

@@ -306,3 +306,10 @@ class Editor:
     def remove_dead(self) -> int:
         """Remove nodes and initializers that no output depends on, in all scopes; how many."""
         return dead.remove_all(self.model)
+
+    def prune(self, nodes: Iterable[Node]) -> list[Node]:
+        """Remove those of the nodes that no output depends on, and nodes that are so without them.
+
+        Returns the nodes that stay and whose outputs lost a reader. Cost: that of what is removed.
+        """
+        return dead.remove_from(nodes)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from onnxslim import ir
 from onnxslim.analyses.facts import Facts
-from onnxslim.errors import EditError
+from onnxslim.errors import EditError, PassError
 from onnxslim.ir import Editor, Node
+from onnxslim.rewrite.interface import Interface
 from onnxslim.rewrite.rule import NearMiss, Rule
+
+_PER_NODE = 10
 
 
 @dataclass(frozen=True)
@@ -30,36 +33,51 @@ class Outcome:
 def apply(
     editor: Editor, rules: Sequence[Rule], bound: int | None = None, facts: Facts | None = None
 ) -> Outcome:
-    """Rewrite every scope of the editor's model; nodes that a rewrite names are looked at again.
+    """Rewrite every scope of the editor's model, from the inputs on, until no rule matches.
 
-    `bound` limits the applications, by default ten per node of the model. Cost: linear in nodes
-    and applications. What a rule said last about a node is its near miss.
+    Looked at again after a rewrite: the nodes that it names, what reads those, and what computes
+    or reads the inputs of a node that went away. Nodes that nothing reads any more are removed at
+    once, so that rules count readers that count. `bound` limits the applications, by default ten
+    per node of the model. Cost: linear in nodes and applications. What a rule said last about a
+    node is its near miss.
+
+    Raises:
+        PassError: a rule threw, or gave a graph output another type or shape; names the rule.
+            The model is half edited then.
     """
     facts = facts or Facts(editor.model)
-    work = deque(ir.nodes(editor.model))
-    bound = 10 * len(work) if bound is None else bound
-    by_op = _by_operator(rules)
-    applied: Counter[str] = Counter()
-    misses: dict[tuple[str, Node], str] = {}
-    while work:
-        node = work.popleft()
-        for rule in by_op.get(ir.op(node), ()):
-            if node.graph is None:  # replaced by a rule before this one
+    work = _Worklist(ir.nodes(editor.model))
+    run = _Run(editor, facts, _by_operator(rules), Interface(editor.model, facts))
+    bound = _PER_NODE * len(work.queue) if bound is None else bound
+    while work.queue:
+        node = work.take()
+        while node.graph is not None and run.applied.total() < bound:
+            again = run.visit(node)
+            if again is None:
                 break
-            if applied.total() >= bound:
-                return _outcome(applied, misses, stopped=True)
-            result = _try(rule, node, editor, facts)
-            if result is None:
-                continue
-            if isinstance(result, str):
-                misses[rule.name, node] = result
-                continue
-            misses.pop((rule.name, node), None)
-            applied[rule.name] += 1
-            for touched in result:
-                facts.learn(touched)
-            work.extend(result)
-    return _outcome(applied, misses, stopped=False)
+            work.add(again)
+        if run.applied.total() >= bound:
+            return run.outcome(stopped=True)
+    return run.outcome(stopped=False)
+
+
+class _Worklist:
+    """Nodes to look at, each at most once at a time, first in, first out."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.queue = deque(nodes)
+        self._waiting = set(self.queue)
+
+    def take(self) -> Node:
+        node = self.queue.popleft()
+        self._waiting.discard(node)
+        return node
+
+    def add(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            if node.graph is not None and node not in self._waiting:
+                self._waiting.add(node)
+                self.queue.append(node)
 
 
 def _by_operator(rules: Sequence[Rule]) -> dict[str, list[Rule]]:
@@ -70,23 +88,79 @@ def _by_operator(rules: Sequence[Rule]) -> dict[str, list[Rule]]:
     return by_op
 
 
-def _try(rule: Rule, node: Node, editor: Editor, facts: Facts) -> Sequence[Node] | str | None:
-    rewrite = rule.match(node, facts)
-    if rewrite is None or isinstance(rewrite, str):
-        return rewrite
-    try:
-        return rewrite(editor)
-    except EditError as error:
-        return str(error)
+@dataclass
+class _Run:
+    editor: Editor
+    facts: Facts
+    by_op: Mapping[str, Sequence[Rule]]
+    interface: Interface
+    applied: Counter[str] = field(default_factory=Counter[str])
+    misses: dict[tuple[str, Node], str] = field(default_factory=dict[tuple[str, Node], str])
+
+    def visit(self, node: Node) -> list[Node] | None:
+        """Apply the first rule that matches; the nodes to look at again, None if none does."""
+        for rule in self.by_op.get(ir.op(node), ()):
+            found = self._try(rule, node)
+            if isinstance(found, str):
+                self.misses[rule.name, node] = found
+            else:
+                self.misses.pop((rule.name, node), None)
+            if isinstance(found, list):
+                self.applied[rule.name] += 1
+                return found
+        return None
+
+    def _try(self, rule: Rule, node: Node) -> list[Node] | str | None:
+        """One rule at one node; its own errors become PassErrors that name both."""
+        where = f"rule '{rule.name}' at node '{ir.label(node)}'"
+        try:
+            rewrite = rule.match(node, self.facts)
+            if rewrite is None or isinstance(rewrite, str):
+                return rewrite
+            inputs = [value for value in node.inputs if value is not None]
+            places = self.interface.places(node)
+            try:
+                touched = rewrite(self.editor)
+            except EditError as error:
+                return str(error)
+            again = self._settle(node, inputs, touched)
+            self.interface.check(places, touched)
+        except PassError as error:
+            raise PassError(f"{where}: {error}") from error
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise PassError(f"{where} broke: {type(error).__name__}: {error}") from error
+        return again
+
+    def _settle(
+        self, node: Node, inputs: Sequence[ir.Value], touched: Sequence[Node]
+    ) -> list[Node]:
+        """Learn what is new, remove what is dead; the nodes worth another look."""
+        for new in touched:
+            if new.graph is not None:
+                self.facts.learn(new)
+        above = [p for value in inputs if (p := value.producer()) is not None]
+        freed = self.editor.prune([node, *above, *touched])
+        around = [*touched, *freed, *above]
+        beside = () if node.graph is not None else _readers(inputs)
+        return list(dict.fromkeys([*around, *_read_by(touched), *beside]))
+
+    def outcome(self, stopped: bool) -> Outcome:
+        """Near misses of nodes that are still there."""
+        near = tuple(
+            NearMiss(rule, ir.label(node), reason)
+            for (rule, node), reason in self.misses.items()
+            if node.graph is not None
+        )
+        return Outcome(dict(sorted(self.applied.items())), near, stopped)
 
 
-def _outcome(
-    applied: Counter[str], misses: Mapping[tuple[str, Node], str], stopped: bool
-) -> Outcome:
-    """Near misses of nodes that are still there."""
-    near = tuple(
-        NearMiss(rule, node.name or str(node.outputs[0].name), reason)
-        for (rule, node), reason in misses.items()
-        if node.graph is not None
-    )
-    return Outcome(dict(applied), near, stopped)
+def _read_by(nodes: Iterable[Node]) -> list[Node]:
+    return _readers(value for node in nodes for value in node.outputs)
+
+
+def _readers(values: Iterable[ir.Value]) -> list[Node]:
+    """What reads computed values. Constants and inputs are left out: very many nodes may share
+    one, and a look at all of them after each rewrite would be quadratic."""
+    return [use.node for v in values if v.producer() is not None for use in v.uses()]
