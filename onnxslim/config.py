@@ -20,6 +20,15 @@ from onnxslim.runtime.images import Preprocess
 _toml: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 
+DTYPES: Mapping[str, str] = {
+    "fp16": "float16",
+    "float16": "float16",
+    "fp32": "float32",
+    "float32": "float32",
+}
+"""How an element type may be written."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One run of the compiler; the fields are the flags of the same name."""
@@ -44,6 +53,11 @@ class Request:
     )
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    dtype: str | None = None  # of the whole model, inputs and outputs included
+    check_inputs: Mapping[str, Path | tuple[int, ...]] = field(
+        default_factory=dict[str, "Path | tuple[int, ...]"]
+    )
+    external: bool | None = None  # weights in a file of their own; None: where they were
 
     def __post_init__(self) -> None:
         """Raises ConfigError for what does not go together."""
@@ -53,11 +67,14 @@ class Request:
             raise ConfigError(f"--seed {self.seed}: expected at least 0")
         if self.max_drop is not None and not self.max_drop >= 0:
             raise ConfigError(f"--max-drop {self.max_drop}: expected 0 or more, for example 0.01")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ConfigError(f"--dtype {self.dtype}: expected one of {', '.join(DTYPES)}")
         needs_check = {
             "--metric": self.metric is not None,
             "--max-drop": self.max_drop is not None,
             "--eval": self.eval is not None,
             "--keep-best": self.keep_best,
+            "--model-check-inputs": bool(self.check_inputs),
         }
         if not self.check and (wrong := [flag for flag, given in needs_check.items() if given]):
             raise ConfigError(
@@ -79,6 +96,8 @@ def from_flags(flags: Mapping[str, Any], config: Path | None = None) -> Request:
             values[key] = _names(key, values[key])
     if "input_shapes" in values:
         values["input_shapes"] = read_shapes(values["input_shapes"])
+    if "check_inputs" in values:
+        values["check_inputs"] = read_check_inputs(values["check_inputs"])
     return Request(**values)
 
 
@@ -99,6 +118,17 @@ def read_shapes(given: object) -> dict[str, tuple[int, ...]]:
             raise ConfigError(f"input shapes: '{name}' is given twice")
         found[name] = _sizes(name, sizes)
     return found
+
+
+def read_check_inputs(texts: Sequence[str]) -> dict[str, Path | tuple[int, ...]]:
+    """Sizes or an .npy file by input, of texts such as `x:1,3,224,224` and `y:data.npy`.
+
+    Raises ConfigError.
+    """
+    files = {name: Path(file) for name, _, file in (t.rpartition(":") for t in texts)
+             if name and file.endswith(".npy")}  # fmt: skip
+    shapes = [t for t in texts if not t.endswith(".npy")]
+    return {**files, **read_shapes(shapes)}
 
 
 def _shape_pair(text: object) -> tuple[str, object]:
@@ -147,6 +177,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "input_shapes": (dict, list),
     "inputs": (list,),
     "outputs": (list,),
+    "dtype": (str,),
+    "external": (bool,),
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxslim import ir, registry
-from onnxslim.config import Request
+from onnxslim.config import DTYPES, Request
 from onnxslim.environment import environment
 from onnxslim.errors import CheckFailed, ConfigError, OnnxSlimError, OptionError
 from onnxslim.files import file_bytes, saved_bytes, write_text
@@ -26,6 +26,7 @@ from onnxslim.pipeline.options import to_spec
 from onnxslim.pipeline.order import check_order
 from onnxslim.pipeline.outcome import Outcome, settle
 from onnxslim.pipeline.reproducer import Reproducer, versions
+from onnxslim.pipeline.spec import PassSpec
 from onnxslim.pipeline.stopwatch import time_in_turn
 from onnxslim.report.build import check_entry, pass_entries, renamed
 from onnxslim.report.footprint import FootprintEach, footprint
@@ -57,7 +58,7 @@ def compile_file(source: Path, output: Path, request: Request, watch: Watch = UN
     model = ir.load(source)
     before = file_bytes(source, model)
     result, report = compile_model(model, request, watch, plan)
-    ir.save(result, output)
+    ir.save(result, output, request.external)
     size = Size(before, saved_bytes(output, result))
     report = replace(report, input=str(source), output=str(output), size=size)
     if request.report is not None:
@@ -112,6 +113,8 @@ def compile_model(
     )
     if outcome.failure:
         raise CheckFailed(outcome.failure, report)
+    if request.dtype is not None:
+        _retype_ends(outcome.model, request.dtype)
     return outcome.model, report
 
 
@@ -131,6 +134,9 @@ class Plan:
 def make_plan(request: Request) -> Plan:
     """Read the pipeline; raises OptionError, ConfigError, PipelineSyntaxError."""
     passes = list(registry.build(request.passes))
+    if request.dtype is not None:
+        last = len(passes) - 1 if passes and passes[-1].name == "check" else len(passes)
+        passes[last:last] = registry.build([PassSpec("cast", {"to": (DTYPES[request.dtype],)})])
     warnings = check_order([p.name for p in passes])
     if not request.check:
         if any(p.name == "check" for p in passes):
@@ -145,6 +151,13 @@ def make_plan(request: Request) -> Plan:
     except ValueError as error:
         raise OptionError(f"check: {error}") from error
     return Plan(tuple(passes), warnings)
+
+
+def _retype_ends(model: Model, dtype: str) -> None:
+    from onnxslim.ir.floats import retype_ends
+    from onnxslim.passes.cast.cast import TYPES
+
+    retype_ends(model, TYPES[DTYPES[dtype]])
 
 
 def _instruments(request: Request, plan: Plan) -> Sequence[Instrument]:

@@ -6,12 +6,17 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
+import numpy as np
+
+from onnxslim import ir
 from onnxslim.config import Request
+from onnxslim.errors import DataError
 from onnxslim.ir import Model
 from onnxslim.pipeline.base import Environment, Progress
 from onnxslim.runtime.data import DataSpec, load_samples, split
-from onnxslim.runtime.samples import Samples
+from onnxslim.runtime.samples import FeedList, Samples
 from onnxslim.runtime.types import input_infos
 from onnxslim.targets import get_target
 
@@ -25,6 +30,7 @@ def environment(model: Model, request: Request, progress: Progress) -> Generator
     Raises DataError, ConfigError.
     """
     calib, evaluation = samples(model, request)
+    made_up = _chosen(model, request) if request.check_inputs else None
     executor = ThreadPoolExecutor(max_workers=request.threads, thread_name_prefix="onnxslim")
     try:
         yield Environment(
@@ -32,6 +38,7 @@ def environment(model: Model, request: Request, progress: Progress) -> Generator
             executor=executor,
             calib=calib,
             evaluation=evaluation,
+            made_up=made_up,
             threads=request.threads,
             seed=request.seed,
             cache=request.cache,
@@ -54,6 +61,36 @@ def samples(model: Model, request: Request) -> tuple[Samples | None, Samples | N
         return split(load(request.calib), held_out=HELD_OUT, seed=request.seed)
     calib = None if request.calib is None else load(request.calib)
     return calib, None if request.eval is None else load(request.eval)
+
+
+def _chosen(model: Model, request: Request) -> Samples:
+    """One sample of sizes and arrays that the user chose; the rest is made up.
+
+    Raises DataError, ConfigError, RuntimeUnavailable.
+    """
+    from onnxslim.runtime.synthesize import synthesize
+
+    arrays = {
+        name: _array(name, given)
+        for name, given in request.check_inputs.items()
+        if isinstance(given, Path)
+    }
+    shapes = {name: array.shape for name, array in arrays.items()}
+    shapes |= {n: given for n, given in request.check_inputs.items() if isinstance(given, tuple)}
+    twin = ir.snapshot(model)
+    ir.set_input_shapes(twin, shapes)
+    (feed,) = synthesize(twin, 1, request.seed, request.threads)
+    return FeedList([{**feed, **arrays}])
+
+
+def _array(name: str, path: Path) -> ir.Array:
+    try:
+        loaded: object = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{name}: {path}: cannot be read as an .npy file: {error}") from error
+    if not isinstance(loaded, np.ndarray):
+        raise DataError(f"{name}: {path}: expected an .npy file with one array")
+    return cast("ir.Array", loaded)
 
 
 def _same_source(one: DataSpec, other: DataSpec) -> bool:

@@ -19,6 +19,7 @@ BUILTIN: Mapping[str, str] = {
     "simplify": "onnxslim.passes.simplify.simplify:Simplify",
     "lowrank": "onnxslim.passes.lowrank.lowrank:Lowrank",
     "quant": "onnxslim.passes.quant.quant:Quant",
+    "cast": "onnxslim.passes.cast.cast:Cast",
     "check": "onnxslim.passes.check.check:Check",
 }
 

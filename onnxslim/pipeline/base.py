@@ -31,6 +31,7 @@ class Environment:
     executor: Executor
     calib: Samples | None = None
     evaluation: Samples | None = None  # never overlaps with calib
+    made_up: Samples | None = None  # inputs without meaning, of sizes that the user chose
     threads: int = 1
     seed: int = 0
     cache: Path | None = None

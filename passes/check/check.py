@@ -105,4 +105,6 @@ def _samples(ctx: Context) -> Samples:
 
     if ctx.env.evaluation is not None:
         return ctx.env.evaluation
+    if ctx.env.made_up is not None:
+        return ctx.env.made_up
     return synthesize(ctx.original, _SYNTHETIC, ctx.env.seed, ctx.env.threads)

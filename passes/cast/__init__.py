@@ -1,0 +1,1 @@
+"""The cast pass: a model in another floating-point type."""
