@@ -116,8 +116,14 @@ _ARITHMETIC: dict[tuple[str, int], _One] = {
     ("Div", 1): lambda c: None,
 }
 
-BATCHNORM = Rule("batchnorm", frozenset({"BatchNormalization"}), _match_batchnorm)
-ARITHMETIC = Rule("affine", frozenset({"Mul", "Add", "Sub", "Div"}), _match_arithmetic)
+BATCHNORM = Rule(
+    "batchnorm", frozenset({"BatchNormalization"}), _match_batchnorm,
+    "layer + BatchNormalization -> layer with other weights", exact=False,
+)  # fmt: skip
+ARITHMETIC = Rule(
+    "affine", frozenset({"Mul", "Add", "Sub", "Div"}), _match_arithmetic,
+    "layer + arithmetic with a constant for each channel -> layer with other weights", exact=False,
+)  # fmt: skip
 
 
 def scalar_affine(node: Node) -> tuple[float, float] | None:
