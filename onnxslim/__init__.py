@@ -17,6 +17,7 @@ if not _path.isdir(_path.join(__path__[0], "passes")):  # a checkout without sym
 if TYPE_CHECKING:
     from onnxslim import errors
     from onnxslim.api import Compressed, compress
+    from onnxslim.dropin import slim
     from onnxslim.ir import load, save
     from onnxslim.pipeline.analysis import Aspect
     from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
@@ -39,6 +40,7 @@ __all__ = [
     "load",
     "option",
     "save",
+    "slim",
 ]
 
 _HOME = {
@@ -54,6 +56,7 @@ _HOME = {
     "load": "onnxslim.ir",
     "option": "onnxslim.pipeline.base",
     "save": "onnxslim.ir",
+    "slim": "onnxslim.dropin",
 }
 
 

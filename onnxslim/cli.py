@@ -69,6 +69,11 @@ def _compile(arguments: Arguments) -> int:
 
         _console().print(passes_list(list_passes()))
         return OK
+    if arguments.inspect:
+        from onnxslim.dropin import show_models
+
+        show_models(arguments.files, arguments.dump_to_disk)
+        return OK
     request = arguments.request()
     plan = make_plan(request)
     if arguments.print_pipeline:

@@ -33,7 +33,7 @@ def python(code: str) -> str:
 def test_the_names() -> None:
     assert onnxslim.__all__ == [
         *("Aspect", "Compressed", "Context", "Declined", "Pass", "PassResult", "Report"),
-        *("compress", "errors", "list_passes", "load", "option", "save"),
+        *("compress", "errors", "list_passes", "load", "option", "save", "slim"),
     ]
     assert all(getattr(onnxslim, name) is not None for name in onnxslim.__all__)
     assert set(onnxslim.__all__) <= set(dir(onnxslim))

@@ -123,7 +123,7 @@ def test_version_and_help(capsys: Captured) -> None:
     ("arguments", "message"),
     [
         ([], "expected two files"),
-        (["in.onnx"], "expected two files"),
+        (["in.onnx", "--passes", "fold"], "expected two files"),
         (["in.onnx", "out.onnx", "--pases", "fold"], "--pases"),
         (["in.onnx", "out.onnx", "--threads", "many"], "--threads"),
         (["in.onnx", "out.onnx", "more.onnx"], "more.onnx"),

@@ -24,11 +24,11 @@ LAYERS: list[set[str]] = [
     {"analyses"},
     {"rewrite"},
     {"passes"},
-    {"registry", "files"},
+    {"registry", "files", "peer_names"},
     {"report", "config"},
     {"environment"},
     {"driver"},
-    {"api", "arguments"},
+    {"api", "arguments", "dropin"},
     {"cli"},
     {"__main__", "__init__"},
 ]
