@@ -6,6 +6,7 @@ y = gamma * (x - mean) / sqrt(var + epsilon) + beta  (ONNX BatchNormalization, i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -58,7 +59,18 @@ def batchnorm_affine(node: Node) -> ChannelAffine | str:
     return ChannelAffine(x, factor, beta - mean * factor, normal=Normal(beta, np.abs(gamma)))
 
 
-def _match_arithmetic(node: Node, facts: Facts) -> Rewrite | str:
+@dataclass(frozen=True)
+class Arithmetic:
+    """y = factor * x + offset by constants, float64, in the shape of the node's constant or [1]."""
+
+    x: Value
+    factor: Array
+    offset: Array
+    constant: Array
+
+
+def arithmetic(node: Node) -> Arithmetic | str:
+    """What a Mul, Add, Sub or Div by a constant does, or why it is no such map."""
     sides = [ir.array(value) for value in node.inputs]
     if (sides[0] is None) == (sides[1] is None):
         return "neither or both of its inputs are constants"
@@ -66,27 +78,36 @@ def _match_arithmetic(node: Node, facts: Facts) -> Rewrite | str:
     x, constant = node.inputs[at], sides[1 - at]
     assert x is not None
     assert constant is not None
-    vector = _channels(x, constant)
-    if vector is None:
-        return f"its constant of shape {list(constant.shape)} does not go by channel"
-    pair = _ARITHMETIC[ir.op(node), at](vector.astype(np.float64))
+    if constant.dtype.kind != "f":
+        return f"its constant is {constant.dtype}"
+    pair = _ARITHMETIC[ir.op(node), at](constant.astype(np.float64))
     if pair is None:
         return "it divides by its input, or by zero"
-    return fold_into_producer(ChannelAffine(x, *pair), node)
+    return Arithmetic(x, *pair, constant)
 
 
-def _channels(x: Value, constant: Array) -> Array | None:
-    """A constant as [C] or [1] if broadcasting gives each channel of the layer one number."""
+def _match_arithmetic(node: Node, facts: Facts) -> Rewrite | str:
+    does = arithmetic(node)
+    if isinstance(does, str):
+        return does
+    if not _by_channel(does.x, does.constant):
+        return f"its constant of shape {list(does.constant.shape)} does not go by channel"
+    affine = ChannelAffine(does.x, does.factor.ravel(), does.offset.ravel())
+    return fold_into_producer(affine, node)
+
+
+def _by_channel(x: Value, constant: Array) -> bool:
+    """Whether broadcasting a constant gives each channel of the layer one number."""
     if constant.ndim > rank_of(x):
-        return None
+        return False
     if constant.size == 1:
-        return constant.reshape(1)
+        return True
     layer = x.producer()
     if layer is not None and ir.op(layer) == "Gemm":
-        return constant.ravel() if constant.shape[-1] == constant.size else None
+        return constant.shape[-1] == constant.size
     spatial = rank_of(x) - 2
     by_channel = constant.ndim > spatial and constant.shape[-1 - spatial] == constant.size
-    return constant.ravel() if spatial > 0 and by_channel else None
+    return spatial > 0 and by_channel
 
 
 def rank_of(x: Value) -> int:
@@ -128,14 +149,7 @@ ARITHMETIC = Rule(
 
 def scalar_affine(node: Node) -> tuple[float, float] | None:
     """(factor, offset) of a Mul, Add, Sub or Div by one constant number, else None."""
-    if ir.op(node) not in ARITHMETIC.ops:
+    does = arithmetic(node) if ir.op(node) in ARITHMETIC.ops else ""
+    if isinstance(does, str) or does.constant.size != 1:
         return None
-    sides = [ir.array(value) for value in node.inputs]
-    if (sides[0] is None) == (sides[1] is None):
-        return None
-    at = 0 if sides[0] is None else 1
-    constant = sides[1 - at]
-    if constant is None or constant.size != 1 or constant.dtype.kind != "f":
-        return None
-    pair = _ARITHMETIC[ir.op(node), at](constant.astype(np.float64).reshape(1))
-    return None if pair is None else (float(pair[0][0]), float(pair[1][0]))
+    return float(does.factor.ravel()[0]), float(does.offset.ravel()[0])

@@ -17,6 +17,7 @@ from onnxslim.analyses.facts import Facts
 from onnxslim.ir import Editor, Node
 from onnxslim.passes.fold.affine import ChannelAffine, fold_into_producer
 from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM, rank_of, scalar_affine
+from onnxslim.passes.simplify.fuse.gemm import MATMUL_ADD
 from onnxslim.rewrite import Outcome, Rewrite, Rule, apply
 
 
@@ -55,32 +56,6 @@ def _replace_hard_sigmoid(
     return [mul, add]
 
 
-def _match_matmul_add(node: Node, facts: Facts) -> Rewrite | str:
-    """ONNX Runtime makes a Gemm of it in any case, whose bias must then be integers too."""
-    at = 0 if ir.constant(node.inputs[0]) is None else 1
-    product, bias = node.inputs[at], ir.array(node.inputs[1 - at])
-    matmul = product.producer() if product is not None else None
-    if matmul is None or ir.op(matmul) != "MatMul" or bias is None:
-        return "it does not add a constant to a MatMul"
-    x, weight = matmul.inputs[0], ir.constant(matmul.inputs[1])
-    assert product is not None
-    if len(product.uses()) != 1 or product.is_graph_output() or matmul.graph is not node.graph:
-        return "the MatMul's output is read elsewhere too"
-    if x is None or rank_of(x) != 2 or weight is None or len(weight.shape) != 2:
-        return "its input is not known to be a matrix, or its weight is not a constant one"
-    if bias.shape != (weight.shape[1],):
-        return f"its constant has the shape {list(bias.shape)}, not one number per column"
-    return lambda editor: _replace_matmul_add(editor, matmul, node, 1 - at)
-
-
-def _replace_matmul_add(editor: Editor, matmul: Node, add: Node, at: int) -> Sequence[Node]:
-    inputs = [*matmul.inputs, add.inputs[at]]
-    made = editor.node("Gemm", inputs, outputs=[str(add.outputs[0].name)], like=matmul)
-    editor.replace_node(add, [made], [made.outputs[0]])
-    made.name, matmul.name = matmul.name, made.name  # the MatMul goes away, its name stays
-    return [made]
-
-
 def _match_nothing(node: Node, facts: Facts) -> Rewrite | str:
     """Mul or Div by one, Add or Sub of zero, by constants that do not change the shape."""
     if scalar_affine(node) != (1.0, 0.0):
@@ -105,7 +80,7 @@ def _match_nothing(node: Node, facts: Facts) -> Rewrite | str:
 RULES = (
     Rule("hard_sigmoid", frozenset({"HardSigmoid"}), _match_hard_sigmoid),
     Rule("nothing", ARITHMETIC.ops, _match_nothing),
-    Rule("matmul_add", frozenset({"Add"}), _match_matmul_add),
+    MATMUL_ADD,
     BATCHNORM,
     ARITHMETIC,
 )

@@ -1,6 +1,17 @@
 """Rules that make one standard operator of several: outputs stay equal to float rounding."""
 
-from onnxslim.passes.simplify.fuse import activations, norms
+from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM
+from onnxslim.passes.simplify.fuse import activations, before, chains, gemm, norms, pads, scales
 from onnxslim.rewrite import Rule
 
-RULES: tuple[Rule, ...] = (*activations.RULES, *norms.RULES)
+RULES: tuple[Rule, ...] = (
+    *activations.RULES,
+    *norms.RULES,
+    *pads.RULES,
+    BATCHNORM,
+    ARITHMETIC,
+    *scales.RULES,
+    *before.RULES,
+    *chains.RULES,
+    *gemm.RULES,
+)

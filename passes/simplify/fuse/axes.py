@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from onnxslim import ir
-from onnxslim.ir import Node
+from onnxslim.analyses.facts import Facts
+from onnxslim.ir import Node, Value
 
 
 def reduced_axes(node: Node, rank: int | None) -> tuple[int, ...] | None:
@@ -23,3 +24,16 @@ def axes_of(node: Node, rank: int) -> tuple[int, ...] | None:
         return None
     axes = sorted({int(axis) % rank for axis in given if -rank <= int(axis) < rank})
     return tuple(axes) if len(axes) == len(given) else None
+
+
+def may_change_shape(constant: tuple[int, ...], value: Value, facts: Facts) -> str | None:
+    """Why broadcasting with a constant of this shape may give a value another shape."""
+    if not constant:
+        return None
+    shape = facts.shape(value)
+    if shape is None or len(constant) > len(shape):
+        return "its constant may change the rank"
+    aligned = shape[len(shape) - len(constant) :]
+    if any(c not in (1, d) for c, d in zip(constant, aligned, strict=True)):
+        return "its constant may change the shape"
+    return None
