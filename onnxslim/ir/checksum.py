@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxslim.ir.collector import paused
 from onnxslim.ir.light import serialized
+from onnxslim.ir.mapped import MappedTensor
 from onnxslim.ir.swap import swapped
 from onnxslim.ir.types import DataType, ExternalTensor, Model, Tensor, TensorProtocol
 from onnxslim.ir.walk import tensors
@@ -29,7 +30,7 @@ def checksum(model: Model) -> str:
     return digest.hexdigest()
 
 
-def _chunks(tensor: TensorProtocol) -> Iterator[bytes]:
+def _chunks(tensor: TensorProtocol) -> Iterator[bytes | memoryview]:
     """The bytes of a tensor, from its file a piece at a time."""
     if tensor.dtype == DataType.STRING:
         texts: list[bytes] = tensor.numpy().ravel().tolist()
@@ -42,5 +43,7 @@ def _chunks(tensor: TensorProtocol) -> Iterator[bytes]:
             while left > 0 and (piece := file.read(min(CHUNK, left))):
                 left -= len(piece)
                 yield piece
+    elif isinstance(tensor, MappedTensor):
+        yield from tensor.chunks()
     else:
         yield tensor.tobytes()

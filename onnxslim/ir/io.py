@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -15,9 +16,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
 from onnxslim.errors import ModelError
+from onnxslim.ir.carve import carve, skeleton
 from onnxslim.ir.collector import paused
 from onnxslim.ir.external import bind, external_tensors
 from onnxslim.ir.light import PROTO_LIMIT, root_cause, serialized
+from onnxslim.ir.mapped import Source
 from onnxslim.ir.names import fix_names
 from onnxslim.ir.preflight import can_be_checked, preflight
 from onnxslim.ir.state import snapshot
@@ -80,7 +83,7 @@ def load(source: ModelLike, *, folder: str | os.PathLike[str] | None = None) -> 
     if isinstance(source, (str, os.PathLike)):
         return _load_file(Path(cast("str | os.PathLike[str]", source)))
     if isinstance(source, bytes):
-        return from_proto(_parsed(source, "the given bytes"), folder)
+        return _from_source(Source(source), "the given bytes", folder)
     if isinstance(source, ModelProto):
         return from_proto(source, folder)
     if isinstance(source, Model):
@@ -112,7 +115,11 @@ def to_kind(model: Model, kind: Kind) -> Any:
 def from_proto(proto: ModelProto, folder: str | os.PathLike[str] | None = None) -> Model:
     """The IR of a proto: pre-flight, conversion, external data, unique names, verification."""
     proto = preflight(proto)
-    model = convert(proto)
+    return _finished(convert(proto), proto, folder)
+
+
+def _finished(model: Model, proto: ModelProto, folder: str | os.PathLike[str] | None) -> Model:
+    """The model bound to its external data, with unique names, verified."""
     if folder is not None:
         model.meta[DATA_FILES] = frozenset(path.absolute() for path in bind(model, Path(folder)))
     elif outside := external_tensors(model):
@@ -155,7 +162,7 @@ def prepared(model: Model, proto: ModelProto | None = None) -> Model:
 
 def _load_file(path: Path) -> Model:
     try:
-        data = path.read_bytes()
+        source = Source(path)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file; expected an ONNX model") from error
     except IsADirectoryError as error:
@@ -163,16 +170,26 @@ def _load_file(path: Path) -> Model:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        proto = _parsed(data, "the file")
-        del data  # from here on the weights exist once, in the proto
-        model = from_proto(proto, path.absolute().parent)
+        model = _from_source(source, "the file", path.absolute().parent)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     model.meta[SOURCE] = path.absolute()
     return model
 
 
-def _parsed(data: bytes, what: str) -> ModelProto:
+def _from_source(source: Source, what: str, folder: str | os.PathLike[str] | None) -> Model:
+    """The model that the bytes hold. Its big weights stay where they are."""
+    carved = carve(source.view) if len(source.view) <= PROTO_LIMIT else None
+    source.forget()
+    if carved is not None and carved.spans:
+        proto = preflight(_parsed(carved.skeleton, what))
+        model = convert(proto)
+        if carved.attach(model, source):
+            return _finished(model, proto, folder)
+    return from_proto(_parsed(source.view, what), folder)
+
+
+def _parsed(data: bytes | memoryview, what: str) -> ModelProto:
     if not data:
         raise ModelError(f"{what} is empty; expected an ONNX model")
     if len(data) > PROTO_LIMIT:
@@ -180,7 +197,7 @@ def _parsed(data: bytes, what: str) -> ModelProto:
             f"{what} has over 2 GB, more than a proto can; keep weights in external data"
         )
     try:
-        proto: ModelProto = ModelProto.FromString(data)
+        proto: ModelProto = ModelProto.FromString(bytes(data))
     except DecodeError as error:
         # A serialized model starts with its ir_version: field 1, a small varint.
         looks_right = len(data) > 1 and data[0] == 0x08 and 0 < data[1] < 0x40
@@ -221,5 +238,8 @@ def to_proto(model: Model) -> ModelProto:
 
 def to_bytes(model: Model) -> bytes:
     """The serialized model with all weights inside; up to 2 GB (else ModelError)."""
-    data: bytes = to_proto(model).SerializeToString()
-    return data
+    fix_names(model)
+    made = skeleton(model)
+    parts, file = made.parts(), BytesIO()
+    made.write(parts, file)
+    return file.getvalue()

@@ -16,7 +16,7 @@ from onnxslim.ir.types import (
     TensorProtocol,
     Value,
 )
-from onnxslim.ir.walk import scopes
+from onnxslim.ir.walk import scopes, tensor_of
 
 Swap = Callable[[TensorProtocol], TensorProtocol]
 
@@ -66,7 +66,7 @@ def _swap_attributes(node: Node, swap: Swap, done: list[tuple[Node, Attr]]) -> N
     for attr in list(node.attributes.values()):
         if attr.type != AttributeType.TENSOR or attr.is_ref():
             continue
-        tensor = attr.as_tensor()
+        tensor = tensor_of(attr)
         if (other := swap(tensor)) is not tensor:
             done.append((node, attr))
             made = Attr(attr.name, AttributeType.TENSOR, other, doc_string=attr.doc_string)

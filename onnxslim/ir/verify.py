@@ -46,6 +46,8 @@ def check_proto(proto: ModelProto) -> None:
             onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"invalid graph: {one_line(str(error))}") from error
+    except UnicodeDecodeError as error:  # from the checker's own message
+        raise ModelError("invalid graph: a name in it is not UTF-8") from error
     except RuntimeError as error:  # what onnx's C++ code raises otherwise
         raise ModelError(f"invalid graph: {one_line(str(error))}") from error
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxslim.ir.types import (
+    Attr,
     AttributeType,
     Graph,
     Model,
@@ -112,6 +113,11 @@ def constant(value: Value | None) -> TensorProtocol | None:
     return None
 
 
+def tensor_of(attr: Attr) -> TensorProtocol:
+    """The value of a TENSOR attribute; `as_tensor` reads all its properties to tell that it is."""
+    return cast("TensorProtocol", attr.value)
+
+
 _SCALAR_ATTRIBUTES = {
     "value_float": np.float32,
     "value_floats": np.float32,
@@ -159,6 +165,6 @@ def tensors(model: Model) -> Iterator[TensorProtocol]:
                 if attr.is_ref():
                     continue
                 if attr.type == AttributeType.TENSOR:
-                    yield attr.as_tensor()
+                    yield tensor_of(attr)
                 elif attr.type == AttributeType.TENSORS:
                     yield from attr.as_tensors()

@@ -9,10 +9,12 @@ more renames (`_settle`).
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from onnxslim.ir.carve import Skeleton, skeleton
 from onnxslim.ir.files import Staging, check_target, output_errors
 from onnxslim.ir.io import SOURCE, data_files
 from onnxslim.ir.light import SMALL, serialized
@@ -46,26 +48,25 @@ def save(model: Model, path: str | os.PathLike[str], external: bool | None = Non
     if external is None:
         external = wants_external(model)
     external = external and any(is_big(tensor) for tensor in tensors(model))
-    content = None if external else _checked_bytes(model)
+    content = None if external else _checked(model)
     with output_errors(target), Staging(target.absolute().parent) as staging:
         if content is None:
             verify(model)
             _save_pair(model, target.absolute(), staging)
         else:
-            _place_model(content, target.absolute(), staging)
+            parts = content.parts()
+            _place(lambda file: content.write(parts, file), target.absolute(), staging)
 
 
-def _checked_bytes(model: Model) -> bytes:
-    """The model with all weights inside, verified."""
+def _checked(model: Model) -> Skeleton:
+    """What has to be written to have all weights inside, verified."""
     verify_own_rules(model)
-    with swapped(model, inside):
-        proto = serialized(model)
-    if can_be_checked(proto):
-        check_proto(proto)
+    made = skeleton(model)
+    if can_be_checked(made.proto):
+        check_proto(made.proto)
     else:
         verify(model)
-    data: bytes = proto.SerializeToString()
-    return data
+    return made
 
 
 def wants_external(model: Model) -> bool:
@@ -80,11 +81,15 @@ def is_big(tensor: TensorProtocol) -> bool:
     return tensor.nbytes > SMALL and tensor.dtype != DataType.STRING
 
 
-def _place_model(data: bytes, target: Path, staging: Staging) -> None:
+def _place(write: Callable[[BinaryIO], object], target: Path, staging: Staging) -> None:
     made = staging.fresh(f".{target.name}", ".tmp")
     with staging.writing(made) as file:
-        file.write(data)
+        write(file)
     staging.place(made, target)
+
+
+def _place_model(data: bytes, target: Path, staging: Staging) -> None:
+    _place(lambda file: file.write(data), target, staging)
 
 
 @dataclass
