@@ -25,6 +25,7 @@ from tests.bench.simplify.subjects import BATCHES, Subject, subjects
 
 Array = npt.NDArray[Any]
 Outputs = list[Array]
+_runtime: Any = ort  # untyped
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,13 @@ def _one(wanted: Array, got: Array) -> float:
 
 
 def _session(path: Path, *, optimized: bool = False) -> Any:
-    options: Any = ort.SessionOptions()
+    options = _runtime.SessionOptions()
     options.log_severity_level = 4
-    levels: Any = ort.GraphOptimizationLevel
-    level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
-    options.graph_optimization_level = level
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    levels = _runtime.GraphOptimizationLevel
+    options.graph_optimization_level = (
+        levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+    )
+    return _runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def reference(subject: Subject) -> dict[int, Outputs]:

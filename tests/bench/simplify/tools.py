@@ -39,7 +39,7 @@ class Tool:
         if self.name == CHECKED:
             flags = ["--passes", "simplify", "--quiet"]
             return [self.python, "-m", "onnxslim", str(source), str(out), *flags]
-        return [self.python, str(_SCRIPT), self.name, str(source), str(out)]
+        return [self.python, "-I", str(_SCRIPT), self.name, str(source), str(out)]
 
 
 def ours(name: str = OURS) -> Tool:
