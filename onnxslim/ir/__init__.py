@@ -6,6 +6,11 @@ from onnxslim.ir.cut import cut
 from onnxslim.ir.declare import declare_types
 from onnxslim.ir.edit import Editor
 from onnxslim.ir.external import external_tensors
+from onnxslim.ir.functions import (
+    inline_functions,
+    remove_unused_functions,
+    remove_unused_imports,
+)
 from onnxslim.ir.given_shapes import set_input_shapes
 from onnxslim.ir.infer import Inferred, infer_types
 from onnxslim.ir.interop import from_gs, to_gs
@@ -102,6 +107,7 @@ __all__ = [
     "from_gs",
     "graph_of",
     "infer_types",
+    "inline_functions",
     "is_fixed",
     "kind_of",
     "label",
@@ -115,6 +121,8 @@ __all__ = [
     "raise_ir_version",
     "raise_opset",
     "read_unchecked",
+    "remove_unused_functions",
+    "remove_unused_imports",
     "restore",
     "run_reference",
     "save",

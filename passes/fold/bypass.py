@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from onnxslim import ir
 from onnxslim.errors import EditError
@@ -66,24 +66,36 @@ def inline_branches(editor: Editor, model: Model) -> int:
         for node in list(scope):
             if ir.op(node) == "If" and (condition := ir.array(node.inputs[0])) is not None:
                 branch = "then_branch" if bool(condition.all()) else "else_branch"
-                _inline(editor, node, node.attributes[branch].as_graph())
+                graph = node.attributes[branch].as_graph()
+                inline(editor, node, graph, list(graph.outputs))
                 count += 1
     return count
 
 
-def _inline(editor: Editor, node: Node, branch: Graph) -> None:
-    """Move the nodes of a branch to the place of the If; its initializers to the outer scope."""
+def inline(
+    editor: Editor,
+    node: Node,
+    branch: Graph,
+    results: Sequence[Value | None],
+    extra: Sequence[Node] = (),
+) -> None:
+    """Move the nodes of a subgraph, which reads none of its own inputs, to the place of its node.
+
+    `results` stand for the outputs of the node; `extra` are new nodes behind those of the graph.
+    Its initializers go to the outer scope.
+    """
     moved = {value: _moved(editor, node, value) for value in branch.initializers.values()}
-    nodes, results = list(branch), [moved.get(v, v) for v in branch.outputs]
+    nodes, outputs = list(branch), [v if v is None else moved.get(v, v) for v in results]
     branch.outputs.clear()
     branch.remove(nodes)
+    nodes.extend(extra)
     made = {value for inner in nodes for value in inner.outputs}
-    for index, value in enumerate(results):
-        if value not in made or value in results[:index]:  # one that has another name already
+    for index, value in enumerate(outputs):
+        if value not in made or value in outputs[:index]:  # one that has another name already
             copy = editor.node("Identity", [value], outputs=[str(node.outputs[index].name)])
             nodes.append(copy)
-            results[index] = copy.outputs[0]
-    editor.replace_node(node, nodes, results)
+            outputs[index] = copy.outputs[0]
+    editor.replace_node(node, nodes, outputs)
     branch.initializers.clear()
     for value, outer in moved.items():
         editor.take_name(outer, value)

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from math import prod
 
 from onnxslim import ir
-from onnxslim.ir import Array, Inferred, Model, Node, Value
+from onnxslim.analyses.facts import Facts
+from onnxslim.ir import Array, Model, Node, Value
+from onnxslim.passes.fold.kernels import KERNELS, compute
 from onnxslim.passes.fold.semantics import GROWING, refusal
-from onnxslim.passes.fold.static import static_result
 from onnxslim.pipeline.base import Declined
 
 _TEXT = 8  # bytes; how long a text is, is not known beforehand
+_SMALL = 256  # bytes; what a shape takes is never too large
 
 
 @dataclass
@@ -20,13 +22,14 @@ class Region:
     """The nodes of all scopes that can be computed now, in order."""
 
     nodes: dict[Node, int] = field(default_factory=dict[Node, int])  # with the bytes allowed
-    known: dict[Value, Array] = field(default_factory=dict[Value, Array])  # from shapes alone
+    known: dict[Value, Array] = field(default_factory=dict[Value, Array])  # results already there
     declined: list[Declined] = field(default_factory=list[Declined])
 
     def holds(self, value: Value) -> bool:
         """Whether the value is a constant of the model or a result of the region."""
-        producer = value.producer()
-        return producer in self.nodes or value in self.known or ir.constant(value) is not None
+        if value in self.known:
+            return True
+        return value.producer() in self.nodes or ir.constant(value) is not None
 
     def wanted(self) -> list[Value]:
         """The results that something outside of the region reads, or that are graph outputs."""
@@ -47,39 +50,64 @@ class Region:
 
 @dataclass(frozen=True)
 class Search:
-    """What decides about a node: sizes known beforehand, the limit, and nodes given up already."""
+    """What decides about a node: facts, the limit, and nodes given up already."""
 
     model: Model
-    types: Mapping[str, Inferred]
+    facts: Facts
     limit: int
     banned: Collection[Node]
 
     def region(self) -> Region:
         """Linear in nodes: outer scopes come before inner ones, which read their results."""
         found = Region()
-        main = self.model.graph
-        for scope in (*ir.scope_tree(main), *self.model.functions.values()):
-            for node in scope:
-                if node in self.banned or ir.op(node) == "Constant" or not node.outputs:
-                    continue
-                if scope is main and (result := static_result(node, self.types)) is not None:
-                    found.known[node.outputs[0]] = result
-                else:
-                    self._consider(found, node)
+        for node in ir.nodes(self.model):
+            if node not in self.banned and ir.op(node) != "Constant" and node.outputs:
+                self._consider(found, node)
         return found
 
     def _consider(self, found: Region, node: Node) -> None:
+        known = self._known(node)
         inputs = [value for value in node.inputs if value is not None]
-        if not inputs or not all(found.holds(value) for value in inputs):
+        if known is None and not (inputs and all(found.holds(value) for value in inputs)):
             return
         if refusal(node) is not None:
             return  # as it should be: nothing that anyone would miss
         allowed = max(self.limit, sum(self._freed(found, value) for value in inputs))
-        reason = self._too_large(node, allowed)
-        if reason is None:
+        reason = self._too_large(node, allowed) if known is None else _over(known, allowed)
+        if reason is not None:
+            found.declined.append(Declined(ir.label(node), reason))
+            return
+        if known is None:
+            known = self._computed(found, node, allowed)
+        if known is None:
             found.nodes[node] = allowed
         else:
-            found.declined.append(Declined(ir.label(node), reason))
+            found.known |= known
+
+    def _known(self, node: Node) -> Mapping[Value, Array] | None:
+        """What the facts tell of all outputs of a node."""
+        results: dict[Value, Array] = {}
+        for value in node.outputs:
+            array = self.facts.array(value)
+            if array is None:
+                return None
+            results[value] = array
+        return results
+
+    def _computed(self, found: Region, node: Node, allowed: int) -> Mapping[Value, Array] | None:
+        """What numpy makes of constant inputs, if it is sure to be what a runtime makes of them."""
+        if ir.op(node) not in KERNELS or any(v.producer() in found.nodes for v in node.inputs if v):
+            return None
+        arrays = [self._array(found, value) for value in node.inputs]
+        result = compute(node, arrays, self.facts.opset(node))
+        if result is None or result.nbytes > allowed:
+            return None
+        return {node.outputs[0]: result}
+
+    def _array(self, found: Region, value: Value | None) -> Array | None:
+        if value is None:
+            return None
+        return found.known[value] if value in found.known else ir.array(value)
 
     def _freed(self, found: Region, value: Value) -> int:
         """The bytes that go away with an input of a node: those of what nothing else reads."""
@@ -89,19 +117,16 @@ class Search:
         return 0 if size is None else size
 
     def _bytes(self, found: Region, value: Value) -> int | None:
-        if (tensor := ir.constant(value)) is not None:
-            return tensor.nbytes
-        return found.known[value].nbytes if value in found.known else self._inferred_bytes(value)
+        if value in found.known:
+            return found.known[value].nbytes
+        tensor = ir.constant(value)
+        return self._inferred_bytes(value) if tensor is None else tensor.nbytes
 
     def _inferred_bytes(self, value: Value) -> int | None:
-        found = self.types.get(str(value.name))
-        if found is None or found.shape is None or found.dtype is None:
+        sizes, dtype = self.facts.sizes(value), self.facts.dtype(value)
+        if sizes is None or dtype is None:
             return None
-        sizes = [size for size in found.shape if isinstance(size, int)]
-        if len(sizes) != len(found.shape):
-            return None
-        each = _TEXT if found.dtype == ir.DataType.STRING else found.dtype.itemsize
-        return int(prod(sizes) * each)
+        return int(prod(sizes) * (_TEXT if dtype == ir.DataType.STRING else dtype.itemsize))
 
     def _too_large(self, node: Node, allowed: int) -> str | None:
         sizes = [self._inferred_bytes(value) for value in node.outputs if value.name]
@@ -109,6 +134,11 @@ class Search:
             return "the size of its result is not known"
         total = sum(size for size in sizes if size is not None)
         return too_large(total, allowed) if total > allowed else None
+
+
+def _over(known: Mapping[Value, Array], allowed: int) -> str | None:
+    total = sum(array.nbytes for array in known.values())
+    return too_large(total, allowed) if total > max(allowed, _SMALL) else None
 
 
 def too_large(size: int, allowed: int) -> str:

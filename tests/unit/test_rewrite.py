@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from onnxslim import ir
@@ -63,7 +64,9 @@ def test_near_misses_say_which_rule_which_node_and_why() -> None:
 
 def test_a_rule_that_throws_is_named_with_the_node() -> None:
     def throw(node: Node, facts: Facts) -> Rewrite | None:
-        return {}[node.name] if node.name == "three" else None
+        if node.name == "three":
+            raise KeyError(node.name)
+        return None
 
     with pytest.raises(PassError, match="rule 'bad' at node 'three' broke: KeyError: 'three'"):
         apply(Editor(ir.parse_text(TEXT)), [Rule("bad", frozenset({"Neg"}), throw)])
@@ -75,6 +78,30 @@ def test_a_rewrite_that_throws_is_named_with_the_node() -> None:
 
     with pytest.raises(PassError, match="rule 'bad' at node 'one' broke: ZeroDivisionError: oh"):
         apply(Editor(ir.parse_text(TEXT)), [Rule("bad", frozenset({"Neg"}), lambda n, f: throw)])
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (("Cast", {"to": 7}), "another type: INT64 instead of FLOAT"),
+        (("Unsqueeze", {}), r"another shape: \[1, 4\] instead of \[4\]"),
+    ],
+)
+def test_a_rule_that_changes_a_graph_output_is_refused(
+    made: tuple[str, dict[str, int]], said: str
+) -> None:
+    def match(node: Node, facts: Facts) -> Rewrite | None:
+        def rewrite(editor: Editor) -> Sequence[Node]:
+            axis = editor.initializer(editor.scope_of(node), "axis", np.array([0]))
+            inputs = [node.inputs[0], axis] if made[0] == "Unsqueeze" else [node.inputs[0]]
+            new = editor.node(made[0], inputs, outputs=["n"], attributes=made[1])
+            editor.replace_node(node, [new], new.outputs)
+            return [new]
+
+        return rewrite if node.outputs[0].is_graph_output() else None
+
+    with pytest.raises(PassError, match=f"rule 'lies' at node 'four': .* 'y' {said}"):
+        apply(Editor(ir.parse_text(TEXT)), [Rule("lies", frozenset({"Neg"}), match)])
 
 
 def test_what_lost_a_reader_is_looked_at_again() -> None:
