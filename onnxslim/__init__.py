@@ -54,6 +54,7 @@ _HOME = {
     "compress": "onnxslim.api",
     "list_passes": "onnxslim.registry",
     "load": "onnxslim.ir",
+    "register_fusion_pattern": "onnxslim.core.pattern.registry",
     "option": "onnxslim.pipeline.base",
     "save": "onnxslim.ir",
     "slim": "onnxslim.dropin",
@@ -61,8 +62,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> _Any:
-    if name == "errors":
-        return _import_module("onnxslim.errors")
+    if name in ("core", "errors"):
+        return _import_module(f"onnxslim.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'onnxslim' has no attribute '{name}'")
     value = getattr(_import_module(_HOME[name]), name)

@@ -11,10 +11,13 @@ from typing import Any, cast
 
 from onnxslim import ir, peer_names
 from onnxslim.config import Request, read_check_inputs, read_shapes
+from onnxslim.core.pattern.apply import RegisteredPatterns
+from onnxslim.core.pattern.registry import DEFAULT_FUSION_PATTERNS
 from onnxslim.driver import compile_model
 from onnxslim.errors import CheckFailed, ConfigError
 from onnxslim.files import write_text
 from onnxslim.ir.files import check_target
+from onnxslim.pipeline.base import Pass
 from onnxslim.pipeline.spec import PassSpec
 
 LEAST_SQNR = 50.0
@@ -78,7 +81,7 @@ def slim(
         return None
     request = Request(
         passes=_passes(
-            skip_optimizations, skip_fusion_patterns, size_threshold, model_check, dtype
+            skip_optimizations or (), skip_fusion_patterns or (), size_threshold, model_check, dtype
         ),
         check=model_check,
         input_shapes=read_shapes(input_shapes or {}),
@@ -159,19 +162,22 @@ def show_models(models: Iterable[Any], dump_to_disk: bool = False) -> None:
 
 
 def _passes(
-    skip_optimizations: Sequence[str] | None,
-    skip_fusion_patterns: Sequence[str] | None,
+    steps: Sequence[str],
+    patterns: Sequence[str],
     size_threshold: int | None,
     model_check: bool,
     dtype: str | None,
-) -> tuple[PassSpec, ...]:
-    steps, patterns = skip_optimizations or (), skip_fusion_patterns or ()
+) -> tuple[PassSpec | Pass, ...]:
+    """The passes of a call; what other packages have registered runs between two of ours."""
     for problem in (
         *peer_names.unknown_steps(steps),
-        *peer_names.unknown_patterns(patterns),
+        *peer_names.unknown_patterns(p for p in patterns if p not in DEFAULT_FUSION_PATTERNS),
     ):
         warnings.warn(f"onnxslim.slim: {problem}; nothing is skipped for it", stacklevel=4)
+    passes: tuple[PassSpec | Pass, ...]
     passes = peer_names.passes_for(steps, patterns, size_threshold)
+    if "graph_fusion" not in steps and set(DEFAULT_FUSION_PATTERNS) - set(patterns):
+        passes = (*passes, RegisteredPatterns(skip=tuple(patterns)), *passes)
     if not model_check:
         return passes
     least = LEAST_SQNR if dtype is None else LEAST_SQNR_HALF

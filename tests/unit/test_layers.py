@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
     {"report", "config"},
     {"environment"},
     {"driver"},
+    {"core", "third_party"},
     {"api", "arguments", "dropin"},
     {"cli"},
     {"__main__", "__init__"},

@@ -1,0 +1,1 @@
+"""Names under which packages look for parts of the other onnxslim (PyPI)."""
