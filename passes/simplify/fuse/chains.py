@@ -52,8 +52,8 @@ def _match(node: Node, facts: Facts) -> Rewrite | str | None:
         return "together its constants would be larger"
     if run.largest > _LARGEST:
         return "its offsets are so large that they may be there to round"
-    limit = float(np.finfo(dtype).max)
-    tiny = float(np.finfo(dtype).tiny)
+    limit = float(np.finfo(dtype.name).max)
+    tiny = float(np.finfo(dtype.name).tiny)
     factors = np.abs(run.factor)
     if not (factors <= limit).all() or (factors[factors != 0] < tiny).any():
         return f"the product of its factors is beyond the range of {dtype}"

@@ -91,7 +91,7 @@ def finite(array: Array, dtype: np.dtype[np.generic]) -> Array:
         EditError: they are beyond the range of the type, or so small that it rounds them to
             multiples of its smallest number.
     """
-    limits = np.finfo(dtype)
+    limits = np.finfo(dtype.name)
     largest = float(np.abs(array).max(initial=0))
     if not largest <= float(limits.max):  # so for NaN
         raise EditError(f"the new weight would be beyond the range of {dtype}")

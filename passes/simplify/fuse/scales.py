@@ -93,17 +93,15 @@ def _columns_at_end(path: _Path, node: Node, facts: Facts) -> Columns | str:
     rank = facts.rank(path.layer.output)
     if rank is None:
         return "the rank of the MatMul is not known"
-    columns: Columns | str = columns_of(rank, count)
+    columns = columns_of(rank, count)
     points: list[tuple[Value, Columns]] = []
     value = path.layer.output
     for step, output in path.steps:
         points.append((value, columns))
-        if ir.op(step) == "MatMul":
-            columns = Columns(None, mixed=columns.all())
-        else:
-            columns = through(step, output, columns, facts)
-        if isinstance(columns, str):
-            return columns
+        after = _after(step, output, columns, facts)
+        if isinstance(after, str):
+            return after
+        columns = after
         value = output
     points.append((value, columns))
     if not columns.all():
@@ -111,6 +109,13 @@ def _columns_at_end(path: _Path, node: Node, facts: Facts) -> Columns | str:
     return (
         _shared(points, [step for step, _ in path.steps] + [node], columns.all(), facts) or columns
     )
+
+
+def _after(step: Node, output: Value, columns: Columns, facts: Facts) -> Columns | str:
+    """The columns behind a step of the path: a view, or a product with another activation."""
+    if ir.op(step) == "MatMul":
+        return Columns(None, mixed=columns.all())
+    return through(step, output, columns, facts)
 
 
 def _shared(
