@@ -13,6 +13,7 @@ from onnxslim.ir.functions import (
 )
 from onnxslim.ir.given_shapes import set_input_shapes
 from onnxslim.ir.infer import Inferred, infer_types
+from onnxslim.ir.infer_node import infer_node
 from onnxslim.ir.interop import from_gs, to_gs
 from onnxslim.ir.io import (
     Kind,
@@ -106,6 +107,7 @@ __all__ = [
     "fix_names",
     "from_gs",
     "graph_of",
+    "infer_node",
     "infer_types",
     "inline_functions",
     "is_fixed",

@@ -63,7 +63,7 @@ _INTEGERS = frozenset({DataType.INT32, DataType.INT64, None})
 
 def _types(proto: ModelProto) -> dict[str, Inferred]:
     return {
-        info.name: _read(info.type)
+        info.name: read_type(info.type)
         for graph in _graphs(proto.graph)
         for info in _infos(graph)
         if info.type.WhichOneof("value") == "tensor_type"
@@ -88,7 +88,8 @@ def _infos(graph: GraphProto) -> Iterator[ValueInfoProto]:
     yield from graph.output
 
 
-def _read(kind: TypeProto) -> Inferred:
+def read_type(kind: TypeProto) -> Inferred:
+    """The type of a tensor as ONNX writes it."""
     tensor: Any = kind.tensor_type
     dtype = DataType(tensor.elem_type) if tensor.elem_type else None
     if not tensor.HasField("shape"):
