@@ -17,6 +17,9 @@ from onnx.backend.test.case.model import collect_testcases  # noqa: TID251
 from onnx.backend.test.loader import load_model_tests  # noqa: TID251
 from onnx.numpy_helper import to_array  # noqa: TID251
 
+from onnxslim import ir
+from onnxslim.errors import ModelError
+
 # How many of the models run, less a few: 1629 in ONNX Runtime 1.32, and 1292 in 1.23, the newest
 # for Python 3.10. Fewer would mean that the comparison of outputs sees too little.
 RUN_AT_LEAST = 1600 if tuple(map(int, ort.__version__.split(".")[:2])) >= (1, 30) else 1250
@@ -126,3 +129,70 @@ def equal(before: Any, after: Any) -> bool:
         if one.dtype.kind in "OUS"
         else (one.tobytes() == two.tobytes())
     )
+
+
+def fix_inputs(model: ir.Model, feed: dict[str, Any]) -> None:
+    """Give every tensor input its value for good."""
+    editor = ir.Editor(model)
+    for value in list(model.graph.inputs):
+        fed = feed.get(str(value.name))
+        if type(fed) is np.ndarray and value.uses() and not value.is_graph_output():
+            array: ir.Array = fed
+            fixed = editor.initializer(model.graph, f"{value.name}_fixed", array)
+            editor.rewire([(use.node, use.idx) for use in value.uses()], fixed)
+
+
+def why_wrong(
+    model: ir.Model, feed: dict[str, Any], before: list[Any], roundings: int = 0
+) -> str | None:
+    """What is wrong with a changed model: it must be valid, and its outputs equal.
+
+    `roundings`: by how many units in the last place of the largest element, or of one, float
+    outputs may differ; with none they are equal to the last bit.
+    """
+    try:
+        ir.verify(model)
+    except ModelError as error:
+        return str(error)
+    after = run(ir.to_bytes(model), feed)
+    if after is None:
+        return "it cannot be run any more"
+    if equal(before, after) or (uses_float16(model) and close(before, after)):
+        return None
+    if roundings and near(before, after, roundings):
+        return None
+    return "the outputs differ"
+
+
+def near(before: list[Any], after: list[Any], roundings: int) -> bool:
+    """Whether floats differ by so many roundings at most, and all else is equal."""
+    for one, two in zip(before, after, strict=True):
+        floats = isinstance(one, np.ndarray) and cast("ir.Array", one).dtype.kind == "f"
+        if floats and (one.dtype, one.shape) == (two.dtype, two.shape):
+            if distance(cast("ir.Array", one), two) > roundings:
+                return False
+        elif not equal(one, two):
+            return False
+    return True
+
+
+def distance(one: ir.Array, two: ir.Array) -> float:
+    """The largest difference, in units of the last place of the largest element, or of one."""
+    x, y = (np.asarray(a, np.float64) for a in (one, two))
+    finite = np.isfinite(x)
+    if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
+        return float("inf")
+    unit = float(np.finfo(one.dtype).eps) * max(1.0, float(np.abs(x[finite]).max(initial=0)))
+    return float(np.abs(x[finite] - y[finite]).max(initial=0)) / unit
+
+
+def uses_float16(model: ir.Model) -> bool:
+    return any(t.dtype == ir.DataType.FLOAT16 for t in ir.infer_types(model).values())
+
+
+def close(before: list[Any], after: list[Any]) -> bool:
+    """ONNX Runtime computes float16 as float32 between casts, and drops casts between neighbours:
+    with a copy less between two nodes a rounding to float16 is left out, which is half an ulp of
+    2^-11 at each of at most four places before outputs of magnitude one."""
+    pairs = zip(before, after, strict=True)
+    return all(np.abs(a.astype(np.float64) - b).max(initial=0) <= 2 * 2.0**-11 for a, b in pairs)

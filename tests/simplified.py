@@ -14,6 +14,10 @@ from onnxslim.pipeline.analysis import AnalysisManager, Aspect
 from onnxslim.pipeline.base import Context, Environment, Pass, PassResult
 from onnxslim.targets.base import Target
 
+# One that takes all that rules can make, so that all of them are tried; but Swish, for which
+# ONNX Runtime has no kernel.
+EAGER = Target("test", fused=frozenset(rule.makes for rule in RULES if rule.makes) - {"Swish"})
+
 ROUNDING = frozenset(rule.name for rule in RULES if not rule.exact)
 
 SHAPES = 1 << 10  # bytes that may be added for targets of Reshape and the like
@@ -21,7 +25,7 @@ SHAPES = 1 << 10  # bytes that may be added for targets of Reshape and the like
 
 def run_pass(model: ir.Model, one: Pass) -> PassResult:
     with ThreadPoolExecutor(1) as executor:
-        env = Environment(Target("test"), executor)
+        env = Environment(EAGER, executor)
         return one.run(model, Context(env, AnalysisManager(model, env), model))
 
 
@@ -41,14 +45,20 @@ def applied_rounding(result: PassResult) -> frozenset[str]:
 def interface(model: ir.Model) -> list[str]:
     """What others know of a model: ends with their declared types, and what is written on it."""
     graph = model.graph
-    ends = [f"{v.name}: {v.type} {v.shape} {v.doc_string}" for v in (*graph.inputs, *graph.outputs)]
+    # before IR version 4 all weights were listed as inputs
+    weights = set(graph.initializers) if (model.ir_version or 4) < 4 else set[str]()
+    ends = [v for v in (*graph.inputs, *graph.outputs) if v.name not in weights]
+    facts = [f"{v.name}: {v.type} {v.shape} {v.doc_string}" for v in ends]
     notes = [model.doc_string, graph.doc_string, graph.name, model.producer_name, model.domain]
-    return [*ends, *map(str, notes), *(f"{k}={v}" for k, v in sorted(model.metadata_props.items()))]
+    return [*facts, *map(str, notes), *map(str, sorted(model.metadata_props.items()))]
 
 
 def count(model: ir.Model) -> int:
-    """All nodes, those of graphs inside nodes and of functions too."""
-    return sum(1 for _ in ir.nodes(model))
+    """All nodes, those of graphs inside nodes and of functions too; but no constant outputs."""
+    return sum(
+        not (ir.op(node) == "Constant" and node.outputs[0].is_graph_output())
+        for node in ir.nodes(model)
+    )
 
 
 def broken(before: ir.Model, after: ir.Model) -> str | None:

@@ -18,6 +18,8 @@ from tests.simplified import ROUNDING, SHAPES, applied_rounding, broken, fold, s
 
 Outputs = list[dict[str, Any]]
 
+NEED_AN_IMAGE = {"Resize", "AveragePool", "LpPool", "MaxPool", "LRN", "InstanceNormalization"}
+
 EMPTY = {"N": 0, "S": 2}
 
 
@@ -30,9 +32,9 @@ def outputs(model: ir.Model, case: Case) -> Outputs:
 def outputs_of_nothing(model: ir.Model, case: Case) -> dict[str, Any] | None:
     """What the model gives for an empty batch; None where it cannot be run with one.
 
-    ONNX Runtime crashes where Resize has nothing to interpolate.
+    ONNX Runtime crashes in some kernels that have no image to work on.
     """
-    if any(node.op_type == "Resize" for node in ir.nodes(model)):
+    if any(node.op_type in NEED_AN_IMAGE for node in ir.nodes(model)):
         return None
     try:
         return open_session(model, optimize="none").run(case.feed(EMPTY))
