@@ -28,6 +28,7 @@ class Arguments:
     quiet: bool
     print_pipeline: bool
     list_passes: bool
+    list_rules: bool = False
     inspect: bool = False
     dump_to_disk: bool = False
 
@@ -62,7 +63,7 @@ def read_arguments(argv: Sequence[str]) -> Arguments | Callable[[], object]:
 
 def _problem(arguments: Arguments) -> str:
     """What is wrong with the files, if anything."""
-    if arguments.list_passes or arguments.print_pipeline:
+    if arguments.list_passes or arguments.list_rules or arguments.print_pipeline:
         return ""
     if arguments.inspect:
         return "" if arguments.files else "--inspect: expected at least one model"
@@ -139,6 +140,7 @@ def _arguments(
     verbose: Annotated[bool, Parameter(group=_SHOW, negative="", show=False)] = False,
     print_pipeline: Annotated[bool, Parameter(group=_SHOW, negative="")] = False,
     list_passes: Annotated[bool, Parameter(group=_SHOW, negative="")] = False,
+    list_rules: Annotated[bool, Parameter(group=_SHOW, negative="")] = False,
 ) -> Arguments:
     """
     Parameters
@@ -218,6 +220,8 @@ def _arguments(
         Print the pipeline as it would run, and stop.
     list_passes
         Print every pass with its options, and stop.
+    list_rules
+        Print every rule of simplify, and stop; names for simplify{skip=...}.
     """
     skipped = skip_fusion_patterns, skip_optimizations, size_threshold
     chosen = any(given is not None for given in skipped)
@@ -253,7 +257,7 @@ def _arguments(
     }
     files = tuple(file for file in (source, output, *more) if file is not None)
     only_shown = inspect or (len(files) == 1 and not any(v is not None for v in flags.values()))
-    show = quiet, print_pipeline, list_passes, only_shown, dump_to_disk
+    show = quiet, print_pipeline, list_passes, list_rules, only_shown, dump_to_disk
     return Arguments(files, flags, config, *show)
 
 

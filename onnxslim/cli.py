@@ -62,12 +62,19 @@ def _run(argv: Sequence[str]) -> int:
 def _compile(arguments: Arguments) -> int:
     from onnxslim.driver import Watch, compile_file, make_plan
     from onnxslim.report.live import Live
-    from onnxslim.report.table import passes_list, result_tables
+    from onnxslim.report.table import result_tables
 
     if arguments.list_passes:
         from onnxslim.registry import list_passes
+        from onnxslim.report.listing import passes_list
 
         _console().print(passes_list(list_passes()))
+        return OK
+    if arguments.list_rules:
+        from onnxslim.passes.simplify.rules import list_rules
+        from onnxslim.report.listing import rules_table
+
+        _console().print(rules_table([(r.name, r.summary, r.exact) for r in list_rules()]))
         return OK
     if arguments.inspect:
         from onnxslim.dropin import show_models

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from onnxslim.passes.simplify.rules import RULES
+from onnxslim.passes.simplify.rules import RULES, list_rules
 from onnxslim.pipeline.options import nearest
 from onnxslim.pipeline.spec import PassSpec
 
@@ -37,14 +37,14 @@ PATTERNS: Mapping[str, str] = {
 }
 """Patterns of theirs: a word in the names of our rules."""
 
-STEPS = (
-    "constant_folding",
-    "graph_fusion",
-    "dead_node_elimination",
-    "subexpression_elimination",
-    "weight_tying",
-)
-"""Optimizations of theirs."""
+STEPS: Mapping[str, tuple[str, ...]] = {
+    "constant_folding": ("fold-constants", "inline-branches", "unroll-loops"),
+    "graph_fusion": tuple(rule.name for rule in RULES),
+    "dead_node_elimination": ("remove-copies", "unused-functions"),
+    "subexpression_elimination": ("equal-nodes",),
+    "weight_tying": ("equal-initializers",),
+}
+"""Optimizations of theirs: rules of ours."""
 
 
 def unknown_patterns(names: Iterable[str]) -> list[str]:
@@ -67,29 +67,27 @@ def passes_for(
     skip_fusion_patterns: Iterable[str] = (),
     size_threshold: int | None = None,
 ) -> tuple[PassSpec, ...]:
-    """The passes that do what is not skipped; names that nobody knows skip nothing.
-
-    Without rules what is left of simplification is folding, which removes dead nodes as well.
-    """
+    """The pass that does what is not skipped, none when all is; unknown names skip nothing."""
     steps = set(skip_optimizations)
-    if steps >= {"constant_folding", "graph_fusion"}:
+    if steps >= set(STEPS):
         return ()
     options: dict[str, tuple[str, ...]] = {}
     if size_threshold is not None:
         options["max_bytes"] = (str(size_threshold),)
-    if "graph_fusion" in steps:
-        return (PassSpec("fold", options),)
-    if skipped := skipped_rules(skip_fusion_patterns):
+    if skipped := skipped_rules(steps, skip_fusion_patterns):
         options["skip"] = skipped
     return (PassSpec("simplify", options),)
 
 
-def skipped_rules(names: Iterable[str]) -> tuple[str, ...]:
-    """Our rules that the names stand for, in the order of our rules."""
-    given = set(names)
+def skipped_rules(steps: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:
+    """Our rules that their names stand for, in the order of our rules."""
+    given = set(patterns)
     words = [PATTERNS[name] for name in given if name in PATTERNS]
-    return tuple(rule for rule in _rules() if rule in given or any(word in rule for word in words))
+    skipped = {rule for step in steps for rule in STEPS.get(step, ())} | given
+    return tuple(
+        rule for rule in _rules() if rule in skipped or any(word in rule for word in words)
+    )
 
 
 def _rules() -> tuple[str, ...]:
-    return tuple(dict.fromkeys(rule.name for rule in RULES))
+    return tuple(rule.name for rule in list_rules())

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import inf
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from onnxslim.registry import PassInfo
 from onnxslim.report.record import CheckEntry, PassEntry, Report
 
 LAYERS_SHOWN = 40
@@ -32,7 +30,7 @@ def result_tables(report: Report) -> Group:
 
 def passes_table(report: Report) -> Table:
     """One row per pass."""
-    table = _table("Passes")
+    table = plain_table("Passes")
     table.add_column("pass", overflow="fold")
     table.add_column("changed", overflow="fold", ratio=1)
     for title in ("left alone", "predicted SNR", "seconds", "peak MB", "MACs", "weights"):
@@ -76,7 +74,7 @@ def _stat(value: float | str) -> str:
 
 def layers_table(report: Report) -> Table:
     """One row per layer that a pass changed or left alone."""
-    table = _table("Layers")
+    table = plain_table("Layers")
     table.add_column("pass", no_wrap=True)
     table.add_column("layer", overflow="ellipsis", no_wrap=True, max_width=36)
     table.add_column("op", no_wrap=True)
@@ -118,7 +116,7 @@ def _some(nodes: list[str], shown: int = 3) -> str:
 
 def before_after_table(report: Report) -> Table:
     """Size, latency, MACs and the metric, before and after."""
-    table = _table("Result")
+    table = plain_table("Result")
     table.add_column("")
     for title in ("before", "after"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -259,7 +257,8 @@ def _speed(report: Report, threads: str) -> str:
     return f"{1 / ratio:.2f} times as fast ({threads}, measured in turn)"
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """An empty table with a title and no frame."""
     from rich import box
 
     return Table(
@@ -270,26 +269,3 @@ def _table(title: str) -> Table:
         show_edge=False,
         pad_edge=False,
     )
-
-
-def passes_list(passes: Sequence[PassInfo]) -> Group:
-    """Every pass with every option: name, type, default, range and help."""
-    parts: list[RenderableType] = []
-    for info in passes:
-        origin = "" if info.origin == "built in" else f"  ({info.origin})"
-        parts.append(Text.assemble((info.name, "bold"), origin, f"  {info.summary}"))
-        if info.problem:
-            parts.append(Text(f"  {info.problem}", style="red"))
-        parts.append(Padding(_options_table(info), (0, 0, 1, 2)))
-    return Group(*parts)
-
-
-def _options_table(info: PassInfo) -> Table:
-    from rich import box
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for title in ("option", "type", "default", "range", "help"):
-        table.add_column(title, overflow="fold", ratio=1 if title == "help" else None)
-    for option in info.options:
-        table.add_row(option.name, option.type, option.default or '""', option.range, option.help)
-    return table if info.options else Table(box=None)

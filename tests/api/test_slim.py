@@ -157,11 +157,15 @@ def test_an_unknown_type_is_refused(proto: Any) -> None:
 
 
 def test_steps_can_be_left_out(proto: Any) -> None:
-    both = ["constant_folding", "graph_fusion"]
-    assert ops(onnxslim.slim(proto, skip_optimizations=both)) == ops(proto)
-    assert ops(onnxslim.slim(proto, skip_optimizations=["graph_fusion"])) == [
-        *("MatMul", "Relu", "Add")
-    ]
+    from onnxslim.peer_names import STEPS
+
+    assert ops(onnxslim.slim(proto, skip_optimizations=list(STEPS))) == ops(proto)
+    left = onnxslim.slim(proto, skip_optimizations=["constant_folding"])
+    assert ops(left) == ["Add", "MatMul", "Relu", "Add"]
+    left = onnxslim.slim(proto, skip_optimizations=["dead_node_elimination"])
+    assert "Identity" in ops(left)
+    left = onnxslim.slim(proto, skip_optimizations=["graph_fusion"])
+    assert ops(left) == ["MatMul", "Relu", "Add"]
 
 
 def test_names_that_nobody_knows_warn(proto: Any) -> None:
@@ -172,9 +176,13 @@ def test_names_that_nobody_knows_warn(proto: Any) -> None:
 
 
 def test_the_patterns_of_the_other_are_known(proto: Any) -> None:
-    from onnxslim.peer_names import PATTERNS, skipped_rules
+    from onnxslim.passes.simplify.rules import list_rules
+    from onnxslim.peer_names import PATTERNS, STEPS, skipped_rules
 
-    assert "batchnorm" in skipped_rules(["FusionConvBN"])
+    assert skipped_rules((), ["FusionConvBN"]) == ("batchnorm",)
+    assert skipped_rules(["weight_tying"], ["erf-gelu"]) == ("equal-initializers", "erf-gelu")
+    known = {rule.name for rule in list_rules()}
+    assert {rule for rules in STEPS.values() for rule in rules} <= known
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         onnxslim.slim(proto, skip_fusion_patterns=list(PATTERNS))
