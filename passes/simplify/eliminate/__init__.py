@@ -1,7 +1,25 @@
-"""Rules that remove nodes: outputs stay equal bit for bit."""
+"""Rules that remove nodes: outputs stay equal bit for bit, but for those that say otherwise."""
 
 from __future__ import annotations
 
+from onnxslim.passes.simplify.eliminate import (
+    hoist,
+    neutral,
+    noop,
+    shapes,
+    slices,
+    through_rows,
+    views,
+)
 from onnxslim.rewrite import Rule
 
-RULES: tuple[Rule, ...] = ()
+RULES: tuple[Rule, ...] = (
+    *noop.RULES,
+    *neutral.RULES,
+    *shapes.RULES,
+    *slices.RULES,
+    *views.RULES,
+    *through_rows.RULES,
+    *hoist.RULES,
+)
+"""In the order in which they are tried."""
