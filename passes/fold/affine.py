@@ -13,6 +13,7 @@ from typing import cast
 import numpy as np
 
 from onnxslim import ir
+from onnxslim.errors import EditError
 from onnxslim.ir import Array, Editor, Node, TensorProtocol, Value
 from onnxslim.rewrite import Rewrite
 
@@ -125,10 +126,15 @@ def _replace(
     rows: _Rows,
     constants: tuple[TensorProtocol, Array],
 ) -> Sequence[Node]:
-    """Only the bias is computed now; the weight when it is read or written."""
+    """Only the bias is computed now; the weight when it is read or written.
+
+    A weight in half precision is computed now too, to see whether it is beyond its range.
+    """
     scope, (old, bias) = editor.scope_of(layer), constants
     factor, dtype = affine.factor.astype(np.float64), old.dtype.numpy()
-    vector = np.broadcast_to(bias * factor + affine.offset, rows.channels).astype(dtype)
+    vector = finite(np.broadcast_to(bias * factor + affine.offset, rows.channels), dtype)
+    if dtype.itemsize < 4:
+        finite(rows.scale(old.numpy(), factor), dtype)
     weight = ir.lazy_tensor(
         lambda: rows.scale(old.numpy(), factor).astype(dtype), old.dtype, old.shape.numpy()
     )
@@ -150,6 +156,23 @@ def _replace(
     editor.replace_node(node, [made], [made.outputs[0]])
     made.name, layer.name = layer.name, made.name  # the layer goes away, its name stays
     return [made, *(use.node for use in made.outputs[0].uses())]
+
+
+def finite(array: Array, dtype: np.dtype[np.generic]) -> Array:
+    """The numbers in the type of the weight, as exact as those were.
+
+    Raises:
+        EditError: they are beyond the range of the type, or so small that it rounds them to
+            multiples of its smallest number.
+    """
+    limits = np.finfo(dtype.name)
+    largest = float(np.abs(array).max(initial=0))
+    if not largest <= float(limits.max):  # so for NaN
+        raise EditError(f"the new weight would be beyond the range of {dtype}")
+    if 0 < largest < float(limits.tiny):
+        raise EditError(f"the new weight would be too small for {dtype}")
+    made: Array = array.astype(dtype)
+    return made
 
 
 def _note_normal(made: Value, affine: ChannelAffine) -> None:

@@ -10,7 +10,7 @@ import pytest
 from onnxslim import ir
 from onnxslim.errors import EditError
 from onnxslim.ir import Array, Model
-from onnxslim.passes.simplify.fuse.matmul import finite
+from onnxslim.passes.fold.affine import finite
 from tests.fusing import fuse, largest_error, reasons
 from tests.quantizing import build
 
@@ -176,6 +176,40 @@ def test_a_constant_that_adds_an_axis_stays() -> None:
 def test_a_weight_that_two_layers_share_stays() -> None:
     nodes = "a = MatMul(x, w) c = Mul(a, s) d = MatMul(x, w) y = Add(c, d)"
     refused(model(nodes), "affine-into-matmul", "its weight 'w' is read elsewhere too")
+
+
+ROPE = (
+    "a = MatMul(x, w) c = Add(a, b) lo = Slice(c, i0, i4, last) hi = Slice(c, i4, i8, last) "
+    "n = Neg(hi) o = Concat <axis = -1> (n, lo) p = Concat <axis = -1> (lo, hi) "
+    "cs = Mul(p, z) sn = Mul(o, z) r = Add(cs, sn) "
+)
+TWO, TO = "float[N,6,8] x, float[N,6,8] z", "float[N,6,6] y"
+
+
+@pytest.mark.parametrize("scale", ["y = Mul(t, s)", "y = Div(t, s)"])
+def test_a_scale_goes_over_sums_and_products_into_the_matmul(scale: str) -> None:
+    nodes = f"{ROPE} zt = Transpose <perm = [0, 2, 1]> (z) t = MatMul(r, zt) {scale}"
+    one = model(nodes, TWO, TO)
+    before = ir.snapshot(one)
+    assert fuse(one, "scale-into-matmul").count == 1
+    assert list(one.graph)[-1].op_type == "MatMul"
+    assert largest_error(before, one) < LIMIT
+
+
+NOT_PROPORTIONAL = {
+    "sum with another": f"{ROPE} q = Add(r, z) y = Mul(q, s)",
+    "product of two": f"{ROPE} q = Mul(r, p) y = Mul(q, s)",
+    "constant in a concat": f"{ROPE} q = Concat <axis = 1> (r, z) y = Mul(q, s)",
+    "not linear": f"{ROPE} q = Relu(r) y = Mul(q, s)",
+    "read beside": f"{ROPE} q = Mul(r, s) y = Add(q, p)",
+}
+
+
+@pytest.mark.parametrize("name", NOT_PROPORTIONAL)
+def test_what_is_not_proportional_keeps_its_scale(name: str) -> None:
+    size = 12 if "concat" in name else 6
+    one = model(NOT_PROPORTIONAL[name], TWO, f"float[N,{size},8] y")
+    assert fuse(one, "scale-into-matmul").count == 0
 
 
 def test_a_square_keeps_its_factor() -> None:

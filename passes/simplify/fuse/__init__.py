@@ -1,7 +1,16 @@
 """Rules that make one standard operator of several: outputs stay equal to float rounding."""
 
 from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM
-from onnxslim.passes.simplify.fuse import activations, before, chains, gemm, norms, pads, scales
+from onnxslim.passes.simplify.fuse import (
+    activations,
+    before,
+    chains,
+    gemm,
+    homogeneous,
+    norms,
+    pads,
+    scales,
+)
 from onnxslim.rewrite import Rule
 
 RULES: tuple[Rule, ...] = (
@@ -11,6 +20,7 @@ RULES: tuple[Rule, ...] = (
     BATCHNORM,
     ARITHMETIC,
     *scales.RULES,
+    *homogeneous.RULES,
     *before.RULES,
     *chains.RULES,
     *gemm.RULES,

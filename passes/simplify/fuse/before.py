@@ -16,12 +16,13 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.analyses.facts import Facts
 from onnxslim.ir import Array, Editor, Node, Value
+from onnxslim.passes.fold.affine import finite
 from onnxslim.passes.fold.batchnorm import arithmetic, batchnorm_affine
 from onnxslim.passes.simplify.fuse.axes import may_change_shape
 from onnxslim.passes.simplify.fuse.fusion import Made, put
 from onnxslim.passes.simplify.fuse.idioms import of_idiom
 from onnxslim.passes.simplify.fuse.inputs import Layer, layer_behind
-from onnxslim.passes.simplify.fuse.matmul import finite, set_weight
+from onnxslim.passes.simplify.fuse.matmul import set_weight
 from onnxslim.rewrite import Rewrite, Rule
 
 
@@ -118,8 +119,8 @@ def _match_swap(
 
 
 def _swap(editor: Editor, node: Node, both: _Map, layers: Sequence[Layer]) -> Sequence[Node]:
-    weights = [_scaled(layer, both) for layer in layers]
-    dtype = layers[0].weight.dtype
+    weights = [layer.scale(both.factor) for layer in layers]
+    dtype = layers[0].tensor.dtype.numpy()
     constant = finite(both.offset, dtype)
     if constant.size > 1:
         constant = constant.reshape((-1,) + (1,) * (-1 - layers[0].channel_axis))
@@ -131,12 +132,8 @@ def _swap(editor: Editor, node: Node, both: _Map, layers: Sequence[Layer]) -> Se
     return made
 
 
-def _scaled(layer: Layer, found: _Map) -> Array:
-    return finite(layer.scale(found.factor), layer.weight.dtype)
-
-
 def _fold(editor: Editor, node: Node, found: _Map, layers: Sequence[Layer]) -> Sequence[Node]:
-    weights = [_scaled(layer, found) for layer in layers]
+    weights = [layer.scale(found.factor) for layer in layers]
     biases = [_new_bias(layer, found) for layer in layers]
     editor.bypass(node, found.x)
     nodes: list[Node] = []
@@ -150,7 +147,7 @@ def _fold(editor: Editor, node: Node, found: _Map, layers: Sequence[Layer]) -> S
 def _new_bias(layer: Layer, found: _Map) -> Array | None:
     if not found.offset.any():
         return None
-    return finite(layer.bias + layer.respond(found.offset), layer.weight.dtype)
+    return finite(layer.bias + layer.respond(found.offset), layer.tensor.dtype.numpy())
 
 
 BEFORE_LAYER = Rule(

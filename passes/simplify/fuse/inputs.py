@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.ir import Array, Editor, Node
-from onnxslim.passes.simplify.fuse.matmul import Dense, dense, set_weight, shared_weight
+from onnxslim.ir import Array, Editor, Node, TensorProtocol
+from onnxslim.passes.simplify.fuse.matmul import Dense, changed, dense, set_weight, shared_weight
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Layer:
     """A Conv, ConvTranspose, Gemm or MatMul with a constant weight that nothing else reads."""
 
     node: Node
-    weight: Array  # as it is stored
+    tensor: TensorProtocol  # the weight as it is stored
     channels: int  # of the input
     channel_axis: int  # of the input, from the end
     takes_offset: bool
@@ -25,17 +25,20 @@ class Layer:
     input_axis: int = 1  # of the weight
     bias_at: tuple[Node, int] | None = None  # where the bias is read; None: nowhere yet
 
-    def scale(self, factor: Array) -> Array:
-        """The weight for an input without this factor, which is [1] or [channels]."""
+    def scale(self, factor: Array) -> TensorProtocol:
+        """The weight for an input without this factor, which is [1] or [channels].
+
+        Raises:
+            EditError: it is beyond the range of its type, or too small for it.
+        """
         if factor.size == 1:
-            scaled: Array = self.weight * factor.reshape(())
-            return scaled
-        return self._by_input(self.weight.astype(np.float64), factor)
+            return changed(self.tensor, lambda weight: weight * factor.reshape(()))
+        return changed(self.tensor, lambda weight: self._by_input(weight, factor))
 
     def respond(self, offset: Array) -> Array:
         """What a constant input adds to each output channel, where nothing is padded."""
         full = np.broadcast_to(offset, (self.channels,))
-        summed = self._by_input(self.weight.astype(np.float64), full)
+        summed = self._by_input(self.tensor.numpy(), full.astype(np.float64))
         outputs = 0 if ir.op(self.node) == "Conv" else 1 - self.input_axis
         result: Array = summed.sum(axis=tuple(i for i in range(summed.ndim) if i != outputs))
         alpha = float(ir.attribute(self.node, "alpha", 1.0)) if ir.op(self.node) == "Gemm" else 1.0
@@ -99,7 +102,6 @@ def _with_bias(node: Node) -> Dense | str | None:
 def _dense(found: Dense | str | None) -> Layer | None:
     if not isinstance(found, Dense):
         return None
-    stored = found.weight.T if found.transposed else found.weight
     bias: Array = np.zeros(1)
     if found.bias is not None:
         vector = ir.array(found.bias[0].inputs[found.bias[1]])
@@ -107,7 +109,7 @@ def _dense(found: Dense | str | None) -> Layer | None:
     gemm = ir.op(found.node) == "Gemm"
     takes = found.beta == 1 if gemm else found.bias is not None
     return Layer(
-        found.node, stored, found.weight.shape[0], -1, takes, bias,
+        found.node, found.tensor, found.sizes[0], -1, takes, bias,
         input_axis=1 if found.transposed else 0, bias_at=found.bias,
     )  # fmt: skip
 
@@ -116,8 +118,8 @@ def _spatial(node: Node) -> Layer | None:
     tensor = ir.constant(node.inputs[1])
     if tensor is None or shared_weight(node, 1) is not None:
         return None
-    weight = tensor.numpy()
-    if weight.dtype.kind != "f" or weight.ndim < 3:
+    shape = tuple(int(size) for size in tensor.shape.numpy())
+    if tensor.dtype.numpy().kind != "f" or len(shape) < 3:
         return None
     given = node.inputs[2] if len(node.inputs) > 2 else None
     bias = np.zeros(1) if given is None else ir.array(given)
@@ -125,9 +127,9 @@ def _spatial(node: Node) -> Layer | None:
     conv = ir.op(node) == "Conv"
     return Layer(
         node,
-        weight,
-        weight.shape[1] * groups if conv else weight.shape[0],
-        1 - weight.ndim,
+        tensor,
+        shape[1] * groups if conv else shape[0],
+        1 - len(shape),
         conv and bias is not None and not _pads(node),
         np.zeros(1) if bias is None else bias.astype(np.float64),
         groups,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from onnxslim import ir
-from onnxslim.errors import EditError
-from onnxslim.ir import Array, Editor, Node, Value
+from onnxslim.ir import Array, Editor, Node, TensorProtocol, Value
+from onnxslim.passes.fold.affine import finite
 
 
 @dataclass(frozen=True)
@@ -16,10 +15,16 @@ class Dense:
     """y = x @ weight [+ beta * bias]; `bias` is where that constant is read: node and input."""
 
     node: Node  # the MatMul or Gemm
-    weight: Array  # [K, N], times alpha of a Gemm
+    tensor: TensorProtocol  # the weight [K, N], times alpha of a Gemm
     bias: tuple[Node, int] | None = None
     transposed: bool = False  # the weight lies as [N, K]
     beta: float = 1.0
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many inputs and outputs: K and N."""
+        one, two = (int(size) for size in self.tensor.shape.numpy())
+        return (two, one) if self.transposed else (one, two)
 
     @property
     def output(self) -> Value:
@@ -53,17 +58,16 @@ def dense(node: Node, bias: tuple[Node, int] | None = None) -> Dense | str | Non
         return reason
     if any(attribute.is_ref() for attribute in node.attributes.values()):
         return "it takes attributes from its function"
-    array, transposed, beta = weight.numpy(), False, 1.0
-    if array.dtype.kind != "f":
-        return f"its weight is {array.dtype}"
+    transposed, beta = False, 1.0
+    if weight.dtype.numpy().kind != "f":
+        return f"its weight is {weight.dtype.numpy()}"
     if ir.op(node) == "Gemm":
         transposed = bool(ir.attribute(node, "transB", 0))
-        array = array.T if transposed else array
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             bias, beta = (node, 2), float(ir.attribute(node, "beta", 1.0))
-    if bias is not None and (reason := _odd_bias(bias, array.shape[1], beta)) is not None:
-        return reason
-    return Dense(node, array, bias, transposed, beta)
+    found = Dense(node, weight, bias, transposed, beta)
+    reason = None if bias is None else _odd_bias(bias, found.sizes[1], beta)
+    return found if reason is None else reason
 
 
 def _odd_bias(bias: tuple[Node, int], columns: int, beta: float) -> str | None:
@@ -84,23 +88,17 @@ def shared_weight(node: Node, index: int) -> str | None:
     return None
 
 
-def finite(array: Array, dtype: np.dtype[np.generic]) -> Array:
-    """The numbers in the type of the weight, as exact as those were.
+def changed(old: TensorProtocol, change: Callable[[Array], Array]) -> TensorProtocol:
+    """A changed weight, in its type: checked now, computed when it is read or written.
 
     Raises:
-        EditError: they are beyond the range of the type, or so small that it rounds them to
-            multiples of its smallest number.
+        EditError: it is beyond the range of its type, or too small for it.
     """
-    limits = np.finfo(dtype.name)
-    largest = float(np.abs(array).max(initial=0))
-    if not largest <= float(limits.max):  # so for NaN
-        raise EditError(f"the new weight would be beyond the range of {dtype}")
-    if 0 < largest < float(limits.tiny):
-        raise EditError(f"the new weight would be too small for {dtype}")
-    made: Array = array.astype(dtype)
-    return made
+    dtype = old.dtype.numpy()
+    shape = finite(change(old.numpy()), dtype).shape
+    return ir.lazy_tensor(lambda: change(old.numpy()).astype(dtype), old.dtype, shape)
 
 
-def set_weight(editor: Editor, node: Node, index: int, content: Array) -> None:
+def set_weight(editor: Editor, node: Node, index: int, content: Array | TensorProtocol) -> None:
     """Give a node a constant of its own with other content; a name that nothing else has stays."""
     editor.replace_initializer(editor.unshare(node, index), content)

@@ -16,12 +16,13 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.facts import Facts
-from onnxslim.ir import Array, Editor, Node, Value
+from onnxslim.ir import Array, Editor, Node, TensorProtocol, Value
+from onnxslim.passes.fold.affine import finite
 from onnxslim.passes.fold.batchnorm import Arithmetic, arithmetic
 from onnxslim.passes.simplify.fuse.axes import may_change_shape
 from onnxslim.passes.simplify.fuse.columns import Columns, columns_of, is_view, through
 from onnxslim.passes.simplify.fuse.fusion import readers
-from onnxslim.passes.simplify.fuse.matmul import Dense, dense_before, finite, set_weight
+from onnxslim.passes.simplify.fuse.matmul import Dense, changed, dense_before, set_weight
 from onnxslim.rewrite import Rewrite, Rule
 
 _LONGEST = 32
@@ -47,13 +48,13 @@ def _match(node: Node, facts: Facts) -> Rewrite | str | None:
     found = _columns_at_end(path, node, facts)
     if isinstance(found, str):
         return found
-    vectors = _by_column(does, found, path.layer.weight.shape[1])
+    vectors = _by_column(does, found, path.layer.sizes[1])
     if vectors is None or isinstance(vectors, str):
         return vectors
     factor, offset = vectors
     if offset.any() and path.layer.bias is None:
         return None  # there is no bias that the constant could become part of
-    return lambda editor: _move(editor, node, does.x, path.layer, factor, offset)
+    return lambda editor: move(editor, node, does.x, path.layer, factor, offset)
 
 
 def _path_to(end: Value) -> _Path | str | None:
@@ -89,7 +90,7 @@ def _is_product_of_one(node: Node) -> bool:
 
 def _columns_at_end(path: _Path, node: Node, facts: Facts) -> Columns | str:
     """The columns that get to the node; a reason where others read the same ones on the way."""
-    count = path.layer.weight.shape[1]
+    count = path.layer.sizes[1]
     rank = facts.rank(path.layer.output)
     if rank is None:
         return "the rank of the MatMul is not known"
@@ -170,11 +171,15 @@ def _by_column(does: Arithmetic, columns: Columns, count: int) -> tuple[Array, A
     return factor, offset
 
 
-def _move(
+def move(
     editor: Editor, node: Node, x: Value, layer: Dense, factor: Array, offset: Array
 ) -> Sequence[Node]:
-    dtype = layer.weight.dtype
-    weight = finite(layer.weight * factor, dtype) if (factor != 1).any() else None
+    """Take out the node that scales and shifts x, whose work the layer then does by column."""
+    dtype = layer.tensor.dtype.numpy()
+    by_column: Array = factor.reshape(-1, 1) if layer.transposed else factor
+    weight: TensorProtocol | None = None
+    if (factor != 1).any():
+        weight = changed(layer.tensor, lambda old: old * by_column)
     vector: Array | None = None
     if layer.bias is not None:
         given = ir.array(layer.bias[0].inputs[layer.bias[1]])
@@ -184,7 +189,7 @@ def _move(
     touched = readers(node.outputs[0])
     editor.bypass(node, x)
     if weight is not None:
-        set_weight(editor, layer.node, 1, weight.T if layer.transposed else weight)
+        set_weight(editor, layer.node, 1, weight)
     if layer.bias is not None and vector is not None:
         set_weight(editor, *layer.bias, vector)
     return [layer.node, *([layer.bias[0]] if layer.bias is not None else []), *touched]
