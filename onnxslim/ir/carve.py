@@ -17,11 +17,11 @@ from onnx import ModelProto, TensorProto
 from onnx_ir.serde import TensorProtoTensor
 
 from onnxslim.errors import ModelError
-from onnxslim.ir.light import PROTO_LIMIT, serialized
+from onnxslim.ir.light import PROTO_LIMIT, SMALL, serialized
 from onnxslim.ir.mapped import MappedTensor, Source
 from onnxslim.ir.swap import exchange, inside, swapped
 from onnxslim.ir.tensors import write_data
-from onnxslim.ir.types import DataType, Model, Tensor, TensorProtocol
+from onnxslim.ir.types import DataType, ExternalTensor, Model, Tensor, TensorProtocol
 from onnxslim.ir.wire import (
     BYTES,
     VARINT,
@@ -231,7 +231,9 @@ def skeleton(model: Model) -> Skeleton:
 
 
 def _can_be_hollow(tensor: TensorProtocol) -> bool:
-    """Whether it is big; data of a proto that are not raw stay as they are."""
-    if tensor.dtype == DataType.STRING or tensor.nbytes < CARVED:
-        return False
-    return not isinstance(tensor, TensorProtoTensor) or tensor.raw.HasField("raw_data")
+    """Whether it is big, or in another file; data of a proto that are not raw stay as they are."""
+    if isinstance(tensor, ExternalTensor):
+        return True
+    if isinstance(tensor, TensorProtoTensor):
+        return tensor.nbytes >= CARVED and tensor.raw.HasField("raw_data")
+    return tensor.dtype != DataType.STRING and tensor.nbytes >= min(CARVED, SMALL)

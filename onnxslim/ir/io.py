@@ -22,7 +22,7 @@ from onnxslim.ir.external import bind, external_tensors
 from onnxslim.ir.light import PROTO_LIMIT, root_cause, serialized
 from onnxslim.ir.mapped import Source
 from onnxslim.ir.names import fix_names
-from onnxslim.ir.preflight import can_be_checked, preflight
+from onnxslim.ir.preflight import is_small, preflight
 from onnxslim.ir.state import snapshot
 from onnxslim.ir.swap import inside, swapped
 from onnxslim.ir.types import Model
@@ -114,25 +114,28 @@ def to_kind(model: Model, kind: Kind) -> Any:
 
 def from_proto(proto: ModelProto, folder: str | os.PathLike[str] | None = None) -> Model:
     """The IR of a proto: pre-flight, conversion, external data, unique names, verification."""
-    proto = preflight(proto)
-    return _finished(convert(proto), proto, folder)
+    with paused():
+        proto = preflight(proto)
+        return _finished(convert(proto), proto, folder)
 
 
 def _finished(model: Model, proto: ModelProto, folder: str | os.PathLike[str] | None) -> Model:
     """The model bound to its external data, with unique names, verified."""
+    outside = external_tensors(model)
     if folder is not None:
-        model.meta[DATA_FILES] = frozenset(path.absolute() for path in bind(model, Path(folder)))
-    elif outside := external_tensors(model):
+        files = bind(model, Path(folder)) if outside else ()
+        model.meta[DATA_FILES] = frozenset(path.absolute() for path in files)
+    elif outside:
         raise ModelError(
             f"the weight '{outside[0].name}' lies in the external file '{outside[0].location}'; "
             "give the path of the model, or the folder of that file"
         )
-    return prepared(model, proto if can_be_checked(proto) else None)
+    return prepared(model, proto if is_small(proto) and not outside else None)
 
 
 def convert(proto: ModelProto) -> Model:
     """Conversion alone."""
-    with _quiet(), paused():
+    with _quiet():
         try:
             return onnx_ir.from_proto(proto)
         except Exception as error:
@@ -170,7 +173,8 @@ def _load_file(path: Path) -> Model:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        model = _from_source(source, "the file", path.absolute().parent)
+        with paused():
+            model = _from_source(source, "the file", path.absolute().parent)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     model.meta[SOURCE] = path.absolute()

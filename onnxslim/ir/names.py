@@ -52,15 +52,18 @@ def fix_names(model: Model) -> dict[str, str]:
     A function is a namespace of its own. Graph inputs and outputs keep their names. Values that
     are read but have no name get one; so do nodes that share a name within their graph.
     """
-    names = Names(all_names(model))
+    trees = [list(tree) for tree in scope_trees(model)]
+    clashes = [(_name_clashes(tree), _node_clashes(tree)) for tree in trees]
     changed: dict[str, str] = {}
-    for tree in scope_trees(model):
-        scopes = list(tree)
-        for value in _name_clashes(scopes):
+    if not any(values or nodes for values, nodes in clashes):
+        return changed
+    names = Names(all_names(model))
+    for values, nodes in clashes:
+        for value in values:
             old = value.name or "value"
             rename(value, names.new(old))
             changed[value.name or ""] = old
-        for node in _node_clashes(scopes):
+        for node in nodes:
             old = node.name or ""
             node.name = names.new(old)
             changed[node.name] = old

@@ -7,7 +7,6 @@ map types, SPARSE_TENSOR attributes, training_info, one domain imported in two v
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 
 import numpy as np
 import onnx
@@ -18,7 +17,6 @@ from onnx import (
     GraphProto,
     ModelProto,
     NodeProto,
-    TensorProto,
     TypeProto,
 )
 from onnx import numpy_helper as convert
@@ -31,7 +29,8 @@ DENSE_LIMIT = 256 * 1024 * 1024
 CHECK_LIMIT = 256 * 1024 * 1024
 """Bytes. Larger protos are checked without their big weights."""
 
-_SPARSE = (AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS)
+_SPARSE = frozenset({AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS})
+_SPECIAL = _SPARSE | {AttributeProto.GRAPH, AttributeProto.GRAPHS}
 
 
 def preflight(proto: ModelProto) -> ModelProto:
@@ -42,29 +41,19 @@ def preflight(proto: ModelProto) -> ModelProto:
     """
     _check_shell(proto)
     sparse = False
-    for graph, nodes, where in _scopes(proto):
-        for node in nodes:
-            _check_attributes(node, where)
+    for graph, where in _scopes(proto):
         if graph is not None:
             _check_types(graph, where)
             sparse = sparse or len(graph.sparse_initializer) > 0
     return _dense(proto) if sparse else proto
 
 
-def can_be_checked(proto: ModelProto) -> bool:
-    """Whether ONNX's checker can read the proto as it is: small, with all data inside."""
+def is_small(proto: ModelProto) -> bool:
+    """Whether ONNX's checker can read the proto as it is, if it has all its data inside."""
     try:
-        small = proto.ByteSize() <= CHECK_LIMIT
+        return bool(proto.ByteSize() <= CHECK_LIMIT)
     except EncodeError:  # over 2 GB
         return False
-    return small and not any(
-        tensor.data_location == TensorProto.EXTERNAL
-        for graph, nodes, _ in _scopes(proto)
-        for tensor in chain(
-            graph.initializer if graph is not None else (),
-            (attribute.t for node in nodes for attribute in node.attribute),
-        )
-    )
 
 
 def _check_shell(proto: ModelProto) -> None:
@@ -84,32 +73,34 @@ def _check_shell(proto: ModelProto) -> None:
             )
 
 
-_ProtoScope = tuple[GraphProto | None, "Iterator[NodeProto]", str]
+def _scopes(proto: ModelProto) -> Iterator[tuple[GraphProto | None, str]]:
+    """Every graph and function (None) and where it is; refuses sparse attributes on the way.
 
-
-def _scopes(proto: ModelProto) -> Iterator[_ProtoScope]:
+    Each attribute is looked at once: that takes as long as anything else in loading.
+    """
     stack: list[GraphProto | FunctionProto] = [proto.graph, *proto.functions]
     while stack:
         scope = stack.pop()
         graph = scope if isinstance(scope, GraphProto) else None
-        kind = "function" if graph is None else "graph"
-        yield graph, iter(scope.node), f"{kind} '{scope.name}'"
+        where = f"{'function' if graph is None else 'graph'} '{scope.name}'"
+        yield graph, where
         for node in scope.node:
             for attribute in node.attribute:
+                if attribute.type not in _SPECIAL:
+                    continue
+                if attribute.type in _SPARSE:
+                    raise _sparse_attribute(attribute, node, where)
+                stack.extend(attribute.graphs)
                 if attribute.type == AttributeProto.GRAPH:
                     stack.append(attribute.g)
-                elif attribute.type == AttributeProto.GRAPHS:
-                    stack.extend(attribute.graphs)
 
 
-def _check_attributes(node: NodeProto, where: str) -> None:
-    for attribute in node.attribute:
-        if attribute.type in _SPARSE:
-            raise ModelError(
-                f"attribute '{attribute.name}' of node '{node.name or node.output[0]}' "
-                f"({node.op_type}, {where}) is a sparse tensor, which is not supported; "
-                "make it a dense one"
-            )
+def _sparse_attribute(attribute: AttributeProto, node: NodeProto, where: str) -> ModelError:
+    return ModelError(
+        f"attribute '{attribute.name}' of node '{node.name or node.output[0]}' "
+        f"({node.op_type}, {where}) is a sparse tensor, which is not supported; "
+        "make it a dense one"
+    )
 
 
 def _check_types(graph: GraphProto, where: str) -> None:
@@ -136,7 +127,7 @@ def _has_map(type_proto: TypeProto) -> bool:
 def _dense(proto: ModelProto) -> ModelProto:
     made = ModelProto()
     made.CopyFrom(proto)
-    for graph, _, where in _scopes(made):
+    for graph, where in _scopes(made):
         if graph is None:
             continue
         for sparse in graph.sparse_initializer:

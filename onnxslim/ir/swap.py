@@ -63,7 +63,7 @@ def _swap_initializers(graph: Graph, swap: Swap, done: list[tuple[Value, TensorP
 
 
 def _swap_attributes(node: Node, swap: Swap, done: list[tuple[Node, Attr]]) -> None:
-    for attr in list(node.attributes.values()):
+    for attr in list(node.attributes.data.values()):
         if attr.type != AttributeType.TENSOR or attr.is_ref():
             continue
         tensor = tensor_of(attr)

@@ -9,9 +9,11 @@ import onnx
 from onnx import ModelProto
 
 from onnxslim.errors import ModelError
+from onnxslim.ir.carve import Skeleton, skeleton
 from onnxslim.ir.collector import paused
 from onnxslim.ir.light import light_proto, one_line
 from onnxslim.ir.names import defined
+from onnxslim.ir.preflight import is_small
 from onnxslim.ir.types import Function, Graph, Model, Node, Scope, Value
 from onnxslim.ir.walk import label, op, scope_trees, subgraphs
 
@@ -26,9 +28,20 @@ def verify(model: Model) -> None:
     Raises:
         ModelError: the first violation, with the node's name.
     """
+    verified(model)
+
+
+def verified(model: Model) -> Skeleton:
+    """What `verify` checked, which can be written."""
     verify_own_rules(model)
-    with light_proto(model) as light:
-        check_proto(light.proto)
+    with paused():
+        made = skeleton(model)
+    if is_small(made.proto):
+        check_proto(made.proto)
+    else:  # of many weights whose data are not raw
+        with light_proto(model) as light:
+            check_proto(light.proto)
+    return made
 
 
 def verify_own_rules(model: Model) -> None:

@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from onnxslim.ir.carve import Skeleton, skeleton
+from onnxslim.ir.collector import paused
 from onnxslim.ir.files import Staging, check_target, output_errors
 from onnxslim.ir.io import SOURCE, data_files
 from onnxslim.ir.light import SMALL, serialized
 from onnxslim.ir.names import fix_names
-from onnxslim.ir.preflight import can_be_checked
 from onnxslim.ir.swap import exchange, inside, swapped
 from onnxslim.ir.tensors import external_like, write_data
 from onnxslim.ir.types import DataType, ExternalTensor, Model, TensorProtocol
-from onnxslim.ir.verify import check_proto, verify, verify_own_rules
-from onnxslim.ir.walk import tensors, weight_bytes
+from onnxslim.ir.verify import verified
+from onnxslim.ir.walk import tensors
 
 INSIDE_LIMIT = 1_500_000_000
 """Bytes. Weights above this total are written as external data."""
@@ -44,36 +43,28 @@ def save(model: Model, path: str | os.PathLike[str], external: bool | None = Non
     """
     target = Path(path)
     check_target(target)
-    fix_names(model)
-    if external is None:
-        external = wants_external(model)
-    external = external and any(is_big(tensor) for tensor in tensors(model))
-    content = None if external else _checked(model)
+    with paused():
+        fix_names(model)
+        if external is None:
+            external = wants_external(model)
+        external = external and any(is_big(tensor) for tensor in tensors(model))
+        content = verified(model)
     with output_errors(target), Staging(target.absolute().parent) as staging:
-        if content is None:
-            verify(model)
+        if external:
             _save_pair(model, target.absolute(), staging)
         else:
             parts = content.parts()
             _place(lambda file: content.write(parts, file), target.absolute(), staging)
 
 
-def _checked(model: Model) -> Skeleton:
-    """What has to be written to have all weights inside, verified."""
-    verify_own_rules(model)
-    made = skeleton(model)
-    if can_be_checked(made.proto):
-        check_proto(made.proto)
-    else:
-        verify(model)
-    return made
-
-
 def wants_external(model: Model) -> bool:
     """Whether weights belong in a file of their own: they were in one, or are over 1.5 GB."""
-    if data_files(model) or weight_bytes(model) > INSIDE_LIMIT:
+    if data_files(model):
         return True
-    return any(isinstance(tensor, ExternalTensor) for tensor in tensors(model))
+    each = {id(tensor): tensor for tensor in tensors(model)}.values()
+    if any(isinstance(tensor, ExternalTensor) for tensor in each):
+        return True
+    return sum(tensor.nbytes for tensor in each) > INSIDE_LIMIT
 
 
 def is_big(tensor: TensorProtocol) -> bool:
