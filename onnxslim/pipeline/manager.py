@@ -45,6 +45,8 @@ def run_passes(
 ) -> list[Stage]:
     """Run the passes in place. Errors of the user's kind pass through; others: PassError.
 
+    After an error the model is as it was before the pass that failed, never half edited.
+
     A snapshot of the model is kept after each pass; it shares the weights that did not change.
     """
     for pass_ in passes:
@@ -58,6 +60,7 @@ def run_passes(
         except MemoryError:
             raise
         except Exception as error:
+            ir.restore(model, before)
             if isinstance(error, OnnxSlimError) and not isinstance(error, PassError):
                 raise
             if isinstance(error, OSError) and error.errno in _NOT_A_BUG:

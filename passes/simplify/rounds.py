@@ -54,15 +54,20 @@ class Rounds:
         moved += self._do(steps.LOOPS, lambda: unroll_loops(editor, model, facts))
         count += moved + self._do(steps.COPIES, lambda: remove_copies(editor, model))
         count += self._do(steps.CONSTANTS, lambda: constants_to_initializers(editor, model))
-        count += self._do(steps.EQUAL_INITIALIZERS, lambda: self.sharing.share(editor, model))
-        count += self._do(steps.EQUAL_NODES, lambda: share_equal_nodes(editor, model))
-        count += self._clean()
+        count += self._share()
         if moved:
             return count  # the facts are of another graph
         outcome = apply(editor, self.rules, facts=facts)
         self.applied.update(outcome.applied)
         self.near_misses = outcome.near_misses
-        return count + outcome.count + self._clean()
+        return count + outcome.count + (self._share() if outcome.count else 0)
+
+    def _share(self) -> int:
+        """Equal things become one; what nothing reads then goes."""
+        editor, model = self.editor, self.model
+        count = self._do(steps.EQUAL_INITIALIZERS, lambda: self.sharing.share(editor, model))
+        count += self._do(steps.EQUAL_NODES, lambda: share_equal_nodes(editor, model))
+        return count + self._clean()
 
     def _do(self, step: Step, work: Callable[[], int]) -> int:
         if step.name in self.skip:

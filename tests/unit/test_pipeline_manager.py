@@ -98,6 +98,19 @@ def test_a_state_is_kept_after_each_pass(model: Model, ctx: Context) -> None:
     assert second.model is not model
 
 
+@pytest.mark.parametrize("error", [ValueError("ours"), DataError("the user's")])
+def test_a_model_is_never_left_half_edited(model: Model, ctx: Context, error: Exception) -> None:
+    def edit_and_fail(model: Model, ctx: Context) -> PassResult:
+        model.graph.remove(model.graph[0], safe=False)
+        raise error
+
+    before = names(model)
+    with pytest.raises(OnnxSlimError):
+        run_passes(model, [Do(what=rename), Do(what=edit_and_fail)], ctx)
+    assert names(model) == [f"{n}_again" for n in before]
+    ir.verify(model)
+
+
 class Counted(Analysis[int]):
     reads = Aspect.STRUCTURE
     computed = 0
