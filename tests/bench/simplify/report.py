@@ -55,7 +55,8 @@ def collect(bench: Bench, known: Mapping[str, Subject], tools: Sequence[Tool]) -
 def write(bench: Bench, known: Mapping[str, Subject], tools: Sequence[Tool], out: Path) -> None:
     """Both files."""
     found = collect(bench, known, tools)
-    about = {**machine(), **PINS, "seed": str(SEED), "commit": commit()}
+    peers = {pin.partition("==")[0]: pin.partition("==")[2] for pin in PINS.values()}
+    about = {**machine(), **peers, "seed": str(SEED), "commit": commit()}
     scale = {t.name: bench.store.get("scale", t.name, t.version) or {} for t in tools}
     failed = _failed(bench.zoo)
     out.parent.mkdir(parents=True, exist_ok=True)
