@@ -160,7 +160,12 @@ MOVED = [
          "q = Relu (x) g = Gather <axis = 1> (q, i) h = Gather <axis = 1> (q, k) "
          "u = Transpose <perm = [1, 0]> (g) v = Transpose <perm = [1, 0]> (h) z = Sub (u, v)",
          "Relu Transpose Gather Gather Sub", weights="int64 i = {0}, int64 k = {-1}",
-         x="float[N,2,6] x"),
+         x="float[N,3,6] x"),
+    Case("gathers-to-split",
+         "r = Reshape (x, s) t = Transpose <perm = [2, 0, 3, 1, 4]> (r) "
+         "g = Gather (t, i) h = Gather (t, k) m = Neg (h) z = Sub (g, m)",
+         "Reshape Transpose Split Neg Sub", x="float[N,5,24] x",
+         weights="int64[5] s = {0, 5, 2, 3, 4}, int64 i = {1}, int64 k = {0}"),
 ]  # fmt: skip
 
 
@@ -225,6 +230,9 @@ STAYS = [
          weights="int64[1] s = {0}, int64[1] m = {1}, int64[1] e = {99}, int64[1] o = {1}"),
     Case("concat-of-concat", "a = Concat <axis = 1> (x, x) z = Concat <axis = 2> (a, a)",
          "Concat Concat"),
+    Case("gathers-to-split", "q = Relu (x) g = Gather <axis = 1> (q, i) "
+         "h = Gather <axis = 1> (q, i) z = Sub (g, h)", "Relu Gather Gather Sub",
+         x="float[N,2,6] x", weights="int64 i = {0}"),
     Case("views-through-rows",
          "a = Transpose <perm = [0, 2, 1]> (x) c = Softmax <axis = -1> (a) "
          "z = Transpose <perm = [0, 2, 1]> (c)", "Transpose Softmax Transpose"),

@@ -8,6 +8,7 @@ from onnxslim.passes.simplify.eliminate import (
     noop,
     shapes,
     slices,
+    split,
     through_rows,
     views,
 )
@@ -21,5 +22,6 @@ RULES: tuple[Rule, ...] = (
     *views.RULES,
     *through_rows.RULES,
     *hoist.RULES,
+    *split.RULES,
 )
 """In the order in which they are tried."""

@@ -50,7 +50,7 @@ def _branch(gather: Node, facts: Facts) -> _Branch | None:
     return _Branch(gather, layout, tuple(nodes))
 
 
-def _axis(node: Node, facts: Facts) -> int | None:
+def index_axis(node: Node, facts: Facts) -> int | None:
     """The axis of a Gather of a single constant index, counted from the front."""
     index, rank = facts.array(given(node, 1)), facts.rank(given(node, 0))
     if ir.op(node) != "Gather" or index is None or index.ndim or rank is None:
@@ -60,7 +60,7 @@ def _axis(node: Node, facts: Facts) -> int | None:
 
 
 def _match(node: Node, facts: Facts) -> Rewrite | str | None:
-    source, axis, shape = given(node, 0), _axis(node, facts), facts.shape(given(node, 0))
+    source, axis, shape = given(node, 0), index_axis(node, facts), facts.shape(given(node, 0))
     if source is None or axis is None or shape is None or source.is_graph_output():
         return None
     producer = source.producer()
@@ -71,7 +71,7 @@ def _match(node: Node, facts: Facts) -> Rewrite | str | None:
     gathers = readers(source)
     if len(gathers) < 2 or gathers[0] is not node:
         return None
-    if any(g.graph is not node.graph or _axis(g, facts) != axis for g in gathers):
+    if any(g.graph is not node.graph or index_axis(g, facts) != axis for g in gathers):
         return None
     if any(g.inputs[0] is not source or g.inputs[1] is source for g in gathers):
         return None
@@ -80,7 +80,7 @@ def _match(node: Node, facts: Facts) -> Rewrite | str | None:
         return None
     plans = [
         plan
-        for trunk in _trunks(source, facts)
+        for trunk in trunks(source, facts)
         for common in dict.fromkeys(branch.layout for branch in branches)
         if (plan := _plan(trunk, axis, common, branches)) is not None
     ]
@@ -90,7 +90,7 @@ def _match(node: Node, facts: Facts) -> Rewrite | str | None:
     return lambda editor: _replace(editor, best, branches)
 
 
-def _trunks(source: Value, facts: Facts) -> list[Chain]:
+def trunks(source: Value, facts: Facts) -> list[Chain]:
     """The views before the Gathers that nothing else reads, and none at all."""
     shape, producer = facts.shape(source), source.producer()
     found = [] if shape is None or 0 in shape else [Chain(source, unchanged(shape), (), 0, False)]
