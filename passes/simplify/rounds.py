@@ -19,7 +19,8 @@ from onnxslim.passes.simplify.loops import unroll_loops
 from onnxslim.passes.simplify.steps import Step
 from onnxslim.rewrite import NearMiss, Rule, apply
 
-_ROUNDS = 20
+ROUNDS = 20
+"""More have not been seen: a round settles all but what one rewrite shows to far-away rules."""
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Rounds:
     def run(self) -> None:
         """All rounds, then what is unused."""
         self._clean()
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             if not self._round():
                 self.settled = True
                 break

@@ -67,9 +67,9 @@ class Simplify(Pass):
 
 def _stats(rounds: Rounds, inlined: int) -> dict[str, int | float | str]:
     """How often each rule was applied, in the order of the list; only those that were."""
-    order = ["inlined", *(rule.name for rule in list_rules()), steps.DEAD]
+    order = [step.name for step in steps.STEPS] + [rule.name for rule in rounds.rules]
     applied = {**rounds.applied, "inlined": inlined}
-    return {name: applied[name] for name in order if applied.get(name)}
+    return {name: applied[name] for name in ["inlined", *order, steps.DEAD] if applied.get(name)}
 
 
 def _declined(misses: Iterable[NearMiss]) -> tuple[Declined, ...]:

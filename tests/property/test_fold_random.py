@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnxslim import ir
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.runtime.session import open_session
-from tests.golden.test_fold_golden import run
+from tests.golden.cases import run
 
 UNARY = ["Relu", "Neg", "Identity", "Abs", "Sigmoid", "Dropout"]
 BINARY = ["Add", "Mul", "Sub", "Max"]

@@ -1,0 +1,20 @@
+"""Each file of `simplify/`: what it shows, the pass with options, a model, and what it becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.golden.cases import check
+
+CASES = sorted((Path(__file__).parent / "simplify").glob("*.txt"))
+
+
+def test_there_are_cases() -> None:
+    assert len(CASES) >= 10
+
+
+@pytest.mark.parametrize("path", CASES, ids=[path.stem for path in CASES])
+def test_case(path: Path) -> None:
+    check(path, "simplify")
