@@ -116,6 +116,10 @@ VIEWS = [
          x="float[] x"),
 ]  # fmt: skip
 
+EVERY_SECOND = (
+    "int64[1] s = {0}, int64[1] d = {1}, int64[1] e = {99}, int64[1] o = {1}, int64[1] t = {2}"
+)
+
 PARTS = [
     Case("slice-of-slice", "a = Slice (x, s, e, o) z = Slice (a, s, e, t)", "Slice",
          weights="int64[1] s = {1}, int64[1] e = {3}, int64[1] o = {1}, int64[1] t = {2}"),
@@ -131,6 +135,14 @@ PARTS = [
          weights="int64[2] p = {2, 4}"),
     Case("concat-of-concat",
          "a = Concat <axis = 1> (x, x) z = Concat <axis = -2> (a, x)", "Concat"),
+    Case("slices-to-depth",
+         "a = Slice (x, s, e, o, t) b = Slice (x, d, e, o, t) z = Concat <axis = 2> (a, b)",
+         "Reshape", weights=EVERY_SECOND),
+    Case("slices-to-depth",
+         "a = Slice (x, s, e, o, t) b = Slice (x, d, e, o, t) c = Slice (a, s, e, p, t) "
+         "f = Slice (a, d, e, p, t) g = Slice (b, s, e, p, t) h = Slice (b, d, e, p, t) "
+         "z = Concat <axis = 3> (c, g, f, h)", "Reshape Transpose Reshape",
+         x="float[N,4,6,3] x", weights=f"{EVERY_SECOND}, int64[1] p = {{2}}"),
     Case("expand-before-broadcast",
          "n = Shape (x) a = Expand (c, n) z = Add (a, x)", "Add",
          weights="float[6] c = {1,2,3,4,5,6}"),
@@ -228,6 +240,9 @@ STAYS = [
          "a = Slice (x, m, e, o) b = Slice (x, s, m, o) z = Concat <axis = 2> (a, b)",
          "Slice Slice Concat", x="float[N,2,6] x",
          weights="int64[1] s = {0}, int64[1] m = {1}, int64[1] e = {99}, int64[1] o = {1}"),
+    Case("slices-to-depth",
+         "b = Slice (x, d, e, o, t) z = Concat <axis = 2> (b, b)", "Slice Concat",
+         weights=EVERY_SECOND.replace("int64[1] s = {0}, ", "")),
     Case("concat-of-concat", "a = Concat <axis = 1> (x, x) z = Concat <axis = 2> (a, a)",
          "Concat Concat"),
     Case("gathers-to-split", "q = Relu (x) g = Gather <axis = 1> (q, i) "

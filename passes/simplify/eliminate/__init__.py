@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxslim.passes.simplify.eliminate import (
+    depth,
     hoist,
     neutral,
     noop,
@@ -19,6 +20,7 @@ RULES: tuple[Rule, ...] = (
     *neutral.RULES,
     *shapes.RULES,
     *slices.RULES,
+    *depth.RULES,
     *views.RULES,
     *through_rows.RULES,
     *hoist.RULES,

@@ -27,13 +27,12 @@ def steps_of(layout: Layout, guessing: bool = False) -> list[Step] | None:
         return []
     if layout.is_flat:
         return _reshape(layout, layout.source, layout.result, guessing)
-    forms = (_through(layout, axes, guessing) for axes in _cuts(layout))
-    found = [form for form in forms if form is not None]
-    return min(found, key=len, default=None)
+    forms = (_through(layout, cut, guessing) for cut in dict.fromkeys(_cuts(layout)))
+    return next((form for form in forms if form is not None), None)
 
 
 def _cuts(layout: Layout) -> Iterator[Axes]:
-    """Shapes for the Transpose to start from, the best first when equally many operators."""
+    """Shapes for the Transpose to start from, those that need the fewest operators first."""
     yield layout.source
     yield tuple(sorted((axis for axis in layout.result if axis), key=min))
     yield _with_ones(layout)
