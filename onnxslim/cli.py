@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from onnxslim.arguments import Arguments
+    from onnxslim.config import Request
     from onnxslim.errors import OnnxSlimError
 
 OK, USER_ERROR, USAGE, CHECK_FAILED, BUG, INTERRUPTED = 0, 1, 2, 3, 70, 130
@@ -60,27 +63,10 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _compile(arguments: Arguments) -> int:
-    from onnxslim.driver import Watch, compile_file, make_plan
-    from onnxslim.report.live import Live
-    from onnxslim.report.table import result_tables
+    if arguments.list_passes or arguments.list_rules or arguments.inspect:
+        return _list(arguments)
+    from onnxslim.driver import compile_file, make_plan
 
-    if arguments.list_passes:
-        from onnxslim.registry import list_passes
-        from onnxslim.report.listing import passes_list
-
-        _console().print(passes_list(list_passes()))
-        return OK
-    if arguments.list_rules:
-        from onnxslim.passes.simplify.rules import list_rules
-        from onnxslim.report.listing import rules_table
-
-        _console().print(rules_table([(r.name, r.summary, r.exact) for r in list_rules()]))
-        return OK
-    if arguments.inspect:
-        from onnxslim.dropin import show_models
-
-        show_models(arguments.files, arguments.dump_to_disk)
-        return OK
     request = arguments.request()
     plan = make_plan(request)
     if arguments.print_pipeline:
@@ -88,13 +74,38 @@ def _compile(arguments: Arguments) -> int:
         return OK
     if arguments.source is None or arguments.output is None:
         raise AssertionError("read_arguments asks for both files")
-    live = Live(_console(stderr=True, quiet=arguments.quiet), len(plan.passes))
+    if arguments.quiet:  # what shows progress and tables takes time to import
+        compile_file(arguments.source, arguments.output, request)
+        return OK
+    _compile_and_show(arguments.source, arguments.output, request, len(plan.passes))
+    return OK
+
+
+def _compile_and_show(source: Path, output: Path, request: Request, passes: int) -> None:
+    from onnxslim.driver import Watch, compile_file
+    from onnxslim.report.live import Live
+    from onnxslim.report.table import result_tables
+
+    live = Live(_console(stderr=True), passes)
     with live.shown():
-        report = compile_file(
-            arguments.source, arguments.output, request, Watch(live.progress, (live,))
-        )
-    if not arguments.quiet:
-        _console().print(result_tables(report))
+        report = compile_file(source, output, request, Watch(live.progress, (live,)))
+    _console().print(result_tables(report))
+
+
+def _list(arguments: Arguments) -> int:
+    if arguments.inspect:
+        from onnxslim.dropin import show_models
+
+        show_models(arguments.files, arguments.dump_to_disk)
+        return OK
+    from onnxslim.passes.simplify.rules import list_rules
+    from onnxslim.registry import list_passes
+    from onnxslim.report.listing import passes_list, rules_table
+
+    if arguments.list_passes:
+        _console().print(passes_list(list_passes()))
+    else:
+        _console().print(rules_table([(r.name, r.summary, r.exact) for r in list_rules()]))
     return OK
 
 
@@ -107,12 +118,12 @@ def _show_failed(error: OnnxSlimError) -> None:
         _console().print(result_tables(report))
 
 
-def _console(*, stderr: bool = False, quiet: bool = False) -> Console:
+def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PLAIN_WIDTH
-    return Console(stderr=stderr, quiet=quiet, width=width, highlight=False)
+    return Console(stderr=stderr, width=width, highlight=False)
 
 
 def _say_error(error: OnnxSlimError) -> int:

@@ -44,7 +44,7 @@ def test_no_check_runs_nothing(capsys: Captured) -> None:
     assert report.nodes.after == {"Gemm": 1}
 
 
-def test_no_check_imports_no_runtime() -> None:
+def test_no_check_imports_no_runtime_and_quiet_no_tables() -> None:
     ir.save(ir.parse_text(TEXT.replace("Add(b, b)", "Identity(b)")), "in.onnx")
     code = (
         "import sys; from onnxslim.cli import main\n"
@@ -52,7 +52,7 @@ def test_no_check_imports_no_runtime() -> None:
         "print(*{m.partition('.')[0] for m in sys.modules})"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"onnxruntime", "scipy"} & set(ran.stdout.split())
+    assert not {"onnxruntime", "scipy", "rich"} & set(ran.stdout.split())
 
 
 def test_input_shapes_and_outputs(capsys: Captured) -> None:

@@ -33,14 +33,14 @@ sys.exit(main(["in.onnx", "out.onnx", "--report", "r.json"]))
 WAIT = """
 import sys, time
 from pathlib import Path
-from onnxslim.passes.fold.fold import Fold
+from onnxslim.passes.simplify.simplify import Simplify
 from onnxslim.cli import main
 def run(self, model, ctx):
     future = ctx.env.executor.submit(time.sleep, 1)
     Path("started").touch()
     future.result()
     time.sleep(60)
-Fold.run = run
+Simplify.run = run
 sys.exit(main(["in.onnx", "out.onnx"]))
 """
 
@@ -67,7 +67,7 @@ def start(code: str, folder: Path) -> subprocess.Popen[str]:
     [
         ("onnxslim.ir.io", "_parsed"),
         ("onnxslim.registry", "build"),
-        ("onnxslim.passes.fold.fold", "Fold.run"),
+        ("onnxslim.passes.simplify.simplify", "Simplify.run"),
         ("onnxslim.passes.check.check", "Check.run"),
         ("onnxslim.runtime.session", "Session.run"),
         ("onnxslim.driver", "time_in_turn"),
