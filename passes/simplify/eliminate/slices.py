@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.analyses.facts import Facts
+from onnxslim.analyses.facts import Dim, Facts
 from onnxslim.ir import Editor, Node, Value
 from onnxslim.passes.simplify.eliminate.common import (
     bypass,
@@ -28,6 +29,7 @@ from onnxslim.rewrite import Rewrite, Rule
 
 _SLICE_WITH_INPUTS = 10
 _MOST_INDICES = 4096  # more of them would be a weight of their own
+_LEAST_BLOCK = 16  # elements; Gather copies block by block
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,14 @@ def _match_concat(node: Node, facts: Facts) -> Rewrite | str | None:
         return "its parts are read elsewhere too"
     if indices.size > _MOST_INDICES:
         return f"it would take {indices.size} indices"
+    if _block(facts.shape(x), axis % rank) < _LEAST_BLOCK:
+        return "its parts lie too scattered: a Gather would be slower"
     return lambda editor: _replace_concat(editor, node, x, axis % rank, indices)
+
+
+def _block(shape: Sequence[Dim] | None, axis: int) -> int:
+    """How many elements lie together at each index of an axis, at least."""
+    return prod(size for size in (shape or ())[axis + 1 :] if isinstance(size, int))
 
 
 def _replace_concat(
