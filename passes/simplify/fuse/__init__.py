@@ -9,7 +9,9 @@ from onnxslim.passes.simplify.fuse import (
     homogeneous,
     norms,
     pads,
+    rotary,
     scales,
+    splits,
 )
 from onnxslim.rewrite import Rule
 
@@ -24,4 +26,6 @@ RULES: tuple[Rule, ...] = (
     *before.RULES,
     *chains.RULES,
     *gemm.RULES,
+    *rotary.RULES,
+    *splits.RULES,
 )
