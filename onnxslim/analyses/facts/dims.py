@@ -6,7 +6,7 @@ Operands are brought into one form first, so that equal results are equal expres
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from math import gcd
 
@@ -196,16 +196,41 @@ def broadcast(dims: Iterable[Dim]) -> Dim | None:
     1 gives way to anything; a symbolic size beside a number k other than 1 is k or 1, so the
     result is k. Unequal symbolic sizes are kept as an operation: any of them may be 1.
     """
-    others: list[Dim] = []
-    for dim in dims:
-        if dim != 1 and dim not in others:
-            others.append(dim)
+    others = [dim for dim in dict.fromkeys(_flat(dims)) if dim != 1]
     numbers = [dim for dim in others if isinstance(dim, int)]
     if numbers:
         return numbers[0] if len(numbers) == 1 else None
+    if len(others) > 1:
+        others = [dim for dim in others if not _follows(dim, others)]
     if len(others) < 2:
         return others[0] if others else 1
     return compound("broadcast", tuple(sorted(others, key=render)), True)
+
+
+def _flat(dims: Iterable[Dim]) -> Iterator[Dim]:
+    for dim in dims:
+        atom = _single(dim)
+        if atom is not None and atom.kind == "broadcast":
+            yield from atom.args
+        else:
+            yield dim
+
+
+def _single(dim: Dim) -> Atom | None:
+    """The atom that the expression is, if it is one."""
+    if isinstance(dim, int) or len(dim.terms) != 1:
+        return None
+    monomial, factor = dim.terms[0]
+    return monomial[0] if factor == 1 and len(monomial) == 1 else None
+
+
+def _follows(dim: Dim, others: Sequence[Dim]) -> bool:
+    """min(k, N) beside N, k > 1: the two are equal, as the one is 1 only where the other is."""
+    atom = _single(dim)
+    if atom is None or atom.kind != "min":
+        return False
+    limits = [arg for arg in atom.args if isinstance(arg, int) and arg > 1]
+    return len(limits) == 1 and any(arg in others for arg in atom.args)
 
 
 def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int | None:

@@ -16,7 +16,7 @@ from onnxslim.analyses.facts import (
     sampling,
     windows,
 )
-from onnxslim.analyses.facts.dims import Dim, Expr
+from onnxslim.analyses.facts.dims import Expr
 from onnxslim.analyses.facts.fact import (
     UNKNOWN,
     Contradiction,
@@ -25,8 +25,9 @@ from onnxslim.analyses.facts.fact import (
     Site,
     constant_fact,
 )
+from onnxslim.analyses.facts.fallback import by_onnx
 from onnxslim.analyses.facts.scopes import merged
-from onnxslim.ir import Array, Inferred, Node
+from onnxslim.ir import Node
 
 RULES: Mapping[str, Rule] = {
     **elementwise.RULES,
@@ -69,51 +70,6 @@ def infer(
         except Contradiction:
             return [UNKNOWN] * count
     if found is None:
-        return _by_onnx(node, inputs, imports, fresh)
+        return by_onnx(node, inputs, imports, fresh)
     known = [found] if isinstance(found, Fact) else list(found)
     return (known + [UNKNOWN] * count)[:count]
-
-
-def _by_onnx(
-    node: Node,
-    inputs: Sequence[Fact | None],
-    imports: Mapping[str, int],
-    fresh: Callable[[bool], Expr],
-) -> Sequence[Fact]:
-    """ONNX's inference, with a name for each expression."""
-    names: dict[Expr, str] = {}
-    types = [_named(fact, names) for fact in inputs]
-    contents: dict[int, Array] = {}
-    for index, fact in enumerate(inputs):
-        if fact is not None and fact.tensor is not None and fact.content is not None:
-            contents[index] = fact.tensor.numpy()
-    found = ir.infer_node(node, types, contents, imports)
-    if found is None:
-        return [UNKNOWN] * len(node.outputs)
-    known = {name: expr for expr, name in names.items()}
-    return [_read(result, known, fresh) for result in found]
-
-
-def _named(fact: Fact | None, names: dict[Expr, str]) -> Inferred | None:
-    if fact is None:
-        return None
-    if fact.shape is None:
-        return Inferred(fact.dtype, None)
-    return Inferred(
-        fact.dtype,
-        tuple(
-            d if isinstance(d, int) else names.setdefault(d, f"d{len(names)}") for d in fact.shape
-        ),
-    )
-
-
-def _read(found: Inferred | None, known: Mapping[str, Expr], fresh: Callable[[bool], Expr]) -> Fact:
-    if found is None:
-        return UNKNOWN
-    if found.shape is None:
-        return Fact(found.dtype)
-    dims: list[Dim] = []
-    for dim in found.shape:
-        expr = known.get(dim) if isinstance(dim, str) else None
-        dims.append(dim if isinstance(dim, int) else expr if expr is not None else fresh(True))
-    return Fact(found.dtype, tuple(dims))

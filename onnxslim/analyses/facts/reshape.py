@@ -47,9 +47,9 @@ def reshaped(site: Site, shape: Shape | None, target: Shape, allowzero: bool) ->
     """The shape that a Reshape gives. Raises Contradiction where it cannot."""
     if target.count(-1) > 1 or any(isinstance(t, int) and t < -1 for t in target):
         raise Contradiction
-    found: list[Dim | None] = [
-        _size(i, element, shape, target, allowzero) for i, element in enumerate(target)
-    ]
+    if not allowzero:
+        target = _with_copies(shape, target)
+    found = [_size(i, element, shape, target, allowzero) for i, element in enumerate(target)]
     unknown = [i for i, size in enumerate(found) if size is None]
     if shape is None:
         return tuple(site.fresh(True) if size is None else size for size in found)
@@ -84,9 +84,8 @@ def _size(
 ) -> Dim | None:
     """The size of an axis of the result; None for -1 and where it cannot be told."""
     if isinstance(element, int):
-        if element == 0 and not allowzero:
-            return _copied(index, shape)
-        return None if element == -1 else element
+        unknown = element == -1 or (element == 0 and shape is None and not allowzero)
+        return None if unknown else element
     if not dims.never_negative(element):
         return None
     if allowzero or dims.positive(element):
@@ -95,15 +94,16 @@ def _size(
         return None
     if index < len(shape) and _empties(element, shape[index]):
         return element
-    return element if _counts_agree(index, element, shape, target) else None
+    return element if _must_be_empty(index, element, shape, target) else None
 
 
-def _copied(index: int, shape: Shape | None) -> Dim | None:
-    if shape is None:
-        return None
-    if index >= len(shape):
+def _with_copies(shape: Shape | None, target: Shape) -> Shape:
+    """The target with the input's sizes for 0. Raises Contradiction where there is none."""
+    if shape is None or 0 not in target:
+        return target
+    if any(size == 0 for size in target[len(shape) :]):
         raise Contradiction
-    return shape[index]
+    return tuple(shape[i] if size == 0 else size for i, size in enumerate(target))
 
 
 def _empties(element: Expr, size: Dim) -> bool:
@@ -115,14 +115,14 @@ def _empties(element: Expr, size: Dim) -> bool:
     return all(element.atoms <= set(monomial) for monomial, _ in size.terms)
 
 
-def _counts_agree(index: int, element: Expr, shape: Shape, target: Shape) -> bool:
-    """Whether target and input have equally many elements, and would not if a size were copied."""
+def _must_be_empty(index: int, element: Expr, shape: Shape, target: Shape) -> bool:
+    """Whether the input is empty wherever the element is 0, and the result would not be."""
     others = [t for i, t in enumerate(target) if i != index]
     if any(isinstance(t, int) and t < 1 for t in others):
         return False
     if any(isinstance(t, Expr) and t.atoms & element.atoms for t in others):
         return False
-    return dims.total(shape) == dims.total(target)
+    return _empties(element, dims.total(shape))
 
 
 def _flatten(site: Site) -> Fact:

@@ -9,7 +9,8 @@ from onnxslim.analyses.facts.dims import Dim, Expr, named
 from onnxslim.analyses.facts.fact import UNKNOWN, Fact
 from onnxslim.ir import DataType, Node, TensorType, Value
 
-_SCAN_LENGTH_AXIS = 1  # Scan of opset 8 has the batch before it
+_NO_NAMES = frozenset({"", "?", "-1", "none", "unknown", "unk", "dynamic", "any"})
+"""What exporters write for any size that they do not know: not the same size each time."""
 
 
 def declared(value: Value, fresh: Callable[[bool], Expr]) -> Fact:
@@ -23,7 +24,8 @@ def declared(value: Value, fresh: Callable[[bool], Expr]) -> Fact:
         if isinstance(dim, int):
             dims.append(dim if dim >= 0 else fresh(True))
         else:
-            dims.append(named(str(dim.value)) if dim.value else fresh(True))
+            name = str(dim.value or "")
+            dims.append(fresh(True) if name.lower() in _NO_NAMES else named(name))
     return Fact(value.type.dtype, tuple(dims))
 
 
