@@ -95,6 +95,9 @@ def compile_model(
     if not footprints.seen:  # no pass ran
         footprints.seen.append(footprint(model, None))
     first, after = footprints.seen[0], footprints.seen[outcome.kept]
+    if request.dtype is not None and not outcome.failure:
+        _retype_ends(outcome.model, request.dtype)
+        after = replace(footprint(outcome.model, None), macs=after.macs)
     report = Report(
         input=ir.kind_of(model),
         output=ir.kind_of(model),
@@ -113,8 +116,6 @@ def compile_model(
     )
     if outcome.failure:
         raise CheckFailed(outcome.failure, report)
-    if request.dtype is not None:
-        _retype_ends(outcome.model, request.dtype)
     return outcome.model, report
 
 

@@ -93,7 +93,7 @@ tell(path, after)
         "xslim",
         "2.1.2",
         "onnxslim==0.1.87",
-        "`optimize_onnx_model` (13 registered matchers) and `infer_onnx_model`",
+        "`optimize_onnx_model`, with the matchers that it registers, and `infer_onnx_model`",
         (*_TORCH, "torchvision", "onnx==1.21.0", "onnxruntime==1.24.3", "numpy>=2", "protobuf",
          "tqdm", "pandas", "opencv-python-headless", "tabulate", "onnx-graphsurgeon>=0.6.1",
          "onnxconverter_common>=1.16.0", "loguru"),

@@ -87,8 +87,9 @@ def test_all_flags_of_the_other_are_taken() -> None:
 
 
 def test_half_precision(capsys: Captured) -> None:
-    assert main(["in.onnx", "out.onnx", "--dtype", "fp16"]) == 0
+    assert main(["in.onnx", "out.onnx", "--dtype", "fp16", "--report", "r.json"]) == 0
     graph = ir.load("out.onnx").graph
+    assert Report.from_json(Path("r.json").read_text()).nodes.after == {"Gemm": 1}
     assert {v.dtype for v in (*graph.inputs, *graph.outputs, *graph.initializers.values())} == {
         ir.DataType.FLOAT16
     }
