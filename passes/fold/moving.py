@@ -113,10 +113,12 @@ def _scatter_nd(node: Node, inputs: Inputs, opset: int) -> Array | None:
     sizes = np.asarray(x.shape[:depth])
     if not ((rows >= -sizes) & (rows < sizes)).all():
         return None
-    places = np.ravel_multi_index(tuple((rows % sizes).T), x.shape[:depth])
+    places: Array = np.zeros(len(rows), np.int64)
+    for axis, size in enumerate(x.shape[:depth]):
+        places = places * size + rows[:, axis] % size
     if np.unique(places).size != places.size:
         return None
-    out = x.copy().reshape(-1, *x.shape[depth:])
+    out: Array = np.array(x).reshape(-1, *x.shape[depth:])
     out[places] = updates.reshape(-1, *x.shape[depth:])
     return out.reshape(x.shape)
 

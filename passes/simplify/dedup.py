@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Editor, ExternalTensor, Graph, Model, TensorProtocol, Value
+from onnxslim.ir.tensors import location_of
 
 _READ = 64 << 10  # bytes; weights of another file up to here are read
 _SAMPLE = 4096  # bytes; larger tensors are compared in full only if so much at both ends is equal
@@ -77,7 +78,7 @@ def _digest(tensor: TensorProtocol) -> Hashable:
     if tensor.dtype == ir.DataType.STRING:
         return tuple(tensor.numpy().ravel().tolist())
     if isinstance(tensor, ExternalTensor) and tensor.nbytes > _READ:
-        return (str(tensor.base_dir), str(tensor.location), tensor.offset)
+        return (*location_of(tensor), tensor.offset)
     if isinstance(tensor, ir.LazyTensor) and tensor.nbytes > _READ:
         return id(tensor)  # not computed yet
     data = _bytes(tensor)

@@ -84,7 +84,7 @@ def test_a_rewrite_that_throws_is_named_with_the_node() -> None:
     ("made", "said"),
     [
         (("Cast", {"to": 7}), "another type: INT64 instead of FLOAT"),
-        (("Unsqueeze", {}), r"another shape: \[1, 4\] instead of \[4\]"),
+        (("Unsqueeze", dict[str, int]()), r"another shape: \[1, 4\] instead of \[4\]"),
     ],
 )
 def test_a_rule_that_changes_a_graph_output_is_refused(
