@@ -33,17 +33,24 @@ class Source:
         self._map: mmap.mmap | None = None
         if isinstance(content, bytes):
             self.view = memoryview(content)
-        elif os.name == "posix" and content.stat().st_size and content.is_file():
-            self._open(content)
-        else:
+        elif not self._opened(content):
             self.view = memoryview(content.read_bytes())
 
-    def _open(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._handle)
-        self._map = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
+    def _opened(self, path: Path) -> bool:
+        """Whether the file could be mapped: a regular one, not empty, where the system can."""
+        if os.name != "posix" or not path.is_file():  # Windows cannot replace a mapped file
+            return False
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._map = mmap.mmap(handle, 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            os.close(handle)
+            return False
+        self._handle = handle
+        weakref.finalize(self, os.close, handle)
         self.view = memoryview(self._map)
         self._state = self._seen()
+        return True
 
     def _seen(self) -> tuple[int, int]:
         info = os.fstat(self._handle or 0)

@@ -306,3 +306,26 @@ def test_numbers_and_fields() -> None:
 def test_broken_framing_is_refused(data: bytes) -> None:
     with pytest.raises(WireError):
         field_at(memoryview(data), 0, len(data))
+
+
+def test_a_file_that_cannot_be_mapped_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> object:
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr("mmap.mmap", refuse)
+    model = ir.load(path)
+    path.unlink()
+    assert {t.name: t.numpy().ravel().tolist() for t in ir.tensors(model)} == OUTSIDE
+    ir.save(model, path)
+    assert ModelProto.FromString(path.read_bytes()) == ir.to_proto(ir.load(raw_proto()))
+
+
+def test_a_copy_that_the_kernel_refuses_is_made_by_hand(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
+    ir.save(ir.load(path), path)
+    assert ModelProto.FromString(path.read_bytes()) == ir.to_proto(ir.load(raw_proto()))
