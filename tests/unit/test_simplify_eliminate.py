@@ -174,6 +174,18 @@ MOVED = [
          "u = Transpose <perm = [1, 0]> (g) v = Transpose <perm = [1, 0]> (h) z = Sub (u, v)",
          "Relu Transpose Gather Gather Sub", weights="int64 i = {0}, int64 k = {-1}",
          x="float[N,3,6] x"),
+    Case("join-transposes",
+         "a = Transpose <perm = [2, 0, 1]> (x) q = Abs (x) b = Transpose <perm = [2, 0, 1]> (q) "
+         "z = Mul (a, b)", "Abs Mul Transpose"),
+    Case("join-transposes",
+         "a = Transpose <perm = [2, 0, 1]> (x) q = Abs (x) b = Transpose <perm = [2, 0, 1]> (q) "
+         "z = Concat <axis = -1> (a, b)", "Abs Concat Transpose"),
+    Case("pool-of-transpose",
+         "t = Transpose <perm = [0, 3, 1, 2]> (x) p = GlobalMaxPool (t) z = Flatten (p)",
+         "ReduceMax", x="float[N,2,4,3] x"),
+    Case("pool-of-transpose",
+         "t = Transpose <perm = [0, 3, 1, 2]> (x) p = GlobalAveragePool (t) z = Flatten (p)",
+         "ReduceMean", x="float[N,2,4,3] x", opset=18),
     Case("gathers-to-split",
          "r = Reshape (x, s) t = Transpose <perm = [2, 0, 3, 1, 4]> (r) "
          "g = Gather (t, i) h = Gather (t, k) m = Neg (h) z = Sub (g, m)",
@@ -250,6 +262,12 @@ STAYS = [
          weights=EVERY_SECOND.replace("int64[1] s = {0}, ", "")),
     Case("concat-of-concat", "a = Concat <axis = 1> (x, x) z = Concat <axis = 2> (a, a)",
          "Concat Concat"),
+    Case("join-transposes",
+         "a = Transpose <perm = [2, 0, 1]> (x) b = Transpose <perm = [1, 0, 2]> (x) "
+         "z = Concat <axis = 0> (a, b)", "Transpose Transpose Concat", x="float[N,2,2] x"),
+    Case("pool-of-transpose",
+         "t = Transpose <perm = [0, 1, 3, 2]> (x) p = GlobalMaxPool (t) z = Flatten (p)",
+         "Transpose GlobalMaxPool Flatten", x="float[N,2,4,3] x"),
     Case("gathers-to-split", "q = Relu (x) g = Gather <axis = 1> (q, i) "
          "h = Gather <axis = 1> (q, i) z = Sub (g, h)", "Relu Gather Gather Sub",
          x="float[N,2,6] x", weights="int64 i = {0}"),

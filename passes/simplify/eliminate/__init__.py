@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxslim.passes.simplify.eliminate import (
     depth,
     hoist,
+    joins,
     neutral,
     noop,
     shapes,
@@ -25,5 +26,6 @@ RULES: tuple[Rule, ...] = (
     *through_rows.RULES,
     *hoist.RULES,
     *split.RULES,
+    *joins.RULES,
 )
 """In the order in which they are tried."""
