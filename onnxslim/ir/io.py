@@ -74,7 +74,9 @@ def kind_of(source: ModelLike) -> Kind:
 def load(source: ModelLike, *, folder: str | os.PathLike[str] | None = None) -> Model:
     """The model in the IR, checked; what was given is never changed, weights are shared.
 
-    Weights in external files stay there, memory-mapped when they are read. `folder` is where
+    Weights stay in the file, or in its external files, and are mapped when they are read: other
+    files may be renamed over these, but what is written into them in place makes the model
+    unreadable (ModelError). `folder` is where
     the external data of bytes or a `ModelProto` lie; a path brings its own.
 
     Raises:
