@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.bench.simplify.measure import is_slower
@@ -10,6 +10,8 @@ from tests.bench.simplify.store import Record
 from tests.bench.simplify.tools import OURS, PEERS
 
 EQUAL = 1e-4  # of the largest output: rounding of a few hundred layers in another order
+LARGE_MB, PEAK = 100, 1.3  # a file much smaller than the interpreter says nothing of memory
+_NONE: Record = {"failure": "not run"}
 NEAR = 1.1  # who comes within 10 % of our count is compared in seconds
 
 
@@ -105,10 +107,36 @@ def summary(found: Sequence[Finding]) -> list[str]:
         f"- **Latency** in ONNX Runtime: over 2 % faster beyond noise on {len(faster)}, slower on "
         f"{len(slower)} of {len(timed)} models" + _but([_ratio(f) for f in slower]),
     ]
+    lines += _memory(found)
     if faster:
         lines.append(f"  Faster: {', '.join(_ratio(f) for f in faster)}.")
     lines += [_broken(found, peer) for peer in PEERS]
     return [line for line in lines if line]
+
+
+def _memory(found: Sequence[Finding]) -> list[str]:
+    large = [f for f in found if f.file_mb > LARGE_MB and not f.race.get(OURS, _NONE)["failure"]]
+    shares = {f.model: f.race[OURS]["peak_mb"] * 1.048576 / f.file_mb for f in large}
+    if not shares:
+        return []
+    above = [f"{model} ({share:.2f})" for model, share in shares.items() if share > PEAK]
+    return [
+        f"- **Memory** of ours peaks at most at {PEAK} times the file on "
+        f"{len(shares) - len(above)} of {len(shares)} models over {LARGE_MB} MB, the interpreter "
+        "included" + _but(above)
+    ]
+
+
+def growth(scale: Mapping[str, Record]) -> str:
+    """Seconds of ours on the chains, over those of the smaller one."""
+    mine = {size: record for size, record in scale.get(OURS, {}).items() if size != "key"}
+    if not mine:
+        return ""
+    took = ", ".join(
+        f"{size} " + ("failed" if record["failure"] else f"{record['seconds']:.1f} s")
+        for size, record in mine.items()
+    )
+    return f"- **Scale**: {took}."
 
 
 def _seconds(finding: Finding, tool: str) -> float:

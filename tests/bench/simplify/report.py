@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.simplify.findings import EQUAL, Finding, summary
+from tests.bench.simplify.findings import EQUAL, Finding, growth, summary
 from tests.bench.simplify.measure import Bench
 from tests.bench.simplify.store import Record
 from tests.bench.simplify.subjects import SEED, Subject
@@ -95,7 +95,7 @@ def markdown(
     parts = [
         _INTRO,
         "Measured with " + ", ".join(f"{k} {v}" for k, v in about.items()) + ".\n",
-        "## Summary\n\n" + "\n".join(summary(found)) + "\n",
+        "## Summary\n\n" + "\n".join([*summary(found), growth(scale)]) + "\n",
         "## Nodes\n\n" + _nodes(found),
         "## Seconds and peak memory (MB), side by side\n\n" + _race(beside),
         "## Latency, side by side\n\n" + _latency(beside),
