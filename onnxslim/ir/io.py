@@ -74,10 +74,10 @@ def kind_of(source: ModelLike) -> Kind:
 def load(source: ModelLike, *, folder: str | os.PathLike[str] | None = None) -> Model:
     """The model in the IR, checked; what was given is never changed, weights are shared.
 
-    Weights stay in the file, or in its external files, and are mapped when they are read: other
-    files may be renamed over these, but what is written into them in place makes the model
-    unreadable (ModelError). `folder` is where
-    the external data of bytes or a `ModelProto` lie; a path brings its own.
+    Weights stay in the file, or in its external files, and are mapped when they are read. Other
+    files may be renamed over these. Do not write into them while the model is in use: reading a
+    weight raises ModelError if the model file was changed; a data file is not watched. `folder`
+    is where the external data of bytes or a `ModelProto` lie; a path brings its own.
 
     Raises:
         ModelError: it is missing, empty, truncated, not ONNX, invalid, or holds what is refused.
