@@ -134,6 +134,8 @@ PARTS = [
          weights="int64[1] s = {0}, int64[1] m = {1}, int64[1] e = {99}, int64[1] o = {1}"),
     Case("concat-of-parts", "a, b = Split <axis = -1> (x, p) z = Concat <axis = 2> (a, b)", "",
          weights="int64[2] p = {2, 4}"),
+    Case("concat-of-parts", "a, b = Split <axis = 1> (x, p) z = Concat <axis = 1> (b, a)",
+         "Gather", x="float[N,6,16] x", weights="int64[2] p = {2, 4}"),
     Case("concat-of-concat",
          "a = Concat <axis = 1> (x, x) z = Concat <axis = -2> (a, x)", "Concat"),
     Case("slices-to-depth",

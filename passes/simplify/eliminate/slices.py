@@ -8,7 +8,7 @@ Concat of parts in another order (a roll) -> Gather(x, indices)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -139,7 +139,8 @@ def _part(value: Value, axis: int, reader: Node, facts: Facts) -> _Part | None:
     if x is None or not isinstance(size, int):
         return None
     if ir.op(node) == "Split":
-        return _split_part(node, value, x, axis, size, facts)
+        own = all(not output.uses() or is_private(output, reader) for output in node.outputs)
+        return _split_part(node, value, _Part(x, 0, 0, size, own), axis, facts)
     bounds = bounds_of(node, facts)
     if bounds is None or set(bounds) != {axis} or bounds[axis].step != 1:
         return None
@@ -147,10 +148,8 @@ def _part(value: Value, axis: int, reader: Node, facts: Facts) -> _Part | None:
     return _Part(x, taken.start, taken.stop, size, alone) if len(taken) else None
 
 
-def _split_part(
-    node: Node, value: Value, x: Value, axis: int, size: int, facts: Facts
-) -> _Part | None:
-    rank = facts.rank(x)
+def _split_part(node: Node, value: Value, whole: _Part, axis: int, facts: Facts) -> _Part | None:
+    rank = facts.rank(whole.x)
     if rank is None or int(ir.attribute(node, "axis", 0)) % rank != axis:
         return None
     start = 0
@@ -160,7 +159,7 @@ def _split_part(
         if not isinstance(length, int):
             return None
         if output is value:
-            return _Part(x, start, start + length, size, False) if length else None
+            return replace(whole, start=start, end=start + length) if length else None
         start += length
     return None
 
