@@ -143,8 +143,7 @@ class Builder:
         fitting = [value for value in self.values if fits(value)]
         if not fitting:
             raise Unfit
-        late = fitting[-3:]
-        return self.rng.choice(late if self.rng.randrange(2) == 0 else fitting)
+        return self.rng.choice(self.rng.choice([fitting[-1:], fitting[-3:], fitting]))
 
     def floats(self, rank: int | None = None) -> Val:
         """A float tensor, of the rank if one is given."""

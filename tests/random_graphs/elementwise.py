@@ -126,7 +126,7 @@ def affine(b: Builder, x: Val) -> Val:
     one, other = (c, x) if first else (x, c)
     if op != "Div":
         return combine(b, op, one, other)
-    if first:
+    if first or not c.bound:
         return b.node(op, [one, other], broadcast(c.shape, x.shape))
     # the smallest divisor is a tenth
     error = 10 * x.error + 20 * UNIT * x.bound

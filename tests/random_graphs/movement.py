@@ -30,6 +30,8 @@ def axis_of(b: Builder, x: Val, negative: bool = True) -> int:
 
 def transpose(b: Builder, x: Val | None = None) -> Val:
     x = x or anything(b, 2)
+    if x.rank < 2:
+        raise Unfit
     axes = list(range(x.rank))
     kind = b.rng.randrange(4)
     if kind == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from tests.random_graphs import (
+    compounds,
     control,
     elementwise,
     layers,
@@ -25,6 +26,7 @@ GROUPS: tuple[tuple[int, list[tuple[int, Recipe]]], ...] = (
     (3, layers.RECIPES),
     (1, reductions.RECIPES),
     (3, patterns.RECIPES),
+    (3, compounds.RECIPES),
     (2, control.RECIPES),
 )
 
