@@ -104,10 +104,10 @@ def _by_channel(x: Value, constant: Array) -> bool:
         return True
     layer = x.producer()
     if layer is not None and ir.op(layer) == "Gemm":
-        return constant.shape[-1] == constant.size
+        return bool(constant.shape[-1] == constant.size)
     spatial = rank_of(x) - 2
     by_channel = constant.ndim > spatial and constant.shape[-1 - spatial] == constant.size
-    return spatial > 0 and by_channel
+    return bool(spatial > 0 and by_channel)
 
 
 def rank_of(x: Value) -> int:
