@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxslim import ir, registry
 from onnxslim.config import DTYPES, Request
 from onnxslim.environment import environment
-from onnxslim.errors import CheckFailed, ConfigError, OnnxSlimError, OptionError
+from onnxslim.errors import CheckFailed, ConfigError, OnnxSlimError, OptionError, RuntimeUnavailable
 from onnxslim.files import file_bytes, saved_bytes, write_text
 from onnxslim.ir import Model
 from onnxslim.ir.files import check_target
@@ -77,7 +78,7 @@ def compile_model(
     plan = plan or make_plan(request)
     ir.cut(model, inputs=request.inputs, outputs=request.outputs)
     if request.input_shapes:
-        ir.set_input_shapes(model, request.input_shapes)
+        _set_shapes(model, request)
     footprints = FootprintEach(may_run=request.check)
     original = ir.snapshot(model)
     with environment(model, request, watch.progress) as env:
@@ -117,6 +118,28 @@ def compile_model(
     if outcome.failure:
         raise CheckFailed(outcome.failure, report)
     return outcome.model, report
+
+
+def _set_shapes(model: Model, request: Request) -> None:
+    """Give the inputs the sizes that were asked for; with a check, see that the model runs.
+
+    Raises ConfigError for sizes that it does not run with, while it did without them.
+    """
+    from onnxslim.runtime.synthesize import synthesize
+
+    before = ir.snapshot(model)
+    ir.set_input_shapes(model, request.input_shapes)
+    if not request.check:
+        return
+    try:
+        synthesize(model, 1, request.seed, request.threads)
+    except RuntimeUnavailable as error:
+        with suppress(RuntimeUnavailable):
+            synthesize(before, 1, request.seed, request.threads)
+            shapes = ", ".join(
+                f"{n}:{','.join(map(str, s))}" for n, s in request.input_shapes.items()
+            )
+            raise ConfigError(f"--input-shapes {shapes}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ class _Ends:
         if text in self._there:
             return text, None
         if name not in self._there:
-            raise ConfigError(f"{self.what}s: {unknown_name('value', text, self._there)}")
+            names = sorted(self._there, key=lambda n: self._there[n].producer() is None)
+            raise ConfigError(f"{self.what}s: {unknown_name('value', text, names)}")
         if suffix not in TYPES:
             raise ConfigError(f"{self.what}s: {text}: expected one of {', '.join(TYPES)}")
         return name, TYPES[suffix]

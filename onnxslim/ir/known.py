@@ -13,6 +13,7 @@ def unknown_name(what: str, name: str, there: Iterable[str]) -> str:
     names = list(dict.fromkeys(there))
     folded = {other.lower(): other for other in reversed(names)}
     close = difflib.get_close_matches(name.lower(), folded, n=1)
+    close = close or [other for other in folded if name.lower() in other][:1]
     hint = f": did you mean '{folded[close[0]]}'?" if close else "."
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     listed = ", ".join(names[:_SHOWN]) + more

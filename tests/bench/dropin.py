@@ -242,6 +242,10 @@ def page(rows: list[dict[str, Any]]) -> str:
         "package's own code runs on `models/fashion_resnet.onnx`; the simplified model's outputs",
         "are compared with the original's in ONNX Runtime. Made by `python -m tests.bench.dropin`.",
         "",
+        "The packages were installed without their own lists of dependencies (GPU runtimes, exact",
+        "pins), with what this code needs, on a CPU. No matcher of xslim has anything to do on this",
+        "model: that registered matchers are applied is tested in `tests/api/test_slim_patterns.py`.",
+        "",
         "| package | asks for | what ran | nodes | with theirs | with ours | date |",
         "|---|---|---|---:|---|---|---|",
     ]

@@ -125,6 +125,18 @@ def test_dash_v_is_the_version(capsys: Captured) -> None:
     assert capsys.readouterr().out == "0.1.0\n"
 
 
+def test_shapes_that_the_model_does_not_run_with(capsys: Captured) -> None:
+    model = ir.parse_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 1, 4, 4] x) => (float[N, 2, 4, 4] y)'
+        "<float[2, 1, 1, 1] w = {1, 2}> { y = Conv(x, w) }"
+    )
+    ir.save(model, "conv.onnx")
+    assert main(["conv.onnx", "out.onnx", "--input-shapes", "x:1,3,4,4"]) == 1
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert shown.startswith("error: --input-shapes x:1,3,4,4: no made-up input runs")
+    assert not Path("out.onnx").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
