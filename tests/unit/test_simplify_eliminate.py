@@ -193,6 +193,10 @@ MOVED = [
          "g = Gather (t, i) h = Gather (t, k) m = Neg (h) z = Sub (g, m)",
          "Reshape Transpose Split Neg Sub", x="float[N,5,24] x",
          weights="int64[5] s = {0, 5, 2, 3, 4}, int64 i = {1}, int64 k = {0}"),
+    Case("split-of-ones",
+         "a, b = Split <axis = -1> (x, s) f = Squeeze (a, i) g = Squeeze (b, i) z = Sub (g, f)",
+         "Gather Gather Sub", x="float[N,4,2] x",
+         weights="int64[2] s = {1, 1}, int64[1] i = {2}"),
 ]  # fmt: skip
 
 
@@ -273,6 +277,10 @@ STAYS = [
     Case("gathers-to-split", "q = Relu (x) g = Gather <axis = 1> (q, i) "
          "h = Gather <axis = 1> (q, i) z = Sub (g, h)", "Relu Gather Gather Sub",
          x="float[N,2,6] x", weights="int64 i = {0}"),
+    Case("split-of-ones",
+         "q = Relu (x) a, b = Split <axis = 1> (q, s) f = Squeeze (a, i) z = Sub (f, b)",
+         "Relu Split Squeeze Sub", x="float[N,2,2] x",
+         weights="int64[2] s = {1, 1}, int64[1] i = {1}"),
     Case("views-through-rows",
          "a = Transpose <perm = [0, 2, 1]> (x) c = Softmax <axis = -1> (a) "
          "z = Transpose <perm = [0, 2, 1]> (c)", "Transpose Softmax Transpose"),

@@ -12,6 +12,7 @@ from onnxslim.passes.simplify.eliminate import (
     slices,
     split,
     through_rows,
+    unbind,
     views,
 )
 from onnxslim.rewrite import Rule
@@ -24,6 +25,7 @@ RULES: tuple[Rule, ...] = (
     *depth.RULES,
     *views.RULES,
     *through_rows.RULES,
+    *unbind.RULES,
     *hoist.RULES,
     *split.RULES,
     *joins.RULES,
