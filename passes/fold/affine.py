@@ -166,7 +166,8 @@ def finite(array: Array, dtype: np.dtype[np.generic]) -> Array:
             multiples of its smallest number.
     """
     limits = np.finfo(dtype.name)
-    largest = float(np.abs(array).max(initial=0))
+    magnitudes: Array = np.abs(array)
+    largest = float(magnitudes.max(initial=0))
     if not largest <= float(limits.max):  # so for NaN
         raise EditError(f"the new weight would be beyond the range of {dtype}")
     if 0 < largest < float(limits.tiny):
