@@ -165,7 +165,7 @@ def finite(array: Array, dtype: np.dtype[np.generic]) -> Array:
         EditError: they are beyond the range of the type, or so small that it rounds them to
             multiples of its smallest number.
     """
-    limits = np.finfo(dtype.name)
+    limits = np.finfo(str(dtype))
     magnitudes: Array = np.abs(array)
     largest = float(magnitudes.max(initial=0))
     if not largest <= float(limits.max):  # so for NaN
