@@ -84,6 +84,8 @@ def test_reshape_to_computed_sizes() -> None:
         ("7", 100, 0, 1, 0),
         ("7", -1, -9223372036854775808, -1, 7),
         ("7", 5, 1, -2, 2),
+        ("7", -100, -200, -1, 1),
+        ("0", -1, -9223372036854775808, -1, 0),
         ("N", 0, 9223372036854775807, 1, N),
         ("N", -1, -9223372036854775808, -1, N),
     ],
@@ -138,6 +140,21 @@ def test_convolutions_and_their_automatic_pads() -> None:
 def test_shape_knows_its_start_and_end(attributes: str, expected: tuple[Dim, ...]) -> None:
     model = _model(f"y = Shape {attributes} (x)")
     assert Facts(model).content(_value(model, "y")) == expected
+
+
+def test_the_contents_of_a_slice_may_be_none() -> None:
+    model = _model("""
+      s = Shape (x)
+      a = Constant <value = int64[1] {2}> ()  b = Constant <value = int64[1] {1}> ()
+      c = Constant <value = int64[1] {99}> ()
+      none = Slice (s, a, b)  last = Slice (s, a, c)  y = Identity (x)
+    """)
+    facts = Facts(model)
+    assert facts.content(_value(model, "none")) == ()
+    assert facts.content(_value(model, "last")) == (S,)
+    empty = facts.constant(_value(model, "none"))
+    assert empty is not None
+    assert (empty.shape, empty.dtype) == ((0,), np.int64)
 
 
 def test_arithmetic_on_shapes_is_followed() -> None:

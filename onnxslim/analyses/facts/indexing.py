@@ -22,7 +22,7 @@ from onnxslim.analyses.facts.fact import (
     grid,
     numbers,
 )
-from onnxslim.analyses.facts.slices import sliced
+from onnxslim.analyses.facts.slices import indices, sliced
 from onnxslim.ir import DataType
 
 
@@ -148,21 +148,22 @@ def _slice(site: Site) -> Fact:
         return Fact(site.dtype(), site.sizes(len(shape)))
     starts, ends, axes, steps = bounds
     made = list(shape)
-    cuts = [slice(None)] * len(shape)
-    plain = True
+    cells = grid(site.fact(0))
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step == 0:
             raise Contradiction
         size = sliced(shape[axis], start, end, step)
         made[axis] = site.fresh(True) if size is None else size
-        if isinstance(start, int) and isinstance(end, int) and isinstance(step, int):
-            cuts[axis] = slice(start, end, step)
-        else:
-            plain = False
-    cells = grid(site.fact(0))
-    if cells is None or not plain:
-        return Fact(site.dtype(), tuple(made))
-    return from_grid(site.dtype(), cells[tuple(cuts)])
+        cells = _cut(cells, start, end, axis, step)
+    return Fact(site.dtype(), tuple(made)) if cells is None else from_grid(site.dtype(), cells)
+
+
+def _cut(cells: Any, start: Dim, end: Dim, axis: int, step: Dim) -> Any:
+    """The contents that are left, where it is known which."""
+    bounds = numbers((start, end, step))
+    if cells is None or bounds is None:
+        return None
+    return np.take(cells, np.array(indices(cells.shape[axis], *bounds), np.int64), axis)
 
 
 def _bounds(

@@ -49,6 +49,8 @@ def _scales(site: Site) -> Sequence[float] | None:
 
 def _scaled(site: Site, sizes: Sequence[Dim]) -> list[Dim] | None:
     scales = _scales(site)
+    if site.attr("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+        return None  # the region of interest may count too
     if scales is None or len(scales) != len(sizes):
         return None
     found: list[Dim] = []

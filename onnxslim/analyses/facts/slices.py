@@ -14,13 +14,24 @@ def sliced(size: Dim, start: Dim, end: Dim, step: Dim) -> Dim | None:
     if not isinstance(step, int) or step == 0:
         return None
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
-        return len(range(size)[start:end:step])
+        return len(indices(size, start, end, step))
     if step < 0:
         return _backwards(size, start, end, step)
     first, last = _clamped(size, start), _clamped(size, end)
     if first is None or last is None:
         return None
     return dims.ceil_div(dims.maximum(last - first, 0), step)
+
+
+def indices(size: int, start: int, end: int, step: int) -> range:
+    """The elements that a slice takes. ONNX clamps a far start onto the axis, unlike Python."""
+    start = start + size if start < 0 else start
+    end = end + size if end < 0 else end
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(end, 0), size), step)
+    if size == 0:
+        return range(0)
+    return range(min(max(start, 0), size - 1), min(max(end, -1), size - 1), step)
 
 
 def _clamped(size: Dim, bound: Dim) -> Dim | None:
