@@ -1,6 +1,6 @@
 """The IR layer: the only importer of onnx, onnx_ir and onnx_graphsurgeon."""
 
-import onnxslim.ir.deferred  # noqa: F401 - before all that imports onnx-ir
+import onnxslim.ir.deferred  # noqa: F401  # pyright: ignore[reportUnusedImport] - goes first
 from onnxslim.ir.checksum import checksum
 from onnxslim.ir.cut import cut
 from onnxslim.ir.declare import declare_types

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 ROOT = Path(__file__).parents[2]
-STAND_IN = ROOT / "packaging" / "onnxslim"
+STAND_IN = ROOT / "docs" / "dropin"
 PAGE = ROOT / "docs" / "DROPIN.md"
 _MOST = 1200  # seconds of one step
 
@@ -263,8 +263,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines += [
         "",
         "Some packages look for a *distribution* of the name `onnxslim` (amd-quark does), not only",
-        "for the module. `packaging/onnxslim` is one without files that depends on this one:",
-        "`pip uninstall onnxslim`, then `pip install onnxslim-compiler ./packaging/onnxslim`. It",
+        "for the module. `docs/dropin` is one without files that depends on this one:",
+        "`pip uninstall onnxslim`, then `pip install onnxslim-compiler ./docs/dropin`. It",
         "was installed here.",
     ]
     lines += ["", "Versions:", ""]

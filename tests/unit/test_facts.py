@@ -154,7 +154,8 @@ def test_the_contents_of_a_slice_may_be_none() -> None:
     assert facts.content(_value(model, "last")) == (S,)
     empty = facts.constant(_value(model, "none"))
     assert empty is not None
-    assert (empty.shape, empty.dtype) == ((0,), np.int64)
+    assert empty.shape == (0,)
+    assert empty.dtype == np.int64
 
 
 def test_arithmetic_on_shapes_is_followed() -> None:

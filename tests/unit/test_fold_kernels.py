@@ -96,11 +96,13 @@ def make(op: str, inputs: Sequence[Array | None], attributes: dict[str, Any]) ->
     return model
 
 
-@pytest.mark.parametrize(
-    ("op", "inputs", "attributes"),
-    CASES,
-    ids=[f"{op}-{zlib.crc32(repr(rest).encode()):x}" for op, *rest in CASES],
-)
+def _each(cases: Sequence[tuple[str, Sequence[Array | None], dict[str, Any]]]) -> Any:
+    """A test for each operator and its inputs, with an identifier that stays."""
+    ids = [f"{op}-{zlib.crc32(repr(rest).encode()):x}" for op, *rest in cases]
+    return pytest.mark.parametrize(("op", "inputs", "attributes"), cases, ids=ids)
+
+
+@_each(CASES)
 def test_bits_are_those_of_the_runtime(
     op: str, inputs: Sequence[Array | None], attributes: dict[str, Any]
 ) -> None:
@@ -140,11 +142,7 @@ DECLINED: list[tuple[str, Sequence[Array | None], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("op", "inputs", "attributes"),
-    DECLINED,
-    ids=[f"{op}-{zlib.crc32(repr(rest).encode()):x}" for op, *rest in DECLINED],
-)
+@_each(DECLINED)
 def test_what_numpy_cannot_be_sure_of_is_left(
     op: str, inputs: Sequence[Array | None], attributes: dict[str, Any]
 ) -> None:

@@ -168,26 +168,27 @@ def trunc_div(dividend: Dim, divisor: Dim) -> Dim:
 
 def maximum(one: Dim, two: Dim) -> Dim:
     """The larger of two."""
-    if isinstance(one, int) and isinstance(two, int):
-        return max(one, two)
-    if never_negative(one - two):
-        return one
-    if never_negative(two - one):
-        return two
+    if ordered := _ordered(one, two):
+        return ordered[1]
     size = never_negative(one) or never_negative(two)
     return compound("max", tuple(sorted((one, two), key=render)), size)
 
 
 def minimum(one: Dim, two: Dim) -> Dim:
     """The smaller of two."""
-    if isinstance(one, int) and isinstance(two, int):
-        return min(one, two)
-    if never_negative(one - two):
-        return two
-    if never_negative(two - one):
-        return one
+    if ordered := _ordered(one, two):
+        return ordered[0]
     size = never_negative(one) and never_negative(two)
     return compound("min", tuple(sorted((one, two), key=render)), size)
+
+
+def _ordered(one: Dim, two: Dim) -> tuple[Dim, Dim] | None:
+    """Two numbers, the smaller first; None where it is not known which that is."""
+    if never_negative(two - one):
+        return one, two
+    if never_negative(one - two):
+        return two, one
+    return None
 
 
 def broadcast(dims: Iterable[Dim]) -> Dim | None:
