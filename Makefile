@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture test test-all lint format bench models clean
+.PHONY: help setup demo picture test test-all search lint format bench models clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -32,6 +32,9 @@ test: $(READY) ## the everyday tests
 
 test-all: $(READY) ## the everyday tests and the slow ones
 	$(BIN)/python -m pytest
+
+search: $(READY) ## the property tests on new random examples
+	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest tests/property
 
 lint: $(READY) ## ruff, mypy and pyright, all strict
 	$(BIN)/ruff check .

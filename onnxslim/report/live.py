@@ -65,8 +65,9 @@ class Live(Instrument):
     def after(self, pass_: Pass, model: Model, ctx: Context, result: PassResult) -> None:
         """One plain line per pass where there is no terminal."""
         if not self._console.is_terminal:
-            seconds = time.perf_counter() - self._started
-            what = f"{self._head()}: {len(result.declined)} declined, {seconds:.1f} s"
+            done = "changed the model" if result.changed else "changed nothing"
+            left = f", {len(result.declined)} left alone" if result.declined else ""
+            what = f"{self._head()}: {done}{left}, {time.perf_counter() - self._started:.1f} s"
             self._console.print(what, markup=False, highlight=False, soft_wrap=True)
 
     def _head(self) -> str:

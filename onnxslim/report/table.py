@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 
 from rich.console import Group, RenderableType
@@ -13,6 +13,7 @@ from rich.text import Text
 from onnxslim.report.record import CheckEntry, PassEntry, Report
 
 LAYERS_SHOWN = 40
+REASONS_SHOWN = 12
 STATS_SHOWN = 5
 _NOTHING = "-"
 
@@ -32,22 +33,21 @@ def passes_table(report: Report) -> Table:
     """One row per pass."""
     table = plain_table("Passes")
     table.add_column("pass", overflow="fold")
-    table.add_column("changed", overflow="fold", ratio=1)
-    for title in ("left alone", "predicted SNR", "seconds", "peak MB", "MACs", "weights"):
+    table.add_column("changed", ratio=1)
+    told = {
+        title: [tell(entry) for entry in report.passes] for title, tell in _PASS_COLUMNS.items()
+    }
+    told = {title: cells for title, cells in told.items() if {*cells} != {_NOTHING}}
+    for title in told:
         table.add_column(title, justify="right", no_wrap=True)
-    for entry in report.passes:
-        table.add_row(
-            Text(entry.spec),
-            Text(_changed(entry)),
-            str(len(entry.declined)) if entry.declined else _NOTHING,
-            _predicted(entry),
-            f"{entry.seconds:.1f}",
-            _NOTHING if entry.peak_mb is None else f"{entry.peak_mb:.0f}",
-            amount(entry.macs),
-            size(entry.weight_bytes),
-            style="" if entry.kept else "dim",
-        )
+    for entry, *cells in zip(report.passes, *told.values(), strict=True):
+        style = "" if entry.kept else "dim"
+        table.add_row(Text(entry.spec), Text(_changed(entry)), *cells, style=style)
     return table
+
+
+def _left_alone(entry: PassEntry) -> str:
+    return str(len(entry.declined)) if entry.declined else _NOTHING
 
 
 def _predicted(entry: PassEntry) -> str:
@@ -57,6 +57,16 @@ def _predicted(entry: PassEntry) -> str:
     if isinstance(output, float):
         return f"{output:.1f} dB"
     return f">= {min(of_layers):.1f} dB" if of_layers else _NOTHING
+
+
+_PASS_COLUMNS: dict[str, Callable[[PassEntry], str]] = {
+    "left alone": _left_alone,
+    "predicted SNR": _predicted,
+    "seconds": lambda entry: f"{entry.seconds:.1f}",
+    "peak MB": lambda entry: _NOTHING if entry.peak_mb is None else f"{entry.peak_mb:.0f}",
+    "MACs": lambda entry: amount(entry.macs),
+    "weights": lambda entry: size(entry.weight_bytes),
+}  # a column in which no pass has anything is not shown
 
 
 def _changed(entry: PassEntry) -> str:
@@ -100,13 +110,16 @@ def _layer_rows(report: Report) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def declined_lines(report: Report) -> Iterator[Text]:
-    """What was left alone, grouped by reason, most frequent first."""
+    """What each pass left alone, grouped by reason, most frequent first."""
     for entry in report.passes:
         reasons = Counter(d.reason for d in entry.declined)
-        for reason, _ in reasons.most_common():
+        for reason, _ in reasons.most_common(REASONS_SHOWN):
             nodes = [d.node for d in entry.declined if d.reason == reason]
             name = entry.spec.partition("{")[0]
             yield Text.assemble(f"{name} left alone ", (_some(nodes), "bold"), f": {reason}")
+        if (rest := len(reasons) - REASONS_SHOWN) > 0:
+            more = f"... {rest} more reasons; --report R.json has all of them"
+            yield Text(more, style="dim")
 
 
 def _some(nodes: list[str], shown: int = 3) -> str:

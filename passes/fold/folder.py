@@ -8,7 +8,8 @@ from onnxslim import ir
 from onnxslim.analyses.facts import Facts
 from onnxslim.ir import Editor, Model, Node
 from onnxslim.passes.fold.evaluate import Evaluation, evaluate
-from onnxslim.passes.fold.region import Region, Search, too_large
+from onnxslim.passes.fold.growth import find_region
+from onnxslim.passes.fold.region import Region, too_large
 from onnxslim.passes.fold.replace import place, scalars_for_range
 from onnxslim.pipeline.base import Declined
 
@@ -27,7 +28,7 @@ class Folder:
         model = self.editor.model
         count = scalars_for_range(self.editor, model)
         while True:  # each turn but the last refuses at least one more node
-            region = Search(model, facts, self.max_bytes, self.failed).region()
+            region = find_region(model, facts, self.max_bytes, self.failed)
             self.large = region.declined
             wanted = region.wanted()
             if not wanted:

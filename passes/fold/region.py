@@ -13,6 +13,11 @@ from onnxslim.passes.fold.kernels import KERNELS, compute
 from onnxslim.passes.fold.semantics import GROWING, refusal
 from onnxslim.pipeline.base import Declined
 
+Roots = frozenset[Value]
+"""The large constants that a result is computed from."""
+
+_NO_ROOTS: Roots = frozenset()
+_LARGE = 16  # a constant of at least so small a part of the limit is a root
 _TEXT = 8  # bytes; how long a text is, is not known beforehand
 _SMALL = 256  # bytes; what a shape takes is never too large
 
@@ -23,6 +28,7 @@ class Region:
 
     nodes: dict[Node, int] = field(default_factory=dict[Node, int])  # with the bytes allowed
     known: dict[Value, Array] = field(default_factory=dict[Value, Array])  # results already there
+    roots: dict[Value, Roots] = field(default_factory=dict[Value, Roots])  # of results; most: none
     declined: list[Declined] = field(default_factory=list[Declined])
 
     def holds(self, value: Value) -> bool:
@@ -56,6 +62,7 @@ class Search:
     facts: Facts
     limit: int
     banned: Collection[Node]
+    staying: Collection[Value]  # constants that will still be needed when all is computed
 
     def region(self) -> Region:
         """Linear in nodes: outer scopes come before inner ones, which read their results."""
@@ -72,7 +79,8 @@ class Search:
             return
         if refusal(node) is not None:
             return  # as it should be: nothing that anyone would miss
-        allowed = max(self.limit, sum(self._freed(found, value) for value in inputs))
+        roots = _NO_ROOTS.union(*(self._roots(found, value) for value in inputs))
+        allowed = max(self.limit, sum(constant_bytes(r) for r in roots if r not in self.staying))
         reason = self._too_large(node, allowed) if known is None else _over(known, allowed)
         if reason is not None:
             found.declined.append(Declined(ir.label(node), reason))
@@ -83,6 +91,14 @@ class Search:
             found.nodes[node] = allowed
         else:
             found.known |= known
+        if roots:
+            found.roots |= dict.fromkeys(node.outputs, roots)
+
+    def _roots(self, found: Region, value: Value) -> Roots:
+        if value in found.roots:
+            return found.roots[value]
+        size = constant_bytes(value)
+        return frozenset({value}) if size and size * _LARGE >= self.limit else _NO_ROOTS
 
     def _known(self, node: Node) -> Mapping[Value, Array] | None:
         """What the facts tell of all outputs of a node."""
@@ -109,18 +125,11 @@ class Search:
             return None
         return found.known[value] if value in found.known else ir.array(value)
 
-    def _freed(self, found: Region, value: Value) -> int:
-        """The bytes that go away with an input of a node: those of what nothing else reads."""
-        if len(value.uses()) != 1 or value.is_graph_output():
-            return 0
-        size = self._bytes(found, value)
-        return 0 if size is None else size
-
-    def _bytes(self, found: Region, value: Value) -> int | None:
+    def bytes(self, found: Region, value: Value) -> int:
+        """What a result takes; 0 if that is not known before it is computed."""
         if value in found.known:
             return found.known[value].nbytes
-        tensor = ir.constant(value)
-        return self._inferred_bytes(value) if tensor is None else tensor.nbytes
+        return self._inferred_bytes(value) or 0
 
     def _inferred_bytes(self, value: Value) -> int | None:
         sizes, dtype = self.facts.sizes(value), self.facts.dtype(value)
@@ -134,6 +143,12 @@ class Search:
             return "the size of its result is not known"
         total = sum(size for size in sizes if size is not None)
         return too_large(total, allowed) if total > allowed else None
+
+
+def constant_bytes(value: Value) -> int:
+    """What a constant takes; 0 for what is none."""
+    tensor = ir.constant(value)
+    return 0 if tensor is None else tensor.nbytes
 
 
 def _over(known: Mapping[Value, Array], allowed: int) -> str | None:

@@ -146,7 +146,6 @@ EDITS: list[Callable[[Draw, ir.Model, ir.Editor], None]] = [
 QUICK = settings(
     max_examples=60,
     deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

@@ -157,13 +157,13 @@ def convolutions(draw: st.DrawFn) -> tuple[Model, Array]:
     return one_node("Conv", x.astype(np.float32), weights, attributes), x.astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(convolutions())
 def test_convolutions(case: tuple[Model, Array]) -> None:
     check_pairs(*case)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None)
 @given(
     st.booleans(), st.booleans(), st.sampled_from([1.0, 0.5]), st.sampled_from([1.0, 2.0]),
     st.sampled_from([None, (7,), (1, 7), (1,), (20, 1)]), st.integers(2, 9),

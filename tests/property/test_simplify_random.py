@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
@@ -75,7 +75,10 @@ def first_difference(x: ir.Array, y: ir.Array) -> str:
 def violation(case: Case, skip: tuple[str, ...] = ()) -> str | None:
     """What simplify does wrong with a model."""
     original, model, twin = (noted(case) for _ in range(3))
-    before, before_empty = outputs(original, case), outputs_of_nothing(original, case)
+    try:
+        before, before_empty = outputs(original, case), outputs_of_nothing(original, case)
+    except RuntimeUnavailable:  # one in ten thousand; e.g. it loses what only an If reads
+        reject()
     result = simplify(model, skip)
     rounded = bool(applied_rounding(result))
     limits = {v.name: 4 * v.error for v in case.outputs} if rounded else None

@@ -166,12 +166,12 @@ def softmax(b: Builder) -> Val:
     axes = [x.rank - 1] if not b.chance(4) else [x.rank - 2]
     if any(min(s) < 1 for s in x.shape):
         raise Unfit
-    shifted = combine(b, "Sub", x, reduce_node(b, "ReduceMax", x, axes)) if b.chance(2) else x
+    if b.chance(2):  # not shifted: exponentials of any size
+        e = b.node("Exp", [x], x.shape)
+        return b.node("Div", [e, reduce_node(b, "ReduceSum", e, axes)], x.shape)
+    shifted = combine(b, "Sub", x, reduce_node(b, "ReduceMax", x, axes))
     e = b.node("Exp", [shifted], x.shape, bound=1, error=2 * shifted.error + 8 * UNIT)
-    total = reduce_node(b, "ReduceSum", e, axes)
-    if shifted is x:  # the largest exponential may be small
-        return b.node("Div", [e, total], x.shape)
-    return over(b, again(b, e), total, 1)
+    return over(b, again(b, e), reduce_node(b, "ReduceSum", e, axes), 1)
 
 
 def projections(b: Builder) -> Val:

@@ -142,6 +142,17 @@ def test_shape_knows_its_start_and_end(attributes: str, expected: tuple[Dim, ...
     assert Facts(model).content(_value(model, "y")) == expected
 
 
+def test_a_scalar_expanded_to_a_scalar_is_known() -> None:
+    model = _model("""
+      s = Shape (x)
+      i = Constant <value = int64 {1}> ()  none = Constant <value = int64[0] {}> ()
+      l = Gather (s, i)  same = Expand (l, none)  y = Identity (x)
+    """)
+    facts = Facts(model)
+    assert facts.content(_value(model, "same")) == facts.content(_value(model, "l"))
+    assert facts.content(_value(model, "same")) is not None
+
+
 def test_the_contents_of_a_slice_may_be_none() -> None:
     model = _model("""
       s = Shape (x)

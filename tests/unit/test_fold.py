@@ -124,6 +124,28 @@ def test_the_limit_is_in_bytes(max_bytes: int, left: list[str]) -> None:
     assert operators(model) == left
 
 
+STANDARDIZED = "m = ReduceMean (w) d = Sub (w, m) q = Mul (d, d) v = ReduceMean (q) s = Div (d, v)"
+TWO_WEIGHTS = ["Sub", "Mul", "ReduceMean", "Div", "MatMul", "MatMul"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "left"),
+    [
+        (f"{STANDARDIZED} y = MatMul (x, s)", ["MatMul"]),
+        (f"{STANDARDIZED} t = MatMul (x, s) y = MatMul (t, w)", TWO_WEIGHTS),
+        (f"{STANDARDIZED} t = MatMul (x, s) y = MatMul (t, d)", TWO_WEIGHTS),
+    ],
+)
+def test_results_may_replace_large_constants_but_not_join_them(nodes: str, left: list[str]) -> None:
+    """Weight standardization: w is read several times, and is gone when all is computed."""
+    w = ", ".join(["0.5", "-1.5"] * 32)
+    model = ir.parse_text(
+        f"{HEAD} g (float[4, 8] x) => (float[4, 8] y) <float[8, 8] w = {{{w}}}> {{ {nodes} }}"
+    )
+    fold(model, 255)
+    assert operators(model) == left
+
+
 def test_texts_and_small_integers() -> None:
     model = ir.parse_text(f"""{HEAD} g (int64 i, float[2] x) => (string[1] y, float[2] z)
       <float[2] w = {{1, -2}}, float one = {{1}}> {{

@@ -96,7 +96,10 @@ def make(op: str, inputs: Sequence[Array | None], attributes: dict[str, Any]) ->
     return model
 
 
-def _each(cases: Sequence[tuple[str, Sequence[Array | None], dict[str, Any]]]) -> Any:
+KernelCase = tuple[str, Sequence[Array | None], dict[str, Any]]
+
+
+def _each(cases: Sequence[KernelCase]) -> pytest.MarkDecorator:
     """A test for each operator and its inputs, with an identifier that stays."""
     ids = [f"{op}-{zlib.crc32(repr(rest).encode()):x}" for op, *rest in cases]
     return pytest.mark.parametrize(("op", "inputs", "attributes"), cases, ids=ids)
@@ -121,7 +124,7 @@ def test_every_kernel_is_compared() -> None:
 
 NAN = np.array([np.nan, 1], F)
 
-DECLINED: list[tuple[str, Sequence[Array | None], dict[str, Any]]] = [
+DECLINED: list[KernelCase] = [
     ("Add", (X[0].astype(np.float16), X[0].astype(np.float16)), {}),
     ("Div", (N, ints(1, 0, 1)), {}),
     ("Div", (N, ints(1, -1, 1)), {}),

@@ -188,6 +188,10 @@ MOVED = [
     Case("pool-of-transpose",
          "t = Transpose <perm = [0, 3, 1, 2]> (x) p = GlobalAveragePool (t) z = Flatten (p)",
          "ReduceMean", x="float[N,2,4,3] x", opset=18),
+    Case("merge-views",  # one Reshape, with -1 for the last size, would refuse an empty batch
+         "a = Reshape (x, s) b = Unsqueeze (a, u) z = Reshape (b, t)", "Reshape Unsqueeze",
+         x="float[N,3,M,M] x", weights="int64[4] s = {-1, 3, 0, 0}, int64[2] u = {1, 5}, "
+         "int64[6] t = {0, 1, 3, 0, 0, 1}"),
     Case("gathers-to-split",
          "r = Reshape (x, s) t = Transpose <perm = [2, 0, 3, 1, 4]> (r) "
          "g = Gather (t, i) h = Gather (t, k) m = Neg (h) z = Sub (g, m)",

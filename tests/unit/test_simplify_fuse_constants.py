@@ -257,6 +257,9 @@ INTO_NEXT = {
     "transposed gemm": (
         "a = Add(x, k) y = Gemm <transB = 1> (a, wt)", "float[N,8] x", "float[N,12] y", "Gemm",
     ),
+    "gemm without a bias": (
+        "a = Add(x, k) y = Gemm <beta = 0.5> (a, w)", "float[N,8] x", "float[N,12] y", "Gemm",
+    ),
     "two layers": (
         "a = Mul(x, var_f) d = MatMul(a, w) e = MatMul(a, w2) y = Add(d, e)",
         X, Y, "MatMul MatMul Add",

@@ -71,7 +71,7 @@ def _expand(site: Site) -> Fact:
         return Fact(site.dtype(), shape)
     rank = max(len(sizes), cells.ndim)
     front = (1,) * (rank - cells.ndim)
-    return from_grid(site.dtype(), np.broadcast_to(cells.reshape(*front, *cells.shape), sizes))
+    return from_grid(site.dtype(), np.broadcast_to(cells.reshape((*front, *cells.shape)), sizes))
 
 
 def _tile(site: Site) -> Fact:

@@ -14,6 +14,7 @@ from onnxslim.errors import EditError
 from onnxslim.ir import Editor, Node, Value
 from onnxslim.passes.simplify.eliminate.common import given, has_references, is_private, readers
 from onnxslim.passes.simplify.eliminate.layout import Layout, unchanged, with_axis
+from onnxslim.passes.simplify.eliminate.sizes import NONE
 from onnxslim.passes.simplify.eliminate.steps import Step, build, steps_of
 from onnxslim.passes.simplify.eliminate.views import Chain, chains, layout_of
 from onnxslim.rewrite import Rewrite, Rule
@@ -93,7 +94,7 @@ def _match(node: Node, facts: Facts) -> Rewrite | str | None:
 def trunks(source: Value, facts: Facts) -> list[Chain]:
     """The views before the Gathers that nothing else reads, and none at all."""
     shape, producer = facts.shape(source), source.producer()
-    found = [] if shape is None or 0 in shape else [Chain(source, unchanged(shape), (), 0, False)]
+    found = [] if shape is None or 0 in shape else [Chain(source, unchanged(shape), (), 0, NONE)]
     if producer is not None:
         found += [chain for chain in chains(producer, facts) if chain.own == len(chain.nodes)]
     return found
@@ -110,7 +111,7 @@ class _Plan:
 def _plan(trunk: Chain, axis: int, common: Layout, branches: Sequence[_Branch]) -> _Plan | None:
     lifted = with_axis(common, axis, trunk.layout.after[axis])
     whole = None if lifted is None else trunk.layout.then(lifted)
-    before = None if whole is None else steps_of(whole, trunk.guessing)
+    before = None if whole is None else steps_of(whole, trunk.nonzero)
     rests = [common.inverse().then(branch.layout) for branch in branches]
     behind = [None if rest is None else steps_of(rest) for rest in rests]
     known = [steps for steps in behind if steps is not None]

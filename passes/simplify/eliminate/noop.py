@@ -134,7 +134,13 @@ RULES: tuple[Rule, ...] = (
     removal(
         "no-op-resize", ["Resize", "Upsample"], _resize, "Resize to the same size -> its input"
     ),
-    removal("no-op-pool", ["AveragePool", "MaxPool"], _pool, "1x1 pooling -> its input"),
+    removal(
+        "no-op-pool",
+        ["AveragePool", "MaxPool"],
+        _pool,
+        "1x1 pooling -> its input, but for the sign of zero",
+        exact=False,
+    ),
     removal(
         "no-op-reduce",
         ["ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"],

@@ -24,7 +24,7 @@ from onnxslim.passes.simplify.eliminate.common import (
 )
 from onnxslim.passes.simplify.eliminate.rowwise import BINARY
 from onnxslim.passes.simplify.eliminate.sizes import Shape, constant_target
-from onnxslim.passes.simplify.eliminate.views import guesses
+from onnxslim.passes.simplify.eliminate.views import nonzero_sizes
 from onnxslim.rewrite import Rewrite, Rule
 
 _SHAPE_WITH_BOUNDS = 15  # the opset since which Shape takes a start and an end
@@ -40,7 +40,7 @@ def _match_reshape(node: Node, facts: Facts) -> Rewrite | str | None:
     before, after = facts.shape(node.inputs[0]), facts.shape(node.outputs[0])
     if after is None or 0 in after or ir.attribute(node, "allowzero", 0):
         return "its shape is not known, or has zeros that stay"
-    target = constant_target(before or (), after, guesses(node, facts))
+    target = constant_target(before or (), after, nonzero_sizes(node, facts))
     if target is None:
         return "no constant shape says it: several sizes are unknown"
     return lambda editor: _set_input(editor, node, 1, np.asarray(target, np.int64))

@@ -8,6 +8,8 @@ from onnxslim.analyses.facts import Dim
 from onnxslim.analyses.facts.dims import exact
 
 Shape = tuple[Dim, ...]
+Sizes = frozenset[Dim]
+NONE: Sizes = frozenset()
 
 
 def refine(left: Sequence[Dim], right: Sequence[Dim]) -> list[tuple[Dim, int, int]] | None:
@@ -35,17 +37,24 @@ def refine(left: Sequence[Dim], right: Sequence[Dim]) -> list[tuple[Dim, int, in
     return pieces if i == len(rest) and j == len(other) else None
 
 
-def constant_target(before: Shape, after: Shape, guessing: bool) -> tuple[int, ...] | None:
+def constant_target(before: Shape, after: Shape, nonzero: Sizes) -> tuple[int, ...] | None:
     """The shape input of a Reshape as a constant: sizes, 0 where a size is copied, one -1.
 
-    A -1 beside a copied size fails at run time where that size is 0: only with `guessing`, for a
-    Reshape that did so before.
+    A -1 beside a copied size fails at run time where that size is 0: only beside those that are
+    `nonzero` in every run that works, because of a Reshape that fails for them already.
     """
     target = [size if isinstance(size, int) else 0 for size in after]
     copied = [i for i, size in enumerate(after) if not isinstance(size, int)]
     open_axes = [i for i in copied if i >= len(before) or before[i] != after[i]]
-    if len(open_axes) > 1 or (open_axes and len(copied) > 1 and not guessing):
+    if len(open_axes) > 1:
         return None
     for axis in open_axes:
+        if not all(_is_nonzero(after[i], nonzero) for i in copied if i != axis):
+            return None
         target[axis] = -1
     return tuple(target)
+
+
+def _is_nonzero(size: Dim, nonzero: Sizes) -> bool:
+    """Whether a size divides one that is not 0."""
+    return any(exact(other, size) is not None for other in nonzero)

@@ -74,7 +74,7 @@ def _plans(trunk: Chain, axis: int, size: int) -> Iterator[_Plan]:
         if not isinstance(length, int):
             continue
         result = (*rest[:index], (*own, *group), *rest[index + 1 :])
-        steps = steps_of(Layout(layout.atoms, layout.source, result), trunk.guessing)
+        steps = steps_of(Layout(layout.atoms, layout.source, result), trunk.nonzero)
         if steps is not None:
             gain = len(trunk.nodes) + size - len(steps) - 1
             yield _Plan(trunk, steps, index, length, gain)

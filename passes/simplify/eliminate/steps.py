@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxslim.ir import Editor, Node, Value
 from onnxslim.passes.simplify.eliminate.layout import Axes, Layout, runs
-from onnxslim.passes.simplify.eliminate.sizes import constant_target
+from onnxslim.passes.simplify.eliminate.sizes import NONE, Sizes, constant_target
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Step:
     numbers: tuple[int, ...]  # the shape or the order
 
 
-def steps_of(layout: Layout, guessing: bool = False) -> list[Step] | None:
+def steps_of(layout: Layout, nonzero: Sizes = NONE) -> list[Step] | None:
     """The fewest operators that do what the layout says; None where no constant shape does."""
     if layout.is_identity:
         return []
     if layout.is_flat:
-        return _reshape(layout, layout.source, layout.result, guessing)
-    forms = (_through(layout, cut, guessing) for cut in dict.fromkeys(_cuts(layout)))
+        return _reshape(layout, layout.source, layout.result, nonzero)
+    forms = (_through(layout, cut, nonzero) for cut in dict.fromkeys(_cuts(layout)))
     return next((form for form in forms if form is not None), None)
 
 
@@ -64,7 +64,7 @@ def _split_at(blocks: Axes, axes: Axes) -> Axes:
     return tuple(tuple(piece) for piece in pieces)
 
 
-def _through(layout: Layout, cut: Axes, guessing: bool) -> list[Step] | None:
+def _through(layout: Layout, cut: Axes, nonzero: Sizes) -> list[Step] | None:
     """Reshape to the cut where needed, Transpose, Reshape to the result where needed."""
     if [atom for axis in cut for atom in axis] != sorted(layout.order):
         return None
@@ -72,8 +72,8 @@ def _through(layout: Layout, cut: Axes, guessing: bool) -> list[Step] | None:
     if perm is None:
         return None
     turned = tuple(cut[axis] for axis in perm)
-    first = _reshape(layout, layout.source, cut, guessing)
-    last = _reshape(layout, turned, layout.result, guessing)
+    first = _reshape(layout, layout.source, cut, nonzero)
+    last = _reshape(layout, turned, layout.result, nonzero)
     if first is None or last is None:
         return None
     return [*first, Step("Transpose", perm), *last]
@@ -103,11 +103,11 @@ def _ones_as_in_result(layout: Layout, cut: Axes) -> tuple[int, ...] | None:
     return tuple(index_of[axis] if axis else next(ones) for axis in layout.result)
 
 
-def _reshape(layout: Layout, before: Axes, after: Axes, guessing: bool) -> list[Step] | None:
+def _reshape(layout: Layout, before: Axes, after: Axes, nonzero: Sizes) -> list[Step] | None:
     if before == after:
         return []
     shapes = [Layout(layout.atoms, layout.source, axes).after for axes in (before, after)]
-    target = constant_target(shapes[0], shapes[1], guessing)
+    target = constant_target(shapes[0], shapes[1], nonzero)
     return None if target is None else [Step("Reshape", target)]
 
 

@@ -17,7 +17,7 @@ from onnxslim.ir import Editor, Node, Value
 from onnxslim.passes.simplify.eliminate.common import is_private
 from onnxslim.passes.simplify.eliminate.layout import Layout, reshaped, unchanged, with_last
 from onnxslim.passes.simplify.eliminate.rowwise import RowOperator, last_size, operators_above
-from onnxslim.passes.simplify.eliminate.sizes import Shape
+from onnxslim.passes.simplify.eliminate.sizes import Shape, Sizes
 from onnxslim.passes.simplify.eliminate.steps import Step, build, steps_of
 from onnxslim.passes.simplify.eliminate.views import VIEWS, Chain, chains, goes_on
 from onnxslim.rewrite import Rewrite, Rule
@@ -109,19 +109,19 @@ def _sandwiches(node: Node, facts: Facts) -> Iterator[_Sandwich]:
 def _plans(sandwich: _Sandwich) -> Iterator[_Plan]:
     """All of it below the operators, or all of it above."""
     above, below = sandwich.above, sandwich.below
-    guessing = above.guessing or below.guessing
+    nonzero = above.nonzero | below.nonzero
     down = sandwich.resized(above.layout, sandwich.behind)
     if down is not None:
         start = _rows_of(sandwich, above.layout.before, sandwich.before)
         begin = _rows_of(sandwich, down.before, sandwich.behind)
-        plan = _plan(start, _joined(_inverse(begin), down, below.layout), guessing)
+        plan = _plan(start, _joined(_inverse(begin), down, below.layout), nonzero)
         if plan is not None:
             yield _Plan(*plan, sandwich.behind)
     up = sandwich.resized(below.layout, sandwich.before)
     if up is not None:
         end = _rows_of(sandwich, up.after, sandwich.before)
         finish = _rows_of(sandwich, below.layout.after, sandwich.behind)
-        plan = _plan(_joined(above.layout, up, end), _inverse(finish), guessing)
+        plan = _plan(_joined(above.layout, up, end), _inverse(finish), nonzero)
         if plan is not None:
             yield _Plan(*plan, sandwich.before)
 
@@ -147,11 +147,11 @@ def _joined(*layouts: Layout | None) -> Layout | None:
 
 
 def _plan(
-    first: Layout | None, second: Layout | None, guessing: bool
+    first: Layout | None, second: Layout | None, nonzero: Sizes
 ) -> tuple[Sequence[Step], Sequence[Step]] | None:
     if first is None or second is None or not first.after or not second.before:
         return None
-    steps = steps_of(first, guessing), steps_of(second, guessing)
+    steps = steps_of(first, nonzero), steps_of(second, nonzero)
     return None if steps[0] is None or steps[1] is None else (steps[0], steps[1])
 
 

@@ -18,6 +18,7 @@ from onnxslim.passes.simplify.eliminate.common import (
     is_private,
 )
 from onnxslim.passes.simplify.eliminate.layout import Layout, reshaped, transposed
+from onnxslim.passes.simplify.eliminate.sizes import NONE, Sizes
 from onnxslim.passes.simplify.eliminate.steps import Step, build, steps_of
 from onnxslim.rewrite import Rewrite, Rule
 
@@ -72,20 +73,20 @@ class Chain:
     layout: Layout
     nodes: tuple[Node, ...]  # the first reads x
     own: int  # how many of the nodes, from the last one up, nothing else reads
-    guessing: bool  # a -1 beside a copied size is nothing new
+    nonzero: Sizes  # in every run that works
 
     def steps(self) -> list[Step] | None:
         """The fewest operators for it."""
-        return steps_of(self.layout, self.guessing)
+        return steps_of(self.layout, self.nonzero)
 
 
 def chains(node: Node, facts: Facts) -> Iterator[Chain]:
     """The chains that end in a node, the shortest first."""
     layout = layout_of(node, facts)
-    nodes, own, guessing = [node], 1, guesses(node, facts)
+    nodes, own, nonzero = [node], 1, nonzero_sizes(node, facts)
     while layout is not None and nodes[0].inputs[0] is not None:
         x = nodes[0].inputs[0]
-        yield Chain(x, layout, tuple(nodes), own, guessing)
+        yield Chain(x, layout, tuple(nodes), own, nonzero)
         before = x.producer()
         if before is None or len(nodes) == _LONGEST:
             return
@@ -95,16 +96,18 @@ def chains(node: Node, facts: Facts) -> Iterator[Chain]:
         if own == len(nodes) and is_private(x, nodes[0]):
             own += 1
         layout = first.then(layout)
-        guessing = guessing or guesses(before, facts)
+        nonzero = nonzero | nonzero_sizes(before, facts)
         nodes.insert(0, before)
 
 
-def guesses(node: Node, facts: Facts) -> bool:
-    """Whether a node has a -1 beside a size that is copied or computed."""
+def nonzero_sizes(node: Node, facts: Facts) -> Sizes:
+    """The unknown sizes beside the -1 of a Reshape, which fails at run time where one is 0."""
     content = facts.content(given(node, 1)) if ir.op(node) == "Reshape" else None
-    if content is None or -1 not in content:
-        return False
-    return any(size == 0 or not isinstance(size, int) for size in content)
+    shape = facts.shape(node.outputs[0])
+    if content is None or shape is None or -1 not in content:
+        return NONE
+    beside = zip(content, shape, strict=True)
+    return frozenset(size for given, size in beside if given != -1 and not isinstance(size, int))
 
 
 def _match(node: Node, facts: Facts) -> Rewrite | str | None:

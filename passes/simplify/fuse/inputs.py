@@ -65,7 +65,7 @@ class Layer:
             return self.node
         old, name = self.node, str(self.node.outputs[0].name)
         value = editor.initializer(editor.scope_of(old), f"{name}.bias", bias)
-        attributes = {a.name: a.value for a in old.attributes.values()}
+        attributes = {a.name: a.value for a in old.attributes.values() if a.name != "beta"}
         made = editor.node(
             old.op_type, [*old.inputs[:2], value], outputs=[name], attributes=attributes, like=old
         )
