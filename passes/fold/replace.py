@@ -21,14 +21,25 @@ def place(editor: Editor, region: Region, results: Mapping[Value, Array]) -> int
             constant = editor.initializer(editor.scope_of(value), hint, array)
             editor.rewire(uses, constant)
             made.append((constant, value))
+    kept = [value.producer() for value in results if value.is_graph_output()]
+    todo = [node for node in dict.fromkeys(kept) if node is not None]
     editor.remove_dead()
-    for node in dict.fromkeys(value.producer() for value in results if value.is_graph_output()):
-        if node is not None:
-            _keep_as_outputs(editor, node, results)
+    while todo:  # the other results of the last of them have no reader, then those of the next
+        later = [node for node in todo if _is_read_beside(node)]
+        for node in todo:
+            if node not in later:
+                _keep_as_outputs(editor, node, results)
+        editor.remove_dead()
+        todo = later
     for constant, value in made:
         if value.graph is None:
             editor.take_name(constant, value)
     return len(results)
+
+
+def _is_read_beside(node: Node) -> bool:
+    """Whether a result that is no graph output still has readers: they go when theirs do."""
+    return any(value.uses() for value in node.outputs if not value.is_graph_output())
 
 
 def _keep_as_outputs(editor: Editor, node: Node, results: Mapping[Value, Array]) -> None:

@@ -59,7 +59,9 @@ def different(before: Outputs, after: Outputs, limits: dict[str, float] | None) 
                     continue
                 return f"{name} is not bit-equal in world {world}: {first_difference(x, y)}"
             if (limit := limits[name]) < np.inf:
-                distance = np.abs(x.astype(np.float64) - y).max(initial=0)
+                distance = np.abs(x.astype(np.float64) - y)[~(np.isnan(x) & np.isnan(y))].max(
+                    initial=0
+                )
                 if not distance <= limit:
                     return f"{name} differs by {distance} > {limit} in world {world}"
     return None

@@ -124,6 +124,16 @@ def test_the_limit_is_in_bytes(max_bytes: int, left: list[str]) -> None:
     assert operators(model) == left
 
 
+def test_outputs_that_are_computed_from_parts_of_other_outputs() -> None:
+    """The Split cannot go before what reads its second result."""
+    model = ir.parse_text(f"""{HEAD} g (float[1] x) => (float[1] a, float[1] c)
+      <float[2] w = {{1, 4}}> {{ a, b = Split <axis = 0, num_outputs = 2> (w) c = Sqrt (b) }}""")
+    fold(model)
+    assert operators(model) == ["Constant", "Constant"]
+    outputs = open_session(model).run({"x": np.zeros(1, np.float32)})
+    assert {name: float(value[0]) for name, value in outputs.items()} == {"a": 1.0, "c": 2.0}
+
+
 STANDARDIZED = "m = ReduceMean (w) d = Sub (w, m) q = Mul (d, d) v = ReduceMean (q) s = Div (d, v)"
 TWO_WEIGHTS = ["Sub", "Mul", "ReduceMean", "Div", "MatMul", "MatMul"]
 
