@@ -6,22 +6,16 @@ calibration samples) -> rewrite -> audit (what the runtime makes of it).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from onnxslim import ir
-from onnxslim.errors import EditError
-from onnxslim.ir import Editor, Model
-from onnxslim.passes.quant.canonical import canonicalize
-from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.dynamic import quantize_dynamic
-from onnxslim.passes.quant.report import Done, result_of
-from onnxslim.passes.quant.search import Alternatives
-from onnxslim.passes.quant.selection import check_selection, excluded_names
-from onnxslim.passes.quant.static import Goals, quantize_static
+from onnxslim.ir import Model
+from onnxslim.passes.quant.report import result_of
+from onnxslim.passes.quant.schemes import quantized
+from onnxslim.passes.quant.selection import check_selection
 from onnxslim.pipeline.analysis import Aspect
-from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
+from onnxslim.pipeline.base import Context, Pass, PassResult, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,53 +74,9 @@ class Quant(Pass):
         """
         check_selection(model, self.ops, self.skip)
         before = ir.snapshot(model)
-        done = self._quantize(model, ctx)
+        done = quantized(model, ctx, self)
         if done.count:
             return result_of(done)
         ir.restore(model, before)
         ctx.analyses.invalidate(Aspect.ALL)
         return PassResult(declined=done.declined, notes=done.notes)
-
-    def _quantize(self, model: Model, ctx: Context) -> Done:
-        target = ctx.env.target
-        try:
-            ir.raise_opset(model, target.min_opset)
-        except EditError as error:
-            return Done(refused=(Declined("model", str(error)),))
-        folded = canonicalize(Editor(model)).count
-        ctx.analyses.invalidate(Aspect.ALL)
-        excluded = excluded_names(model, self.ops, self.skip)
-        done = Done(folded=folded, synthetic=not ctx.env.calib)
-        if self.scheme != "dynamic":
-            choices = self._choices(excluded)
-            goals = Goals(tuple(self._alternatives()), self.goal, self.float_share)
-            done = replace(done, static=quantize_static(model, ctx, choices, goals))
-        if self.scheme != "int8":
-            everywhere = self.scheme == "dynamic" or not ctx.env.calib
-            layers, declined = quantize_dynamic(
-                Editor(model), target, excluded, self.per_channel, everywhere
-            )
-            done = replace(done, dynamic=tuple(layers), refused=tuple(declined))
-        return done
-
-    def _choices(self, excluded: frozenset[str]) -> Choices:
-        """Where the search starts."""
-        return Choices(
-            method="mse" if self.ranges == "auto" else self.ranges,
-            percentile=self.percentile,
-            bias_correction=self.bias_correction,
-            smooth=self.smooth == "on",
-            second_order=self.rounding == "second_order",
-            per_channel=self.per_channel,
-            bits=self.weight_bits,
-            excluded=excluded,
-        )
-
-    def _alternatives(self) -> Iterable[Alternatives]:
-        """The steps of the search: what the options leave open."""
-        if self.ranges == "auto":
-            yield lambda now: [replace(now, method="minmax")]
-        if self.smooth == "auto":
-            yield lambda now: [replace(now, smooth=True)]
-        if self.rounding == "auto":
-            yield lambda now: [replace(now, second_order=True)]

@@ -22,20 +22,20 @@ class Done:
     folded: int = 0
     synthetic: bool = False
     static: Static | None = None
-    dynamic: tuple[Layer, ...] = ()
+    layers: tuple[Layer, ...] = ()  # rows of what is not static
     refused: tuple[Declined, ...] = ()
 
     @property
     def count(self) -> int:
         """Layers with integer weights."""
         plan = None if self.static is None else self.static.plan
-        return len(self.dynamic) + (0 if plan is None else len(plan.layers))
+        return len(self.layers) + (0 if plan is None else len(plan.layers))
 
     @property
     def declined(self) -> tuple[Declined, ...]:
         """What stayed in float, each node once."""
         static = () if self.static is None else self.static.reasons
-        handled = {layer.node for layer in self.dynamic}
+        handled = {layer.node for layer in self.layers}
         found = {d.node: d for d in (*static, *self.refused) if d.node not in handled}
         return tuple(found.values())
 
@@ -54,7 +54,7 @@ class Done:
 
 def result_of(done: Done) -> PassResult:
     """The result of a pass that changed the model."""
-    layers = list(done.dynamic)
+    layers = list(done.layers)
     stats: Stats = {"int8_layers": done.count, "folded": done.folded}
     if done.static is not None and done.static.plan is not None and done.static.plan.layers:
         stats.update(_static_stats(done.static, done.static.plan))

@@ -1,0 +1,103 @@
+"""What each scheme does, as a table: scheme -> function that quantizes a prepared model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from onnxslim import ir
+from onnxslim.errors import EditError
+from onnxslim.ir import Editor, Model
+from onnxslim.passes.quant.canonical import canonicalize
+from onnxslim.passes.quant.choices import Choices
+from onnxslim.passes.quant.dynamic import quantize_dynamic
+from onnxslim.passes.quant.report import Done
+from onnxslim.passes.quant.search import Alternatives
+from onnxslim.passes.quant.selection import excluded_names
+from onnxslim.passes.quant.static import Goals, quantize_static
+from onnxslim.pipeline.analysis import Aspect
+from onnxslim.pipeline.base import Context, Declined
+
+if TYPE_CHECKING:
+    from onnxslim.passes.quant.quant import Quant
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prepared model (opset raised, affine maps folded), and what was asked for."""
+
+    model: Model
+    ctx: Context
+    options: Quant
+    excluded: frozenset[str]  # first outputs of the nodes that stay in float
+
+
+Scheme = Callable[[Job, Done], Done]
+"""Quantizes the job's model in place; takes what is done already, and returns that with its own."""
+
+
+def quantized(model: Model, ctx: Context, options: Quant) -> Done:
+    """Prepare a model and let its scheme quantize it, in place."""
+    try:
+        ir.raise_opset(model, ctx.env.target.min_opset)
+    except EditError as error:
+        return Done(refused=(Declined("model", str(error)),))
+    folded = canonicalize(Editor(model)).count
+    ctx.analyses.invalidate(Aspect.ALL)
+    job = Job(model, ctx, options, excluded_names(model, options.ops, options.skip))
+    done = Done(folded=folded, synthetic=not ctx.env.calib)
+    for scheme in SCHEMES[options.scheme]:
+        done = scheme(job, done)
+    return done
+
+
+def _static(job: Job, done: Done) -> Done:
+    options = job.options
+    goals = Goals(tuple(_alternatives(options)), options.goal, options.float_share)
+    choices = _choices(options, job.excluded)
+    return replace(done, static=quantize_static(job.model, job.ctx, choices, goals))
+
+
+def _dynamic(job: Job, done: Done) -> Done:
+    everywhere = job.options.scheme == "dynamic" or not job.ctx.env.calib
+    layers, declined = quantize_dynamic(
+        Editor(job.model),
+        job.ctx.env.target,
+        job.excluded,
+        job.options.per_channel,
+        everywhere,
+    )
+    return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+
+
+SCHEMES: Mapping[str, tuple[Scheme, ...]] = {
+    "auto": (_static, _dynamic),
+    "int8": (_static,),
+    "dynamic": (_dynamic,),
+}
+"""The steps of each scheme, in order."""
+
+
+def _choices(options: Quant, excluded: frozenset[str]) -> Choices:
+    """Where the search starts."""
+    return Choices(
+        method="mse" if options.ranges == "auto" else options.ranges,
+        percentile=options.percentile,
+        bias_correction=options.bias_correction,
+        smooth=options.smooth == "on",
+        second_order=options.rounding == "second_order",
+        per_channel=options.per_channel,
+        bits=options.weight_bits,
+        excluded=excluded,
+    )
+
+
+def _alternatives(options: Quant) -> Iterable[Alternatives]:
+    """The steps of the search: what the options leave open."""
+    if options.ranges == "auto":
+        yield lambda now: [replace(now, method="minmax")]
+    if options.smooth == "auto":
+        yield lambda now: [replace(now, smooth=True)]
+    if options.rounding == "auto":
+        yield lambda now: [replace(now, second_order=True)]
