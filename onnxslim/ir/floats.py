@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -45,21 +45,21 @@ _OTHER = {DataType.FLOAT16: DataType.FLOAT, DataType.FLOAT: DataType.FLOAT16}
 SHORT = {DataType.FLOAT16: "fp16", DataType.FLOAT: "fp32"}
 
 
-def convert_floats(model: Model, to: DataType) -> int:
+def convert_floats(model: Model, to: DataType, keep: Collection[Node] = ()) -> int:
     """Let all that is float32 be float16 (or the reverse), between casts at the model's ends.
 
     Weights, values and the nodes between them change type. Where an operator does not allow it,
     or it would not be wise (see `onnxslim.ir.precision`), Casts surround the node. Numbers beyond
     the range of float16 become its largest, and what would round to zero its smallest number, so
-    that no infinity and no division by zero appears. Returns how many nodes, weights and Casts
-    were touched; 0 means that the model is as it was.
+    that no infinity and no division by zero appears. The nodes to `keep` stay as they are.
+    Returns how many nodes, weights and Casts were touched; 0 means that the model is as it was.
 
     Raises:
         ConfigError: the model holds sequences or optional values, or a type is not known.
     """
     _check(model)
     known = infer_types(model)
-    work = _Conversion(model, to, known)
+    work = _Conversion(model, to, known, keep)
     if work.nothing_to_do():
         return 0
     raise_ir_version(model, 4)
@@ -113,10 +113,12 @@ def _check(model: Model) -> None:
 class _Conversion:
     """One conversion: decide per value and use, then change types, then insert the Casts."""
 
-    def __init__(self, model: Model, to: DataType, known: Mapping[str, Inferred]) -> None:
+    def __init__(
+        self, model: Model, to: DataType, known: Mapping[str, Inferred], keep: Collection[Node]
+    ) -> None:
         self._model, self._to, self._from = model, to, _OTHER[to]
         self._known = known
-        self._slots = Slots(model, to)
+        self._slots = Slots(model, to, keep)
         self._scopes = [scope for scope in scope_tree(model.graph) if isinstance(scope, Graph)]
         self._values = [
             value for s in self._scopes for value in defined(s) if self._type(value) == self._from

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -30,10 +30,10 @@ LISTS = ("Sequence", "SplitToSequence", "ConcatFromSequence", "Optional")
 class Slots:
     """Which inputs and outputs of a node can have the element type."""
 
-    def __init__(self, model: Model, to: DataType) -> None:
+    def __init__(self, model: Model, to: DataType, keep: Collection[Node] = ()) -> None:
         self._version = model.opset_imports.get("", 1)
         self._type = TYPE_NAMES[to]
-        self._kept = _shape_arithmetic(model)
+        self._kept = _shape_arithmetic(model).union(keep)
 
     def inputs(self, node: Node) -> list[bool]:
         """One flag per input."""

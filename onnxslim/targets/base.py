@@ -51,3 +51,4 @@ class Target:
     min_opset: int = 13  # scales per channel
     dequantize_folds: frozenset[str] = frozenset()  # kernels that read integers by themselves
     fused: frozenset[str] = frozenset()  # operators that are no slower than written out
+    half: frozenset[str] = frozenset()  # schemes of 16-bit floats that it gains speed by: "fp16"

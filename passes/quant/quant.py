@@ -32,8 +32,10 @@ class Quant(Pass):
     summary: ClassVar[str] = "int8 weights and activations where the target runs them fast"
     guarded: ClassVar[bool] = True
 
-    scheme: Literal["auto", "int8", "dynamic"] = option(
-        "auto", "int8: ranges fixed beforehand; dynamic: MatMul and Gemm only, without data"
+    scheme: Literal["auto", "int8", "dynamic", "fp16", "bf16"] = option(
+        "auto",
+        "int8: ranges fixed beforehand; dynamic: without data; fp16, bf16: 16-bit floats, on CPUs "
+        "for the size of the file only",
     )
     per_channel: bool = option(True, "one scale per output channel of a weight, else one for all")
     weight_bits: int = option(8, "7 avoids saturation on x86 without VNNI", "7 or 8")

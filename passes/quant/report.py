@@ -24,12 +24,22 @@ class Done:
     static: Static | None = None
     layers: tuple[Layer, ...] = ()  # rows of what is not static
     refused: tuple[Declined, ...] = ()
+    remarks: tuple[str, ...] = ()  # sentences of the schemes
 
     @property
     def count(self) -> int:
+        """Layers that were changed."""
+        return len(self.layers) + self._static_layers
+
+    @property
+    def int8(self) -> int:
         """Layers with integer weights."""
+        return sum("int8" in row.action for row in self.layers) + self._static_layers
+
+    @property
+    def _static_layers(self) -> int:
         plan = None if self.static is None else self.static.plan
-        return len(self.layers) + (0 if plan is None else len(plan.layers))
+        return 0 if plan is None else len(plan.layers)
 
     @property
     def declined(self) -> tuple[Declined, ...]:
@@ -44,8 +54,8 @@ class Done:
         """Plain sentences for the user."""
         if not self.count and not self.declined:
             return ("quant found no Conv, Gemm or MatMul",)
-        if not self.synthetic:
-            return ()
+        if not self.synthetic or self.remarks:
+            return self.remarks
         return (
             "quant had no calibration samples: MatMul and Gemm quantize their inputs while they "
             "run, Conv only where BatchNormalization tells its range; give --calib for more",
@@ -55,7 +65,7 @@ class Done:
 def result_of(done: Done) -> PassResult:
     """The result of a pass that changed the model."""
     layers = list(done.layers)
-    stats: Stats = {"int8_layers": done.count, "folded": done.folded}
+    stats: Stats = {"int8_layers": done.int8, "folded": done.folded}
     if done.static is not None and done.static.plan is not None and done.static.plan.layers:
         stats.update(_static_stats(done.static, done.static.plan))
         layers = [*map(_row, done.static.plan.layers.values()), *layers]
