@@ -58,7 +58,11 @@ ORT_CPU = Target(
         "Resize": StaticRule("move", "same", "", attributes={"mode": ("nearest", b"nearest")}),
         "Split": _move(),
     },
-    dynamic={"MatMul": "DynamicQuantizeMatMul", "Gemm": "DynamicQuantizeMatMul"},
+    dynamic={
+        "MatMul": "DynamicQuantizeMatMul",
+        "Gemm": "DynamicQuantizeMatMul",
+        "LSTM": "DynamicQuantizeLSTM",
+    },
     # Measured on float32 against the elementary operators. Not here, as they are slower: Swish,
     # whose two operators the runtime fuses by itself, and ReduceL2 and ReduceSumSquare.
     fused=frozenset(

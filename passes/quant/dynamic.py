@@ -2,6 +2,7 @@
 
 x, W -> DynamicQuantizeLinear(x); MatMulInteger(xq, Wq); Cast; * (x_scale * w_scale) [; + bias]
 which ONNX Runtime makes one DynamicQuantizeMatMul of. Wq is int8 with a scale per column.
+LSTM: see recurrent.py.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.errors import EditError
-from onnxslim.ir import DataType, Editor, Node, Value
+from onnxslim.ir import DataType, Editor, Node, Scope, Value
 from onnxslim.passes.quant.marks import FLOAT, FloatLayer
 from onnxslim.passes.quant.qparams import QWeight, quantize_weight
+from onnxslim.passes.quant.recurrent import quantize_lstm
+from onnxslim.passes.quant.selection import first_output
 from onnxslim.pipeline.base import Declined, Layer
 from onnxslim.targets import Target
 
@@ -33,30 +36,45 @@ def quantize_dynamic(
     """Rewrite every layer of the target's dynamic operators; the rest with reasons.
 
     `excluded` are names of first outputs. Layers that read int8 weights already are skipped, and
-    so are those of the main graph unless `everywhere`.
+    so are, unless `everywhere`, those of the main graph that the target also has static kernels
+    for.
     """
     done: list[Layer] = []
     declined: list[Declined] = []
-    weights: dict[tuple[int, bool], QWeight] = {}
+    weights: Weights = {}
     for node in list(ir.nodes(editor.model)):
-        if ir.op(node) not in target.dynamic or str(node.outputs[0].name) in excluded:
+        if ir.op(node) not in target.dynamic or first_output(node) in excluded:
             continue
-        outside = node.graph is editor.model.graph
+        outside = node.graph is editor.model.graph and ir.op(node) in target.static
         if _is_quantized(node.inputs[1]) or (outside and not everywhere):
             continue
-        layer = linear(node)
-        reason = layer if isinstance(layer, str) else _misfit(layer)
-        if reason is None and not isinstance(layer, str):
-            try:
-                row = Layer(ir.label(node), ir.op(node), "dynamic int8")  # has its outputs yet
-                _rewrite(editor, layer, weights, per_channel)
-                done.append(row)
-                continue
-            except EditError as error:
-                reason = str(error)
-        declined.append(Declined(ir.label(node), str(reason)))
+        row = Layer(ir.label(node), ir.op(node), "dynamic int8")  # has its outputs yet
+        reason = _quantized(editor, node, weights, per_channel)
+        if reason is None:
+            done.append(row)
+        else:
+            declined.append(Declined(row.node, reason))
     editor.remove_dead()
     return done, declined
+
+
+Weights = dict[tuple[int, bool, float, Scope], tuple[Value, Value, Value]]
+"""Integers, scales and zero points by float tensor, layout, factor and scope: tied weights are
+stored once."""
+
+
+def _quantized(editor: Editor, node: Node, weights: Weights, per_channel: bool) -> str | None:
+    """Rewrite one layer, or say why not."""
+    try:
+        if ir.op(node) == "LSTM":
+            return quantize_lstm(editor, node, per_channel)
+        layer = linear(node)
+        reason = layer if isinstance(layer, str) else _misfit(layer)
+        if not isinstance(layer, str) and reason is None:
+            _rewrite(editor, layer, weights, per_channel)
+    except EditError as error:
+        return str(error)
+    return reason
 
 
 def _is_quantized(weight: Value | None) -> bool:
@@ -79,26 +97,33 @@ def _misfit(layer: Linear) -> str | None:
     return None
 
 
-def _rewrite(
-    editor: Editor, layer: Linear, cache: dict[tuple[int, bool], QWeight], per_channel: bool
-) -> None:
+def _rewrite(editor: Editor, layer: Linear, weights: Weights, per_channel: bool) -> None:
     node, name = layer.node, str(layer.node.outputs[0].name)
-    tensor = ir.constant(layer.weight)
-    key = id(tensor), layer.transposed
-    if key not in cache:
+    tensor, scope = ir.constant(layer.weight), editor.scope_of(layer.weight)
+    key = id(tensor), layer.transposed, layer.alpha, scope
+    if key not in weights:
         columns = np.ascontiguousarray(layer.matrix()[0].T)  # [in, out], alpha inside
-        cache[key] = quantize_weight(columns, 1, per_channel)
-    nodes = _chain(editor, layer, cache[key], name)
+        integers = quantize_weight(columns, 1, per_channel)
+        weights[key] = _stored(editor, scope, str(layer.weight.name), integers)
+    nodes = _chain(editor, layer, weights[key], name)
     mark = FloatLayer(ir.op(node), tensor, layer.transposed, node.name or "")
     nodes[-1].outputs[0].meta[FLOAT] = mark
     editor.replace_node(node, nodes, [nodes[-1].outputs[0]])
 
 
-def _chain(editor: Editor, layer: Linear, weight: QWeight, name: str) -> list[Node]:
-    scope, hint = editor.scope_of(layer.node), str(layer.weight.name)
-    values = editor.initializer(scope, f"{hint}.int8", weight.values)
-    scale = editor.initializer(scope, f"{hint}.scale", weight.scale)
-    zero = editor.initializer(scope, f"{hint}.zero_point", np.zeros(len(weight.scale), np.int8))
+def _stored(editor: Editor, scope: Scope, hint: str, weight: QWeight) -> tuple[Value, Value, Value]:
+    zero = np.zeros(len(weight.scale), np.int8)
+    return (
+        editor.initializer(scope, f"{hint}.int8", weight.values),
+        editor.initializer(scope, f"{hint}.scale", weight.scale),
+        editor.initializer(scope, f"{hint}.zero_point", zero),
+    )
+
+
+def _chain(
+    editor: Editor, layer: Linear, weight: tuple[Value, Value, Value], name: str
+) -> list[Node]:
+    values, scale, zero = weight
     x = editor.node(
         "DynamicQuantizeLinear", [layer.input], outputs=[f"{name}.x", f"{name}.xs", f"{name}.xz"]
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Array, DataType, Editor, Model, Value
+from onnxslim.passes.quant.selection import first_output
 from onnxslim.pipeline.base import Declined, Layer
 
 Half = Literal["fp16", "bf16"]
@@ -54,7 +55,7 @@ def store_half(
     declined: list[Declined] = []
     for value in list(_constants(editor.model)):
         readers = [use.node for use in value.uses()]
-        if any(str(node.outputs[0].name) in excluded for node in readers):
+        if any(first_output(node) in excluded for node in readers):
             continue
         narrow = _narrowed(value, FORMATS[half])
         if isinstance(narrow, str):

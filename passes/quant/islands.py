@@ -17,6 +17,7 @@ from onnxslim.errors import ConfigError, RuntimeUnavailable
 from onnxslim.ir import DataType, Model, Node
 from onnxslim.ir.floats import convert_floats
 from onnxslim.passes.quant.judge import Judge
+from onnxslim.passes.quant.selection import first_output
 from onnxslim.pipeline.base import Context, Declined, Layer
 
 LIMIT = float(np.finfo(np.float16).max) / 2
@@ -73,8 +74,7 @@ def compute_half(
 
 
 def _named(node: Node, excluded: frozenset[str]) -> str | None:
-    named = node.outputs and str(node.outputs[0].name) in excluded
-    return "kept in float32 by the options ops and skip" if named else None
+    return "kept in float32 by the options ops and skip" if first_output(node) in excluded else None
 
 
 def _reaches(model: Model, ctx: Context) -> Mapping[str, float]:

@@ -39,7 +39,15 @@ class FloatLayer:
     name: str
 
 
-Mark = FloatWeight | FloatEdge | FloatLayer
+@dataclass(frozen=True)
+class FloatRecurrent:
+    """The weights of the LSTM that a DynamicQuantizeLSTM stands for."""
+
+    weight: TensorProtocol | None
+    recurrence: TensorProtocol | None
+
+
+Mark = FloatWeight | FloatEdge | FloatLayer | FloatRecurrent
 
 
 def mark_of(node: Node) -> Mark | None:

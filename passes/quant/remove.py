@@ -6,7 +6,15 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Editor, Model, Node, Value
-from onnxslim.passes.quant.marks import FLOAT, FloatEdge, FloatLayer, FloatWeight, mark_of
+from onnxslim.passes.quant.marks import (
+    FLOAT,
+    FloatEdge,
+    FloatLayer,
+    FloatRecurrent,
+    FloatWeight,
+    mark_of,
+)
+from onnxslim.passes.quant.recurrent import restore_lstm
 
 
 def to_float(model: Model, editor: Editor) -> int:
@@ -24,6 +32,8 @@ def to_float(model: Model, editor: Editor) -> int:
             _undo_weight(editor, node, mark)
         elif isinstance(mark, FloatEdge):
             _undo_edge(editor, node, mark)
+        elif isinstance(mark, FloatRecurrent):
+            restore_lstm(editor, node, mark)
         else:
             _undo_layer(editor, node, mark)
         count += 1

@@ -18,6 +18,7 @@ from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.search import Alternatives
 from onnxslim.passes.quant.selection import excluded_names
 from onnxslim.passes.quant.static import Goals, quantize_static
+from onnxslim.passes.quant.uncovered import uncovered
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined
 
@@ -51,7 +52,7 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
     done = Done(folded=folded, synthetic=not ctx.env.calib)
     for scheme in SCHEMES[options.scheme]:
         done = scheme(job, done)
-    return done
+    return replace(done, refused=(*done.refused, *uncovered(model, ctx.env.target)))
 
 
 def _static(job: Job, done: Done) -> Done:

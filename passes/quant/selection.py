@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from onnxslim import ir
 from onnxslim.errors import OptionError
-from onnxslim.ir import Model
+from onnxslim.ir import Model, Node
 from onnxslim.pipeline.options import nearest
 
 
@@ -26,8 +26,13 @@ def check_selection(model: Model, ops: Sequence[str], skip: Sequence[str]) -> No
 def excluded_names(model: Model, ops: Sequence[str], skip: Sequence[str]) -> frozenset[str]:
     """The first outputs of the nodes to leave in float, in all scopes."""
     return frozenset(
-        str(node.outputs[0].name)
+        first_output(node)
         for node in ir.nodes(model)
-        if node.outputs
+        if first_output(node)
         and ((ops and ir.op(node) not in ops) or any(fnmatchcase(node.name or "", p) for p in skip))
     )
+
+
+def first_output(node: Node) -> str:
+    """The name of the first output that is not absent: unique in the model."""
+    return next((str(value.name) for value in node.outputs if value.name), "")
