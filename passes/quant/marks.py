@@ -47,7 +47,15 @@ class FloatRecurrent:
     recurrence: TensorProtocol | None
 
 
-Mark = FloatWeight | FloatEdge | FloatLayer | FloatRecurrent
+@dataclass(frozen=True)
+class FloatTable:
+    """The table of an embedding, and the name of the Gather that read it."""
+
+    tensor: TensorProtocol | None
+    name: str
+
+
+Mark = FloatWeight | FloatEdge | FloatLayer | FloatRecurrent | FloatTable
 
 
 def mark_of(node: Node) -> Mark | None:

@@ -6,11 +6,13 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Editor, Model, Node, Value
+from onnxslim.passes.quant.embeddings import restore_embedding
 from onnxslim.passes.quant.marks import (
     FLOAT,
     FloatEdge,
     FloatLayer,
     FloatRecurrent,
+    FloatTable,
     FloatWeight,
     mark_of,
 )
@@ -34,6 +36,8 @@ def to_float(model: Model, editor: Editor) -> int:
             _undo_edge(editor, node, mark)
         elif isinstance(mark, FloatRecurrent):
             restore_lstm(editor, node, mark)
+        elif isinstance(mark, FloatTable):
+            restore_embedding(editor, node, mark)
         else:
             _undo_layer(editor, node, mark)
         count += 1

@@ -12,6 +12,7 @@ from onnxslim.ir import Editor, Model
 from onnxslim.passes.quant.canonical import canonicalize
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.dynamic import quantize_dynamic
+from onnxslim.passes.quant.embeddings import quantize_embeddings
 from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
 from onnxslim.passes.quant.report import Done
@@ -74,6 +75,11 @@ def _dynamic(job: Job, done: Done) -> Done:
     return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
 
 
+def _embeddings(job: Job, done: Done) -> Done:
+    layers, declined = quantize_embeddings(Editor(job.model), job.excluded)
+    return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+
+
 def _fp16(job: Job, done: Done) -> Done:
     if "fp16" not in job.ctx.env.target.half:
         return replace(_stored("fp16", job, done), remarks=(STORED,))
@@ -97,9 +103,9 @@ STORED = (
 
 
 SCHEMES: Mapping[str, tuple[Scheme, ...]] = {
-    "auto": (_static, _dynamic),
-    "int8": (_static,),
-    "dynamic": (_dynamic,),
+    "auto": (_static, _dynamic, _embeddings),
+    "int8": (_static, _embeddings),
+    "dynamic": (_dynamic, _embeddings),
     "fp16": (_fp16,),
     "bf16": (_bf16,),
 }

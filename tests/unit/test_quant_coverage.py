@@ -10,6 +10,7 @@ from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.quant.recurrent import quantize_gates
 from onnxslim.passes.quant.remove import to_float
 from onnxslim.pipeline.analysis import Aspect
+from onnxslim.runtime.samples import Feed
 from tests.quantizing import build, feeds, kernels, operators, outputs, quantize, sqnr_db
 
 # LSTM
@@ -142,6 +143,71 @@ def test_operators_without_an_int8_kernel_are_named(op: str, scheme: str) -> Non
     assert result.changed == Aspect.NONE
     assert [(d.node, d.reason) for d in result.declined] == [
         ("a", f"ort-cpu has no int8 kernel for {op}")
+    ]
+
+
+# Embeddings
+
+
+def embedding(more: str = "", ends: str = "", table: Array | None = None) -> Model:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(2048, 128)) * 10.0 ** rng.uniform(-2, 2, (2048, 1))
+    return build(
+        f"net (int64[N,T] x) => (float[N,T,128] y{ends}) {{ [rows] e = Gather(table, x)"
+        f" y = Relu(e) {more} }}",
+        {"table": rows.astype(np.float32) if table is None else table, "w": (128, 128)},
+    )
+
+
+def ids(count: int = 2) -> list[Feed]:
+    rng = np.random.default_rng(1)
+    return [{"x": rng.integers(-2048, 2048, (2, 9))} for _ in range(count)]
+
+
+@pytest.mark.parametrize("scheme", ["auto", "int8", "dynamic"])
+def test_a_large_embedding_becomes_int8_with_a_scale_per_row(scheme: str) -> None:
+    model = embedding()
+    before = ir.snapshot(model)
+    result = quantize(model, ids(), scheme=scheme)
+    assert [(row.node, row.op) for row in result.layers] == [("rows", "Gather")]
+    assert ir.weight_bytes(model) < 0.27 * ir.weight_bytes(before)
+    for feed in ids():
+        one, two = outputs(before, feed)[0], outputs(model, feed)[0]
+        # half a step of each row's own scale, whatever the magnitudes of other rows
+        table = ir.array(before.graph.initializers["table"])
+        assert table is not None
+        step = np.abs(table[feed["x"]]).max(axis=-1, keepdims=True) / 127
+        assert (np.abs(one - two) <= 0.5001 * step).all()
+
+
+def test_an_embedding_of_several_gathers_is_stored_once_and_comes_back() -> None:
+    model = embedding("[more] z = Gather(table, x)", ", float[N,T,128] z")
+    before = ir.snapshot(model)
+    result = quantize(model, ids(), scheme="dynamic")
+    assert [row.node for row in result.layers] == ["rows", "more"]
+    assert len(model.graph.initializers) == 2
+    assert to_float(model, Editor(model)) == 2
+    ir.verify(model)
+    for one, two in zip(outputs(before, ids()[0]), outputs(model, ids()[0]), strict=True):
+        assert (one == two).all()
+
+
+def test_an_embedding_that_float_nodes_read_too_stays() -> None:
+    model = embedding("[tied] z = ReduceMax(table)", ", float[1,1] z")
+    result = quantize(model, ids())
+    assert result.changed == Aspect.NONE
+    assert [(d.node, d.reason) for d in result.declined] == [
+        ("rows", "its table stays float32 for 'tied' (ReduceMax) as well")
+    ]
+
+
+def test_small_and_skipped_and_broken_embeddings_stay() -> None:
+    small = np.ones((64, 128), np.float32)
+    assert quantize(embedding(table=small), None).changed == Aspect.NONE
+    assert quantize(embedding(), skip=("rows",)).changed == Aspect.NONE
+    broken = np.full((2048, 128), np.nan, np.float32)
+    assert [d.reason for d in quantize(embedding(table=broken)).declined] == [
+        "the table holds NaN or infinity"
     ]
 
 
