@@ -117,4 +117,5 @@ def _is_part(together: Array, alone: Array, index: int) -> bool:
     part = np.split(together, 2)[index].astype(np.float64)
     single = alone.astype(np.float64)
     size = float(np.abs(single).max(initial=0.0))
-    return bool(np.abs(part - single).max(initial=0.0) <= _SAME * size)
+    with np.errstate(invalid="ignore"):  # infinity minus itself is no number: not the same
+        return bool(np.abs(part - single).max(initial=0.0) <= _SAME * size)

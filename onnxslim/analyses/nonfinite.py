@@ -17,7 +17,8 @@ def is_finite(x: Array) -> bool:
     """Whether a float array holds neither NaN nor infinity."""
     if x.dtype.kind != "f":
         return True
-    return bool(np.isfinite(x.sum(dtype=np.float64)) or np.isfinite(x).all())
+    with np.errstate(invalid="ignore"):  # infinity of both signs
+        return bool(np.isfinite(x.sum(dtype=np.float64)) or np.isfinite(x).all())
 
 
 def first_nonfinite(model: Model, feed: Feed, threads: int = 1, budget: int = BUDGET) -> str | None:

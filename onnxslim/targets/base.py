@@ -52,3 +52,4 @@ class Target:
     dequantize_folds: frozenset[str] = frozenset()  # kernels that read integers by themselves
     fused: frozenset[str] = frozenset()  # operators that are no slower than written out
     half: frozenset[str] = frozenset()  # schemes of 16-bit floats that it gains speed by: "fp16"
+    schemes: frozenset[str] | None = None  # of quant; None for all that quant has

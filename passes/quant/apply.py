@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from onnxslim import ir
@@ -19,21 +19,19 @@ from onnxslim.targets import Target
 def plan_for(model: Model, target: Target, facts: Facts, choices: Choices) -> Plan:
     """The plan of a prepared model; what lacks a range is left out (each node at most once)."""
     excluded = {node for node in model.graph if node_id(node) in choices.excluded}
-    unknown: dict[Node, None] = {}
+    unknown: dict[Node, str] = {}
     while True:
         regions = find_regions(model, target, {*excluded, *unknown})
         plan = make_plan(regions, facts, choices)
         if isinstance(plan, Plan):
             return replace(plan, declined=(*plan.declined, *_without_range(unknown, target)))
-        unknown.update(dict.fromkeys(plan))
+        unknown.update(plan)
 
 
-def _without_range(nodes: Iterable[Node], target: Target) -> Iterator[Declined]:
-    for node in nodes:
+def _without_range(unknown: Mapping[Node, str], target: Target) -> Iterator[Declined]:
+    for node, reason in unknown.items():
         if target.static[ir.op(node)].role == "linear":
-            yield Declined(
-                node.name or node_id(node), "the range of its input or output is unknown"
-            )
+            yield Declined(node.name or node_id(node), reason)
 
 
 def quantize(editor: Editor, target: Target, facts: Facts, choices: Choices) -> Plan:

@@ -128,7 +128,7 @@ class _Emitter:
         )
         pair = self._pair(edge, twin.outputs[0])
         self.editor.replace_node(last, [twin, *pair], [pair[-1].outputs[0]])
-        twin.name, last.name = last.name, twin.name
+        twin.name = last.name  # reports and audits call it as before
 
     def _uses(self, edge: Edge) -> list[Use]:
         """All reading places where the tensor is made as integers, else those of int8 nodes."""

@@ -41,6 +41,10 @@ class Facts(Protocol):
     def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
         """The lowest and highest number that should get an integer of its own."""
 
+    def unknown(self, tensor: str) -> str:
+        """Why the range of a tensor is not known, as the reason to leave its layers in float."""
+        ...
+
     def channels(self, tensor: str) -> Channels | None:
         """Extremes and mean per channel."""
 
@@ -60,13 +64,22 @@ class Seen:
     )
 
     def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
-        """From the histogram, by the method; searched once."""
+        """From the histogram, by the method; searched once. None for a tensor of zeros: whatever
+        the layer does with other numbers, these samples do not tell."""
         key = tensor, method, percentile
         if key not in self._ranges:
             observed = self._observed(tensor)
-            found = None if observed is None else find_range(observed, method, percentile)
+            dead = observed is None or observed.min == observed.max == 0
+            found = None if observed is None or dead else find_range(observed, method, percentile)
             self._ranges[key] = found
         return self._ranges[key]
+
+    def unknown(self, tensor: str) -> str:
+        """Never excited, or the reason of the statistics."""
+        if tensor in self.stats.tensors:
+            return f"calibration never excites it: '{tensor}' is 0 in all samples"
+        why = self.stats.missing.get(tensor, "no sample was seen")
+        return f"the range of '{tensor}' is unknown: {why}"
 
     def channels(self, tensor: str) -> Channels | None:
         """As they were seen."""
@@ -107,6 +120,10 @@ class Stated:
     def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
         """The interval, whatever the method."""
         return self.intervals.get(tensor)
+
+    def unknown(self, tensor: str) -> str:
+        """Nothing in the model states it."""
+        return "the range of its input or output is unknown"
 
     def channels(self, tensor: str) -> Channels | None:
         """Not known."""

@@ -72,15 +72,17 @@ def _is_edge(regions: Regions, out: Value) -> bool:
     return bool(regions.readers(out))
 
 
-def make_plan(regions: Regions, facts: Facts, choices: Choices) -> Plan | list[Node]:
-    """The plan, or the nodes that cannot be part of it because a range is unknown."""
-    unknown: list[Node] = []
+def make_plan(regions: Regions, facts: Facts, choices: Choices) -> Plan | dict[Node, str]:
+    """The plan, or the nodes that cannot be part of it because a range is unknown, and why."""
+    unknown: dict[Node, str] = {}
     edges: dict[Value, Edge] = {}
     for group in _tied(regions, edge_values(regions)):
         seen = [_range(regions, facts, choices, value) for value in group]
         known = [interval for interval in seen if interval is not None]
         if len(known) < len(group):
-            unknown.extend(node for value in group for node in regions.around(value))
+            missing = str(group[seen.index(None)].name)
+            around = (node for value in group for node in regions.around(value))
+            unknown.update(dict.fromkeys(around, facts.unknown(missing)))
             continue
         edges.update(_group_edges(regions, group, known))
     if unknown:

@@ -11,11 +11,12 @@ from typing import ClassVar, Literal
 
 from onnxslim import ir
 from onnxslim.ir import Model
+from onnxslim.passes.quant.accepted import rejected
 from onnxslim.passes.quant.report import result_of
 from onnxslim.passes.quant.schemes import quantized
 from onnxslim.passes.quant.selection import check_selection
 from onnxslim.pipeline.analysis import Aspect
-from onnxslim.pipeline.base import Context, Pass, PassResult, option
+from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +78,10 @@ class Quant(Pass):
         check_selection(model, self.ops, self.skip)
         before = ir.snapshot(model)
         done = quantized(model, ctx, self)
-        if done.count:
+        reason = rejected(before, model, ctx.env) if done.count else None
+        if done.count and reason is None:
             return result_of(done)
         ir.restore(model, before)
         ctx.analyses.invalidate(Aspect.ALL)
-        return PassResult(declined=done.declined, notes=done.notes)
+        whole = () if reason is None else (Declined("model", reason),)
+        return PassResult(declined=(*whole, *done.declined), notes=done.notes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxslim import ir
-from onnxslim.errors import EditError
+from onnxslim.errors import EditError, OptionError
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.quant.canonical import canonicalize
 from onnxslim.passes.quant.choices import Choices
@@ -22,6 +22,7 @@ from onnxslim.passes.quant.static import Goals, quantize_static
 from onnxslim.passes.quant.uncovered import uncovered
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined
+from onnxslim.targets import Target
 
 if TYPE_CHECKING:
     from onnxslim.passes.quant.quant import Quant
@@ -42,7 +43,11 @@ Scheme = Callable[[Job, Done], Done]
 
 
 def quantized(model: Model, ctx: Context, options: Quant) -> Done:
-    """Prepare a model and let its scheme quantize it, in place."""
+    """Prepare a model and let its scheme quantize it, in place.
+
+    Raises OptionError where the target does not run the scheme.
+    """
+    _check_target(ctx.env.target, options.scheme)
     try:
         ir.raise_opset(model, ctx.env.target.min_opset)
     except EditError as error:
@@ -54,6 +59,15 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
     for scheme in SCHEMES[options.scheme]:
         done = scheme(job, done)
     return replace(done, refused=(*done.refused, *uncovered(model, ctx.env.target)))
+
+
+def _check_target(target: Target, scheme: str) -> None:
+    if target.schemes is not None and scheme not in target.schemes:
+        there = ", ".join(name for name in SCHEMES if name in target.schemes)
+        raise OptionError(
+            f"quant: scheme={scheme}: the target '{target.name}' does not run it; "
+            f"take one of {there}, or another --target"
+        )
 
 
 def _static(job: Job, done: Done) -> Done:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from onnxslim import ir
 from onnxslim.analyses.layer_stats import LayerStats
+from onnxslim.analyses.nonfinite import first_nonfinite
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Model
 from onnxslim.passes.quant.apply import node_id, plan_for, quantize
@@ -65,7 +67,11 @@ def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) 
     facts = _facts(model, ctx, choices)
     db, trials, searched = None, 0, choices
     if ctx.env.calib:
-        search = Search(model, target, facts, Judge(model, ctx.env.calib, ctx.env.threads))
+        judge = Judge(model, ctx.env.calib, ctx.env.threads)
+        if (feed := judge.blind_sample()) is not None:
+            source = first_nonfinite(model, feed, ctx.env.threads)
+            return Static(None, choices, declined=tuple(_unjudged(model, source)))
+        search = Search(model, target, facts, judge)
         searched = search.best(choices, goals.alternatives)
         searched = search.protect(searched, goals.goal_db, goals.float_share)
         db, trials = search.score(searched), len(search.results)
@@ -110,10 +116,21 @@ def _audited(
 
 
 def _ruined(model: Model, search: Search, choices: Choices, db: float) -> tuple[Declined, ...]:
-    """Every layer that could have been quantized."""
+    """Every layer that could have been quantized, and those that could not anyway."""
     plan = plan_for(model, search.target, search.facts, choices)
     why = f"no choice that was tried keeps the outputs above {FLOOR_DB:g} dB ({db:.1f} dB at best)"
-    return tuple(Declined(node.name or node_id(node), why) for node in plan.layers)
+    return (*(Declined(node.name or node_id(node), why) for node in plan.layers), *plan.declined)
+
+
+def _unjudged(model: Model, source: str | None) -> Iterator[Declined]:
+    """Every layer, where the float model itself gives no numbers."""
+    why = (
+        "the float model gives nothing but NaN or infinity for a calibration sample; "
+        f"the first value that holds such is '{source}'"
+    )
+    for node in model.graph:
+        if ir.op(node) in ("Conv", "Gemm", "MatMul"):
+            yield Declined(node.name or node_id(node), why)
 
 
 def _inside(model: Model) -> tuple[Declined, ...]:
