@@ -25,6 +25,7 @@ from onnxslim.ir.io import (
     to_kind,
     to_proto,
 )
+from onnxslim.ir.mapped import forget_mapped
 from onnxslim.ir.modern import raise_ir_version
 from onnxslim.ir.names import fix_names
 from onnxslim.ir.opset import opset, raise_opset
@@ -105,6 +106,7 @@ __all__ = [
     "declare_types",
     "external_tensors",
     "fix_names",
+    "forget_mapped",
     "from_gs",
     "graph_of",
     "infer_node",

@@ -18,7 +18,7 @@ from onnx_ir.serde import TensorProtoTensor
 
 from onnxslim.errors import ModelError
 from onnxslim.ir.light import PROTO_LIMIT, SMALL, serialized
-from onnxslim.ir.mapped import MappedTensor, Source
+from onnxslim.ir.mapped import MappedTensor, Source, forget_mapped
 from onnxslim.ir.swap import exchange, inside, swapped
 from onnxslim.ir.tensors import write_data
 from onnxslim.ir.types import DataType, ExternalTensor, Model, Tensor, TensorProtocol
@@ -38,6 +38,7 @@ from onnxslim.ir.wire import (
 CARVED = 1 << 14
 """Bytes. Tensors from this size on are taken out."""
 
+_PAGES = 1 << 20  # bytes of a tensor whose making may have touched many pages of a model file
 _DIMS, _DATA_TYPE, _RAW, _LOCATION, _METADATA = 1, 2, 9, 14, 16
 _OTHER_DATA = frozenset({3, 4, 5, 6, 7, 10, 11, 13})  # segments, typed data, external data
 
@@ -214,6 +215,8 @@ class Skeleton:
                     f"the weight '{tensor.name}' has {file.tell() - begin} bytes; "
                     f"expected {part.length} for its shape and type"
                 )
+            if part.length >= _PAGES and not isinstance(tensor, MappedTensor):
+                forget_mapped()  # what it was computed from
 
 
 def skeleton(model: Model) -> Skeleton:

@@ -17,6 +17,13 @@ from onnxslim.errors import ModelError
 from onnxslim.ir.types import LazyTensor, Shape, Tensor, TensorProtocol
 
 CHUNK = 1 << 20
+_sources: weakref.WeakSet[Source] = weakref.WeakSet()
+
+
+def forget_mapped() -> None:
+    """Give the memory of all pages of model files back; they are read again where needed."""
+    for source in list(_sources):
+        source.forget()
 
 
 class Source:
@@ -50,6 +57,7 @@ class Source:
         weakref.finalize(self, os.close, handle)
         self.view = memoryview(self._map)
         self._state = self._seen()
+        _sources.add(self)
         return True
 
     def _seen(self) -> tuple[int, int]:

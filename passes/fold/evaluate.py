@@ -11,6 +11,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.errors import OnnxSlimError
 from onnxslim.ir import Array, Model, Node, TensorProtocol, Value
+from onnxslim.passes.fold.portions import portions
 from onnxslim.passes.fold.region import Region
 from onnxslim.passes.fold.semantics import DOMAINS
 from onnxslim.runtime.session import open_session
@@ -29,13 +30,14 @@ class Evaluation:
 def evaluate(region: Region, wanted: Sequence[Value], model: Model) -> Evaluation:
     """The wanted results of a region, each function's and the main graph's operator sets apart.
 
-    ONNX Runtime runs all nodes in one session without optimizations, so that what is folded is
-    what it would compute. Where it lacks an operator, nodes run one by one, there or in ONNX's
+    ONNX Runtime runs them in few sessions without optimizations, so that what is folded is what it
+    would compute. Where it lacks an operator, nodes run one by one, there or in ONNX's
     reference implementation. A result that is no tensor counts as failed.
     """
     results = {value: region.known[value] for value in wanted if value in region.known}
     failed: dict[Node, str] = {}
-    for version, nodes in _by_opset(region.nodes, model).items():
+    groups = _by_opset(region.nodes, model).items()
+    for version, nodes in ((version, part) for version, all_ in groups for part in portions(all_)):
         own = set(nodes)
         targets = [v for v in wanted if v.producer() in own and v not in results]
         constants = _constants(nodes, region)
@@ -47,7 +49,8 @@ def evaluate(region: Region, wanted: Sequence[Value], model: Model) -> Evaluatio
             found, broken = _one_by_one(nodes, constants, version)
         for value in targets:
             if isinstance(result := found.get(value), np.ndarray):
-                results[value] = result
+                results[value] = result.copy()  # its buffer is part of a larger block
+        ir.forget_mapped()
         failed |= broken or {
             node: "its result is not a tensor"
             for value in targets

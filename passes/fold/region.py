@@ -18,6 +18,7 @@ Roots = frozenset[Value]
 
 _NO_ROOTS: Roots = frozenset()
 _LARGE = 16  # a constant of at least so small a part of the limit is a root
+_KEPT = 1 << 20  # bytes of inputs above which results are not held until all are there
 _TEXT = 8  # bytes; how long a text is, is not known beforehand
 _SMALL = 256  # bytes; what a shape takes is never too large
 
@@ -115,6 +116,8 @@ class Search:
         if ir.op(node) not in KERNELS or any(v.producer() in found.nodes for v in node.inputs if v):
             return None
         arrays = [self._array(found, value) for value in node.inputs]
+        if sum(array.nbytes for array in arrays if array is not None) > _KEPT:
+            return None
         result = compute(node, arrays, self.facts.opset(node))
         if result is None or result.nbytes > allowed:
             return None

@@ -32,8 +32,8 @@ class Layer:
             EditError: it is beyond the range of its type, or too small for it.
         """
         if factor.size == 1:
-            return changed(self.tensor, lambda weight: weight * factor.reshape(()))
-        return changed(self.tensor, lambda weight: self._by_input(weight, factor))
+            return changed(self.tensor, factor, lambda weight: weight * factor.reshape(()))
+        return changed(self.tensor, factor, lambda weight: self._by_input(weight, factor))
 
     def respond(self, offset: Array) -> Array:
         """What a constant input adds to each output channel, where nothing is padded."""

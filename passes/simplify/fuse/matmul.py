@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Node, TensorProtocol, Value
 from onnxslim.passes.fold.affine import finite
@@ -88,15 +90,24 @@ def shared_weight(node: Node, index: int) -> str | None:
     return None
 
 
-def changed(old: TensorProtocol, change: Callable[[Array], Array]) -> TensorProtocol:
-    """A changed weight, in its type: checked now, computed when it is read or written.
+def changed(old: TensorProtocol, factor: Array, change: Callable[[Array], Array]) -> TensorProtocol:
+    """A weight times factors, in its type and shape: computed when it is read or written.
+
+    What may go beyond the type's range is computed now too: half precision, and odd factors.
 
     Raises:
         EditError: it is beyond the range of its type, or too small for it.
     """
     dtype = old.dtype.numpy()
-    shape = finite(change(old.numpy()), dtype).shape
-    return ir.lazy_tensor(lambda: change(old.numpy()).astype(dtype), old.dtype, shape)
+    if dtype.itemsize < 4 or not _is_moderate(factor):
+        finite(change(old.numpy()), dtype)
+    return ir.lazy_tensor(lambda: change(old.numpy()).astype(dtype), old.dtype, old.shape.numpy())
+
+
+def _is_moderate(factor: Array) -> bool:
+    """Whether the factors move no weight of a trained model to the ends of float32's range."""
+    magnitudes: Array = np.abs(factor[factor != 0])
+    return bool(np.all((magnitudes > 1e-12) & (magnitudes < 1e12)))  # False for NaN
 
 
 def set_weight(editor: Editor, node: Node, index: int, content: Array | TensorProtocol) -> None:

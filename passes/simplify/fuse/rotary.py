@@ -115,7 +115,7 @@ def _turn_constant(
     node, index = cut
     tensor = ir.constant(node.inputs[index])
     assert tensor is not None
-    turned = changed(tensor, lambda old: old * signs)
+    turned = changed(tensor, signs, lambda old: old * signs)
     editor.replace_initializer(editor.unshare(node, index), turned)
     return _without_negs(editor, products)
 

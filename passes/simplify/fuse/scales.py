@@ -179,7 +179,7 @@ def move(
     by_column: Array = factor.reshape(-1, 1) if layer.transposed else factor
     weight: TensorProtocol | None = None
     if (factor != 1).any():
-        weight = changed(layer.tensor, lambda old: old * by_column)
+        weight = changed(layer.tensor, by_column, lambda old: old * by_column)
     vector: Array | None = None
     if layer.bias is not None:
         given = ir.array(layer.bias[0].inputs[layer.bias[1]])
