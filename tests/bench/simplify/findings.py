@@ -79,7 +79,7 @@ class Finding:
 
 
 def summary(found: Sequence[Finding]) -> list[str]:
-    """The claims of the issue, each with where it does not hold."""
+    """What is claimed, each with where it does not hold."""
     leads = {f.model: f.lead for f in found if f.lead is not None}
     behind = [f"{model} ({-lead} more)" for model, lead in leads.items() if lead < 0]
     raced = [f for f in found if f.race and OURS in f.race and f.fastest_rival]
@@ -107,9 +107,9 @@ def summary(found: Sequence[Finding]) -> list[str]:
         f"- **Latency** in ONNX Runtime: over 2 % faster beyond noise on {len(faster)}, slower on "
         f"{len(slower)} of {len(timed)} models" + _but([_ratio(f) for f in slower]),
     ]
-    lines += _memory(found)
     if faster:
         lines.append(f"  Faster: {', '.join(_ratio(f) for f in faster)}.")
+    lines += _memory(found)
     lines += [_broken(found, peer) for peer in PEERS]
     return [line for line in lines if line]
 
