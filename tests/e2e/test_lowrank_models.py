@@ -22,7 +22,7 @@ from onnxslim.targets import get_target
 MODELS = Path(__file__).resolve().parents[2] / "models"
 HALF = Lowrank(ratio=0.5, measure=False)
 QUICK = Lowrank(ratio=0.6, measure=False, refit=False, scheme="pointwise")
-# the issue allows 0.7 points on 10,000 images; on these 2,000 a drop has a standard error of 0.2
+# 0.7 points are allowed on 10,000 images; on these 2,000 a drop has a standard error of 0.2
 MOST = 0.007 + 2 * 0.002
 
 

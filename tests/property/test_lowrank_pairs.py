@@ -113,7 +113,7 @@ def check_pairs(model: Model, x: Array) -> None:
                 continue
             error, power = energies(site.layer, found - wanted, wanted)
             measured = error / power
-            # 2 % as the issue asks; below 1e-9 there is only float32 rounding to measure
+            # 2 %; below 1e-9 there is only float32 rounding to measure
             assert measured == pytest.approx(predicted, rel=0.02, abs=1e-9)
 
 
