@@ -125,6 +125,9 @@ def _weight(layer: Linear) -> Array:
 def _constant_weight(value: Value | None, ranks: tuple[int, ...]) -> str | None:
     """Why a value cannot be taken as a weight; None when it can."""
     tensor = ir.constant(value)
+    producer = value.producer() if value is not None else None
+    if producer is not None and ir.op(producer) == "DequantizeLinear":
+        return "the weight is quantized already"
     if value is None or tensor is None:
         return "the weight is computed, not a constant"
     if not tensor.dtype.is_floating_point() or tensor.dtype.itemsize < 2:

@@ -10,6 +10,7 @@ from onnxslim.ir import Editor, Model, Node
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.emit import emit
 from onnxslim.passes.quant.facts import Facts
+from onnxslim.passes.quant.joined import join
 from onnxslim.passes.quant.plan import Plan, make_plan
 from onnxslim.passes.quant.regions import find_regions
 from onnxslim.pipeline.base import Declined
@@ -38,6 +39,7 @@ def quantize(editor: Editor, target: Target, facts: Facts, choices: Choices) -> 
     """Quantize the editor's model in place; returns what was done."""
     plan = plan_for(editor.model, target, facts, choices)
     emit(editor, plan)
+    join(editor)
     return plan
 
 

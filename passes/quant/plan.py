@@ -15,6 +15,7 @@ from onnxslim.ir import Array, Node, Value
 from onnxslim.passes.quant.chains import Chain
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Channels, Facts, Range
+from onnxslim.passes.quant.joined import given_params
 from onnxslim.passes.quant.layers import LayerPlan, plan_layer
 from onnxslim.passes.quant.qparams import IDENTITY, QParams, asymmetric, through, within
 from onnxslim.passes.quant.regions import Regions, activations
@@ -100,6 +101,9 @@ def make_plan(regions: Regions, facts: Facts, choices: Choices) -> Plan | dict[N
 
 
 def _range(regions: Regions, facts: Facts, choices: Choices, value: Value) -> Range | None:
+    given = given_params(value)
+    if given is not None:
+        return given.low, given.high
     return facts.range(str(value.name), choices.method, choices.percentile)
 
 
@@ -157,6 +161,9 @@ def _group_edges(regions: Regions, group: list[Value], seen: list[Range]) -> dic
     fixed = _fixed_range(regions, group)
     bounds = _shared_bounds(regions, group)
     params = asymmetric(*fixed) if fixed is not None else within(*bounds, low, high)
+    given = given_params(group[0]) if len(group) == 1 else None
+    if given is not None and bounds[0] <= given.low and given.high <= bounds[1]:
+        params = given
     edges: dict[Value, Edge] = {}
     for value in group:
         chain = regions.chains[value]

@@ -129,7 +129,7 @@ def test_a_second_run_changes_nothing() -> None:
     result = quantize(model, samples)
     assert result.changed == Aspect.NONE
     assert ir.checksum(model) == before
-    assert {d.reason for d in result.declined} == {"the weight is computed, not a constant"}
+    assert {d.reason for d in result.declined} == {"the weight is quantized already"}
 
 
 def test_a_model_without_layers_stays_as_it_is() -> None:
