@@ -16,7 +16,7 @@ from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Environment, PassResult
 from onnxslim.runtime.samples import Feed, FeedList
 from onnxslim.runtime.session import open_session, optimized_graph
-from onnxslim.targets import get_target
+from onnxslim.targets import Target, get_target
 
 DEFAULTS: Mapping[str, Array] = {
     "zero": np.float32(0),  # type: ignore[dict-item]
@@ -77,11 +77,16 @@ def feeds(model: Model, count: int = 4, sizes: Mapping[str, int] | None = None) 
     return found
 
 
-def quantize(model: Model, calib: Sequence[Feed] | None = None, **options: object) -> PassResult:
+def quantize(
+    model: Model,
+    calib: Sequence[Feed] | None = None,
+    target: Target | None = None,
+    **options: object,
+) -> PassResult:
     """One run of the pass in place, as the pipeline would do it."""
     with ThreadPoolExecutor(1) as executor:
         env = Environment(
-            target=get_target("ort-cpu"),
+            target=target or get_target("ort-cpu"),
             executor=executor,
             calib=None if calib is None else FeedList(calib),
         )

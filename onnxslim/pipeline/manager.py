@@ -85,7 +85,8 @@ def _run_one(
     result = pass_.run(model, ctx)
     ctx.analyses.invalidate(result.changed)
     kept = True
-    if guard is not None and pass_.guarded and result.changed:
+    local = ctx.env.target.local  # other machines' times are not measured here
+    if guard is not None and local and pass_.guarded and result.changed:
         result, kept = guard.judge(model, before, result, ctx)
     seconds, peak = time.perf_counter() - start, peak_mb()
     for instrument in reversed(instruments):

@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from onnxslim.errors import ConfigError
 from onnxslim.targets.base import Output, Role, StaticRule, Target
-from onnxslim.targets.ort_cpu import ORT_CPU
+from onnxslim.targets.forms import FP8, INT7, INT8, UINT8, UINT16, Form, Numbers
+from onnxslim.targets.openvino import OPENVINO
+from onnxslim.targets.ort_cpu import ORT_CPU_ARM, ORT_CPU_AVX2, ORT_CPU_VNNI, ort_cpu_here
+from onnxslim.targets.qnn import QNN
+from onnxslim.targets.tensorrt import TENSORRT
 
-__all__ = ["Output", "Role", "StaticRule", "Target", "get_target", "targets"]
+__all__ = [
+    "FP8",
+    "INT7",
+    "INT8",
+    "UINT8",
+    "UINT16",
+    "Form",
+    "Numbers",
+    "Output",
+    "Role",
+    "StaticRule",
+    "Target",
+    "get_target",
+    "targets",
+]
 
-_TARGETS = {target.name: target for target in (ORT_CPU,)}
+_FIXED = (ORT_CPU_VNNI, ORT_CPU_AVX2, ORT_CPU_ARM, OPENVINO, QNN, TENSORRT)
+_TARGETS: dict[str, Callable[[], Target]] = {
+    "ort-cpu": ort_cpu_here,
+    **{target.name: partial(replace, target) for target in _FIXED},
+}
 
 
 def targets() -> tuple[str, ...]:
@@ -21,7 +46,7 @@ def targets() -> tuple[str, ...]:
 def get_target(name: str) -> Target:
     """The target of this name; raises ConfigError with the nearest names for an unknown one."""
     if name in _TARGETS:
-        return _TARGETS[name]
+        return _TARGETS[name]()
     close = difflib.get_close_matches(name, _TARGETS, n=1)
     hint = f" did you mean '{close[0]}'?" if close else ""
     raise ConfigError(f"unknown target '{name}';{hint} there is: {', '.join(targets())}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Role = Literal["linear", "compute", "move", "absorbed"]
+from onnxslim.targets.forms import DEFAULT, Form
+
+Role = Literal["linear", "compute", "move", "absorbed", "residual"]
 Output = Literal["required", "optional", "float", "same", "absorbed"]
 
 
@@ -16,7 +18,8 @@ class StaticRule:
 
     `role`: *linear* multiplies by a constant weight and is worth quantizing by itself; *compute*
     has an int8 kernel and is worth it only between int8 neighbours; *move* rearranges integers
-    without reading them; *absorbed* costs nothing before a QuantizeLinear that saturates alike.
+    without reading them; *absorbed* costs nothing before a QuantizeLinear that saturates alike;
+    *residual* is fused with the linear layer that makes one input, and reads integers at the other.
     `output`: whether the kernel needs a QuantizeLinear after it (*required*), works with or
     without (*optional*), is better without (*float*), or keeps its input's parameters (*same*).
     """
@@ -32,6 +35,7 @@ class StaticRule:
     attributes: Mapping[str, tuple[object, ...]] = field(
         default_factory=dict[str, "tuple[object, ...]"]
     )  # name -> the values with which the kernel is used; others and absent ones are fine
+    per_channel: bool = True  # whether the weight may have one scale per output channel
     constants: bool = False  # whether one of the activations may be a constant
 
 
@@ -40,7 +44,10 @@ class Target:
     """One runtime on one kind of machine.
 
     `rank_multiple`: ranks and channels that dense fp32 kernels run fast; `conv_multiple`: the same
-    for convolutions, whose channels are blocked.
+    for convolutions, whose channels are blocked. `forms` are the schemes of static quantization
+    that it runs and how it wants them; `form` is the one that is written now. `local`: ONNX
+    Runtime here shows what the target does with a model; otherwise kernels and times found here
+    tell nothing about it.
     """
 
     name: str
@@ -48,8 +55,17 @@ class Target:
     conv_multiple: int = 16
     static: Mapping[str, StaticRule] = field(default_factory=dict[str, StaticRule])
     dynamic: Mapping[str, str] = field(default_factory=dict[str, str])  # operator -> kernel
-    min_opset: int = 13  # scales per channel
+    form: Form = DEFAULT
+    forms: Mapping[str, Form] = field(default_factory=lambda: {"int8": DEFAULT})
+    local: bool = True
     dequantize_folds: frozenset[str] = frozenset()  # kernels that read integers by themselves
     fused: frozenset[str] = frozenset()  # operators that are no slower than written out
     half: frozenset[str] = frozenset()  # schemes of 16-bit floats that it gains speed by: "fp16"
     schemes: frozenset[str] | None = None  # of quant; None for all that quant has
+
+    def written(self, scheme: str) -> Target:
+        """This target as it is to be written for a scheme of static quantization; `auto` is int8.
+
+        Raises KeyError where `forms` lacks the scheme.
+        """
+        return replace(self, form=self.forms["int8" if scheme == "auto" else scheme])

@@ -1,14 +1,23 @@
-"""ONNX Runtime on the CPU (x86-64 with VNNI, also Arm): what becomes an int8 kernel.
+"""ONNX Runtime on the CPU: what becomes an int8 kernel, by instruction set.
 
 Activations are uint8 with one scale per tensor, weights int8 with one scale per output channel
 and zero point 0, biases int32 with scale x * w. Read off ONNX Runtime's graph transformers
 (qdq_selector_action_transformer.cc, qdq_selectors.cc) and held by tests that look for these
 kernels in the optimized graph.
+
+x86-64 without VNNI multiplies by VPMADDUBSW, which adds two products u8 * s8 in 16 bits and
+saturates: 2 * 255 * 127 > 2^15 - 1 > 2 * 255 * 63. Weights have 7 bits there, so that no sum
+saturates. VNNI and Arm's dot products add in 32 bits.
 """
 
 from __future__ import annotations
 
+import platform
+from dataclasses import replace
+from pathlib import Path
+
 from onnxslim.targets.base import StaticRule, Target
+from onnxslim.targets.forms import INT7, UINT8, Form
 
 
 def _move(*inputs: int) -> StaticRule:
@@ -22,8 +31,8 @@ def _compute(kernel: str, **more: object) -> StaticRule:
 
 _ABSORBED = StaticRule("absorbed", "absorbed", "")
 
-ORT_CPU = Target(
-    name="ort-cpu",
+ORT_CPU_VNNI = Target(
+    name="ort-cpu-vnni",
     rank_multiple=8,
     static={
         "Conv": StaticRule("linear", "required", "QLinearConv", weight=1, bias=2, weight_axis=0),
@@ -77,3 +86,36 @@ ORT_CPU = Target(
         }
     ),
 )
+
+ORT_CPU_AVX2 = replace(
+    ORT_CPU_VNNI,
+    name="ort-cpu-avx2",  # also AVX-512 without VNNI
+    forms={"int8": Form(UINT8, INT7)},
+)
+
+ORT_CPU_ARM = replace(ORT_CPU_VNNI, name="ort-cpu-arm")
+
+
+def ort_cpu_here() -> Target:
+    """The table of this machine's instruction set, named ort-cpu."""
+    return replace(by_instructions(platform.machine(), _flags()), name="ort-cpu")
+
+
+def by_instructions(machine: str, flags: frozenset[str]) -> Target:
+    """The table for a machine (as `platform.machine` calls it) and the flags of its CPU.
+
+    An x86-64 machine that does not tell that it has VNNI gets the guard against saturation.
+    """
+    if machine.lower() in ("aarch64", "arm64"):
+        return ORT_CPU_ARM
+    return ORT_CPU_VNNI if flags & {"avx512_vnni", "avx_vnni"} else ORT_CPU_AVX2
+
+
+def _flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The flags of the first CPU, where the operating system lists them."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    flags = (line.partition(":")[2].split() for line in lines if line.startswith("flags"))
+    return frozenset(next(flags, list[str]()))

@@ -31,8 +31,11 @@ class Chain:
     nodes: tuple[Node, ...] = ()  # all nodes in between
 
 
-def chain_from(start: Value, rules: Mapping[str, StaticRule]) -> Chain:
-    """The longest chain that starts here; its inner tensors are read by nothing else."""
+def chain_from(start: Value, rules: Mapping[str, StaticRule], affine: bool = True) -> Chain:
+    """The longest chain that starts here; its inner tensors are read by nothing else.
+
+    Without `affine` it ends where Q reads: the DequantizeLinear has the same parameters.
+    """
     chain = Chain(start, start, start)
     while (node := _only_reader(chain.at)) is not None:
         rule = rules.get(ir.op(node))
@@ -42,13 +45,13 @@ def chain_from(start: Value, rules: Mapping[str, StaticRule]) -> Chain:
         both = max(chain.bounds[0], bounds[0]), min(chain.bounds[1], bounds[1])
         out = node.outputs[0]
         chain = Chain(start, out, out, bounds=both, nodes=(*chain.nodes, node))
-    while (node := _only_reader(chain.out)) is not None:
+    while affine and (node := _only_reader(chain.out)) is not None:
         step = scalar_affine(node)
         if step is None or step[0] <= 0:
             break
-        affine = Affine(*step).after(chain.affine)
+        both_maps = Affine(*step).after(chain.affine)
         nodes = (*chain.nodes, node)
-        chain = Chain(start, chain.at, node.outputs[0], affine, chain.bounds, nodes)
+        chain = Chain(start, chain.at, node.outputs[0], both_maps, chain.bounds, nodes)
     return chain
 
 

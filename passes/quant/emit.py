@@ -12,7 +12,7 @@ from onnxslim.ir import Array, Editor, Node, Scope, Use, Value
 from onnxslim.passes.quant.layers import LayerPlan
 from onnxslim.passes.quant.marks import FLOAT, FloatEdge, FloatWeight
 from onnxslim.passes.quant.plan import Edge, Plan
-from onnxslim.passes.quant.qparams import QParams, QWeight, quantize_bias
+from onnxslim.passes.quant.qparams import QParams, QWeight, array_type, quantize_bias
 
 
 def emit(editor: Editor, plan: Plan) -> None:
@@ -57,29 +57,47 @@ class _Emitter:
 
     def _weight(self, node: Node, weight: Value, quantized: QWeight) -> Value:
         hint = str(weight.name)
+        written = np.asarray(quantized.scale[0] if quantized.per_tensor else quantized.scale)
         inputs = [
-            self.editor.initializer(self.scope, f"{hint}.int8", quantized.values),
-            self.editor.initializer(self.scope, f"{hint}.scale", quantized.scale),
-            self._once("zeros", np.zeros(quantized.scale.shape, np.int8)),
+            self.editor.initializer(
+                self.scope, f"{hint}.{quantized.numbers.dtype}", quantized.values
+            ),
+            self.editor.initializer(self.scope, f"{hint}.scale", written),
+            self._once("zeros", np.zeros(written.shape, quantized.values.dtype)),
         ]  # QGemm is not made without the zero points
-        made = self._dequantize(inputs, hint, quantized.axis)
+        axis = None if quantized.per_tensor else quantized.axis
+        made = self._dequantize(inputs, hint, axis)
         made.outputs[0].meta[FLOAT] = FloatWeight(ir.constant(weight))
         self.editor.insert_before(node, [made])  # layers come in the order of the graph
         return made.outputs[0]
 
     def _bias(self, plan: LayerPlan, bias: Array) -> None:
         node, hint = plan.layer.node, f"{plan.layer.weight.name}.bias"
+        if self.plan.regions.form.bias == "float32":
+            self._float_bias(plan, bias.astype(np.float32))
+            return
         values, scale = quantize_bias(bias, plan.x.scale, plan.weight.scale)
+        per_tensor = plan.weight.per_tensor
+        scale = np.asarray(scale[0]) if per_tensor else scale
         inputs = [
             self.editor.initializer(self.scope, f"{hint}.int32", values),
             self.editor.initializer(self.scope, f"{hint}.scale", scale),
         ]
-        made = self._dequantize(inputs, hint, 0)
+        made = self._dequantize(inputs, hint, None if per_tensor else 0)
         made.outputs[0].meta[FLOAT] = FloatWeight(ir.constant(plan.layer.bias))
         self.editor.insert_before(node, [made])
+        self._give_bias(node, made.outputs[0])
+
+    def _float_bias(self, plan: LayerPlan, bias: Array) -> None:
+        given = plan.layer.bias_vector() if plan.layer.bias is not None else None
+        if given is None or not np.array_equal(given.astype(np.float32), bias):
+            hint = f"{plan.layer.weight.name}.bias"
+            self._give_bias(plan.layer.node, self.editor.initializer(self.scope, hint, bias))
+
+    def _give_bias(self, node: Node, bias: Value) -> None:
         if len(node.inputs) < 3:
             node.resize_inputs(3)
-        self.editor.rewire([(node, 2)], made.outputs[0])
+        self.editor.rewire([(node, 2)], bias)
 
     def constant(self, node: Node, index: int, params: QParams) -> None:
         """Integers for a constant operand."""
@@ -88,7 +106,9 @@ class _Emitter:
         assert value is not None
         assert constant is not None
         hint = str(value.name)
-        integers = self.editor.initializer(self.scope, f"{hint}.uint8", params.quantize(constant))
+        integers = self.editor.initializer(
+            self.scope, f"{hint}.{params.numbers.dtype}", params.quantize(constant)
+        )
         made = self._dequantize([integers, *self._scalars(hint, params)], hint, None)
         made.outputs[0].meta[FLOAT] = FloatWeight(ir.constant(value))
         self.editor.insert_before(node, [made])
@@ -163,7 +183,7 @@ class _Emitter:
     def _scalars(self, hint: str, params: QParams) -> list[Value]:
         """Scale and zero point; the latter is shared by all that have the same."""
         scale = np.asarray(params.scale, np.float32)
-        zero = np.asarray(params.zero_point, np.uint8)
+        zero = np.asarray(params.zero_point, array_type(params.numbers))
         return [
             self.editor.initializer(self.scope, f"{hint}.scale", scale),
             self._once(f"zero_point_{params.zero_point}", zero),

@@ -12,8 +12,15 @@ from onnxslim.analyses.linear import Linear
 from onnxslim.ir import Array
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts
-from onnxslim.passes.quant.qparams import QParams, QWeight, quantize_weight, widened_for_bias
+from onnxslim.passes.quant.qparams import (
+    QParams,
+    QWeight,
+    quantize_weight,
+    top_of,
+    widened_for_bias,
+)
 from onnxslim.passes.quant.rounding import round_by_covariance
+from onnxslim.targets.forms import DEFAULT, Form
 
 
 @dataclass(frozen=True)
@@ -27,16 +34,22 @@ class LayerPlan:
 
 
 def plan_layer(
-    layer: Linear, x: QParams, smooth: Array | None, facts: Facts, choices: Choices
+    layer: Linear,
+    x: QParams,
+    smooth: Array | None,
+    facts: Facts,
+    choices: Choices,
+    form: Form = DEFAULT,
 ) -> LayerPlan:
     """The integers of a layer whose input has the parameters `x`, after division by `smooth`."""
     weight = _scaled_weight(layer, smooth)
     axis = 0 if layer.kind == "conv" or layer.transposed else 1
-    quantized = quantize_weight(weight, axis, choices.per_channel, choices.bits)
+    quantized = quantize_weight(weight, axis, choices.per_channel, choices.bits, form.weight)
     bias = layer.bias_vector()
     assert bias is not None
-    quantized = widened_for_bias(quantized, bias, x.scale, weight)
-    if choices.second_order:
+    if form.bias == "int32":
+        quantized = widened_for_bias(quantized, bias, x.scale, weight)
+    if choices.second_order and not form.weight.is_float:
         quantized = _rounded(layer, weight, quantized, smooth, facts, choices)
     mean = input_mean(layer, facts, choices) if choices.bias_correction else None
     if mean is not None:
@@ -74,7 +87,7 @@ def _rounded(
         matrix = _matrix(layer, weight).astype(np.float64)
         scale = nearest.scale.astype(np.float64).reshape(layer.groups, -1)
         spread = _spread(layer, moments, smooth)
-        integers = round_by_covariance(matrix, scale, spread, 2 ** (choices.bits - 1) - 1)
+        integers = round_by_covariance(matrix, scale, spread, top_of(nearest.numbers, choices.bits))
         facts.memo[key] = values = _unmatrix(layer, weight.shape, integers).astype(np.int8)
     return replace(nearest, values=values)
 

@@ -17,10 +17,11 @@ from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Channels, Facts, Range
 from onnxslim.passes.quant.joined import given_params
 from onnxslim.passes.quant.layers import LayerPlan, plan_layer
-from onnxslim.passes.quant.qparams import IDENTITY, QParams, asymmetric, through, within
+from onnxslim.passes.quant.qparams import IDENTITY, QParams, covering, through, within
 from onnxslim.passes.quant.regions import Regions, activations
 from onnxslim.passes.quant.smooth import smoothing
 from onnxslim.pipeline.base import Declined
+from onnxslim.targets import StaticRule
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,22 @@ def make_plan(regions: Regions, facts: Facts, choices: Choices) -> Plan | dict[N
         edges.update(_smoothed(regions, edges, facts))
     layers = {
         node: plan_layer(
-            layer, edges[layer.input].dequantize, edges[layer.input].smooth, facts, choices
+            layer,
+            edges[layer.input].dequantize,
+            edges[layer.input].smooth,
+            facts,
+            _for_rule(choices, regions.nodes[node]),
+            regions.form,
         )
         for node, layer in regions.layers.items()
         if node in regions.nodes
     }
     return Plan(regions, edges, layers, _constants(regions), tuple(regions.declined))
+
+
+def _for_rule(choices: Choices, rule: StaticRule) -> Choices:
+    """The choices as far as the kernel takes them."""
+    return choices if rule.per_channel else replace(choices, per_channel=False)
 
 
 def _range(regions: Regions, facts: Facts, choices: Choices, value: Value) -> Range | None:
@@ -120,7 +131,7 @@ def _smoothed(regions: Regions, edges: Mapping[Value, Edge], facts: Facts) -> di
         s = _divisors(channels, known, facts)
         if s is not None:
             low, high = float((channels.min / s).min()), float((channels.max / s).max())
-            params = asymmetric(low, high)
+            params = covering(low, high, regions.form.activation)
             found[value] = replace(edge, quantize=params, dequantize=params, smooth=s)
     return found
 
@@ -160,9 +171,11 @@ def _group_edges(regions: Regions, group: list[Value], seen: list[Range]) -> dic
     low, high = min(r[0] for r in seen), max(r[1] for r in seen)
     fixed = _fixed_range(regions, group)
     bounds = _shared_bounds(regions, group)
-    params = asymmetric(*fixed) if fixed is not None else within(*bounds, low, high)
+    numbers = regions.form.activation
+    params = covering(*fixed, numbers) if fixed else within(*bounds, low, high, numbers)
     given = given_params(group[0]) if len(group) == 1 else None
-    if given is not None and bounds[0] <= given.low and given.high <= bounds[1]:
+    fits = given is not None and given.numbers == numbers
+    if given is not None and fits and bounds[0] <= given.low and given.high <= bounds[1]:
         params = given
     edges: dict[Value, Edge] = {}
     for value in group:
@@ -205,5 +218,6 @@ def _constants(regions: Regions) -> dict[tuple[Node, int], QParams]:
         for index in activations(node, rule):
             constant = ir.array(node.inputs[index])
             if constant is not None:
-                found[node, index] = asymmetric(float(constant.min()), float(constant.max()))
+                low, high = float(constant.min()), float(constant.max())
+                found[node, index] = covering(low, high, regions.form.activation)
     return found

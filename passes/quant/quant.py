@@ -33,9 +33,10 @@ class Quant(Pass):
     summary: ClassVar[str] = "int8 weights and activations where the target runs them fast"
     guarded: ClassVar[bool] = True
 
-    scheme: Literal["auto", "int8", "dynamic", "fp16", "bf16"] = option(
+    scheme: Literal["auto", "int8", "int16", "fp8", "dynamic", "fp16", "bf16"] = option(
         "auto",
-        "int8: ranges fixed beforehand; dynamic: without data; fp16, bf16: 16-bit floats, on CPUs "
+        "int8: ranges fixed beforehand; int16: activations of 16 bits, fp8: 8-bit floats, where "
+        "the target has them; dynamic: without data; fp16, bf16: 16-bit floats, on CPUs "
         "for the size of the file only",
     )
     per_channel: bool = option(True, "one scale per output channel of a weight, else one for all")

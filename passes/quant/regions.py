@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Model, Node, Value
 from onnxslim.passes.quant.chains import Chain, chain_from
 from onnxslim.pipeline.base import Declined
-from onnxslim.targets import StaticRule, Target
+from onnxslim.targets import Form, StaticRule, Target
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Regions:
     """The nodes that run in int8, and the tensors around them."""
 
     rules: Mapping[str, StaticRule]
+    form: Form
     nodes: dict[Node, StaticRule] = field(default_factory=dict["Node", StaticRule])
     layers: dict[Node, Linear] = field(default_factory=dict["Node", Linear])
     chains: dict[Value, Chain] = field(default_factory=dict["Value", Chain])  # by `out`
@@ -59,12 +60,29 @@ class Regions:
         rule = self.nodes.get(producer) if producer is not None else None
         if rule is None or rule.role == "move":
             return Chain(start, start, start)
-        return chain_from(start, self.rules)
+        return chain_from(start, self.rules, self.form.affine)
 
 
 def activations(node: Node, rule: StaticRule) -> tuple[int, ...]:
-    """The inputs that are activations."""
+    """The inputs that are read as integers."""
     return tuple(range(len(node.inputs))) if rule.inputs is None else rule.inputs
+
+
+def _identity_branch(node: Node) -> tuple[int, ...]:
+    """The input that is not made by the linear layer that the node is fused with, if there is one.
+
+    Where both are, it is the second one: the layer of the shortcut.
+    """
+    fused = [i for i, value in enumerate(node.inputs) if value is not None and _only_for(value)]
+    others = [i for i in range(len(node.inputs)) if i not in fused[:1]]
+    return tuple(others) if fused else ()
+
+
+def _only_for(value: Value) -> bool:
+    """Whether a linear layer makes a tensor that nothing else reads."""
+    producer = value.producer()
+    made = producer is not None and not isinstance(linear(producer), str)
+    return made and len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def find_regions(model: Model, target: Target, excluded: Collection[Node] = ()) -> Regions:
@@ -73,7 +91,7 @@ def find_regions(model: Model, target: Target, excluded: Collection[Node] = ()) 
     All that the target knows start inside; those that lack an int8 neighbour leave until nothing
     changes (at most as many rounds as nodes; a node that left does not come back).
     """
-    regions = Regions(target.static)
+    regions = Regions(target.static, target.form)
     for node in model.graph:
         rule = target.static.get(ir.op(node))
         if rule is None or rule.role == "absorbed" or node in excluded:
@@ -93,6 +111,8 @@ def _misfit(node: Node, rule: StaticRule) -> str | None:
         value = ir.attribute(node, name)
         if value is not None and value not in allowed:
             return f"{name}={value} has no int8 kernel"
+    if rule.role == "residual" and not activations(node, rule):
+        return "no linear layer makes an input for it alone"
     for index in activations(node, rule):
         value = node.inputs[index]
         if value is None:
@@ -111,6 +131,8 @@ def _is_float(value: Value) -> bool:
 
 def _admit(regions: Regions, node: Node, rule: StaticRule) -> str | None:
     """Take a node in, or say why not."""
+    if rule.role == "residual":
+        rule = replace(rule, inputs=_identity_branch(node))
     layer = linear(node) if rule.role == "linear" else None
     reason = layer if isinstance(layer, str) else _misfit(node, rule)
     if reason is None and isinstance(layer, Linear):
@@ -153,8 +175,16 @@ def _unsupported(regions: Regions) -> list[Node]:
     return [
         node
         for node, rule in regions.nodes.items()
-        if rule.role != "linear" and not (_fed(regions, node, rule) and _wanted(regions, node))
+        if rule.role != "linear" and not _supported(regions, node, rule)
     ]
+
+
+def _supported(regions: Regions, node: Node, rule: StaticRule) -> bool:
+    """Whether the int8 nodes around it make it worth it."""
+    if rule.role == "residual":
+        makers = (value.producer() for value in node.inputs if value is not None)
+        return any(maker in regions.layers and maker in regions.nodes for maker in makers)
+    return _fed(regions, node, rule) and _wanted(regions, node)
 
 
 def _fed(regions: Regions, node: Node, rule: StaticRule) -> bool:
@@ -168,7 +198,9 @@ def _available(regions: Regions, value: Value | None) -> bool:
     maker = regions.maker(value)
     if maker is not None and regions.leaves_integers(maker):
         return True
-    return any(regions.nodes[node].role == "linear" for node, _ in regions.readers(value))
+    return any(
+        regions.nodes[node].role in ("linear", "residual") for node, _ in regions.readers(value)
+    )
 
 
 def _wanted(regions: Regions, node: Node) -> bool:

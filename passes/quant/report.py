@@ -100,4 +100,8 @@ def _static_stats(static: Static, plan: Plan) -> Stats:
 
 def _row(plan: LayerPlan) -> Layer:
     node, channels = plan.layer.node, len(plan.weight.scale)
-    return Layer(ir.label(node), ir.op(node), f"int8 weights ({channels} channels), uint8 input")
+    return Layer(
+        ir.label(node),
+        ir.op(node),
+        f"{plan.weight.numbers.dtype} weights ({channels} channels), {plan.x.numbers.dtype} input",
+    )

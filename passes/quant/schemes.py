@@ -49,7 +49,7 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
     """
     _check_target(ctx.env.target, options.scheme)
     try:
-        ir.raise_opset(model, ctx.env.target.min_opset)
+        ir.raise_opset(model, _min_opset(ctx.env.target, options.scheme))
     except EditError as error:
         return Done(refused=(Declined("model", str(error)),))
     folded = canonicalize(Editor(model)).count
@@ -62,19 +62,33 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
 
 
 def _check_target(target: Target, scheme: str) -> None:
-    if target.schemes is not None and scheme not in target.schemes:
-        there = ", ".join(name for name in SCHEMES if name in target.schemes)
+    there = ", ".join(name for name in SCHEMES if _runs(target, name))
+    if not _runs(target, scheme):
         raise OptionError(
             f"quant: scheme={scheme}: the target '{target.name}' does not run it; "
             f"take one of {there}, or another --target"
         )
 
 
+def _runs(target: Target, scheme: str) -> bool:
+    """Static schemes are those of the target's forms; others are, unless it says which it runs."""
+    if scheme in STATIC and scheme not in target.forms:
+        return False
+    return target.schemes is None or scheme in target.schemes
+
+
+def _min_opset(target: Target, scheme: str) -> int:
+    form = target.forms.get("int8" if scheme == "auto" else scheme)
+    return target.form.min_opset if form is None else form.min_opset
+
+
 def _static(job: Job, done: Done) -> Done:
     options = job.options
+    target = job.ctx.env.target.written(options.scheme)
+    ctx = replace(job.ctx, env=replace(job.ctx.env, target=target))
     goals = Goals(tuple(_alternatives(options)), options.goal, options.float_share)
     choices = _choices(options, job.excluded)
-    return replace(done, static=quantize_static(job.model, job.ctx, choices, goals))
+    return replace(done, static=quantize_static(job.model, ctx, choices, goals))
 
 
 def _dynamic(job: Job, done: Done) -> Done:
@@ -90,6 +104,8 @@ def _dynamic(job: Job, done: Done) -> Done:
 
 
 def _embeddings(job: Job, done: Done) -> Done:
+    if not job.ctx.env.target.local:
+        return done  # a Gather of integers is known to be as fast in ONNX Runtime alone
     layers, declined = quantize_embeddings(Editor(job.model), job.excluded)
     return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
 
@@ -119,11 +135,16 @@ STORED = (
 SCHEMES: Mapping[str, tuple[Scheme, ...]] = {
     "auto": (_static, _dynamic, _embeddings),
     "int8": (_static, _embeddings),
+    "int16": (_static,),
+    "fp8": (_static,),
     "dynamic": (_dynamic, _embeddings),
     "fp16": (_fp16,),
     "bf16": (_bf16,),
 }
 """The steps of each scheme, in order."""
+
+STATIC = ("int8", "int16", "fp8")
+"""The schemes for which a target needs a form."""
 
 
 def _choices(options: Quant, excluded: frozenset[str]) -> Choices:

@@ -1,0 +1,38 @@
+"""TensorRT with explicit quantization: Q and DQ say which layers run in int8 or fp8.
+
+Source: NVIDIA TensorRT Developer Guide, "Working with Quantized Types". Zero points are 0;
+activations have one scale per tensor, weights one per output channel; biases stay float32. Q and
+DQ stand at the inputs of layers only, after the activation function, because TensorRT moves them
+backwards through MaxPool and the like itself. The Add of a residual block is fused with the
+convolution that makes one of its inputs; the other input, the identity branch, needs Q and DQ.
+"""
+
+from __future__ import annotations
+
+from onnxslim.targets.base import StaticRule, Target
+from onnxslim.targets.forms import FP8, INT8, Form
+
+TENSORRT = Target(
+    name="tensorrt",
+    static={
+        "Conv": StaticRule("linear", "optional", "conv", weight=1, bias=2, weight_axis=0),
+        "Gemm": StaticRule(
+            "linear",
+            "optional",
+            "gemm",
+            weight=1,
+            bias=2,
+            attributes={"alpha": (1.0,), "beta": (1.0,), "transA": (0,)},
+        ),
+        "MatMul": StaticRule("linear", "optional", "matmul", weight=1, weight_axis=1),
+        "Add": StaticRule("residual", "optional", "conv with residual", inputs=(0, 1)),
+        "Relu": StaticRule("absorbed", "absorbed", ""),
+        "Clip": StaticRule("absorbed", "absorbed", ""),
+    },
+    forms={
+        "int8": Form(INT8, INT8, bias="float32", affine=False),
+        "fp8": Form(FP8, FP8, bias="float32", affine=False, min_opset=19),
+    },
+    local=False,
+    schemes=frozenset({"int8", "fp8"}),
+)

@@ -1,0 +1,191 @@
+"""What static quantization writes for each target: types, zero points, places of Q and DQ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from onnxslim import ir
+from onnxslim.errors import OptionError
+from onnxslim.ir import Array, Model, Node
+from onnxslim.targets import INT8, Form, StaticRule, Target, get_target
+from tests.quantizing import build, feeds, operators, quantize, sqnr_db
+
+CONV = "Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]>"
+WEIGHTS = {
+    "w1": (16, 3, 3, 3), "b1": (16,), "w2": (16, 16, 3, 3), "b2": (16,), "wg": (10, 16),
+    "bg": (10,),
+}  # fmt: skip
+RESIDUAL = (
+    "net (float[N,3,12,12] x) => (float[N,10] y)"
+    f" {{ a = {CONV} (x, w1, b1) r = Relu(a) b = {CONV} (r, w2, b2) s = Add(b, r) t = Relu(s)"
+    " p = GlobalAveragePool(t) f = Flatten(p) y = Gemm <transB = 1> (f, wg, bg) }"
+)
+CASES = [
+    ("tensorrt", "int8", "INT8", "INT8"),
+    ("tensorrt", "fp8", "FLOAT8E4M3FN", "FLOAT8E4M3FN"),
+    ("openvino", "int8", "UINT8", "INT8"),
+    ("qnn", "int8", "UINT8", "INT8"),
+    ("qnn", "int16", "UINT16", "INT8"),
+    ("ort-cpu-avx2", "int8", "UINT8", "INT8"),
+]
+
+
+def _residual(opset: int = 17) -> Model:
+    return build(RESIDUAL, WEIGHTS, opset)
+
+
+def _quantized(target: Target, scheme: str = "int8", model: Model | None = None) -> Model:
+    model = _residual() if model is None else model
+    result = quantize(model, feeds(model), target, scheme=scheme)
+    assert result.stats["int8_layers"], result.declined
+    return model
+
+
+def _constant(node: Node, index: int) -> Array:
+    found = ir.array(node.inputs[index])
+    assert found is not None
+    return found
+
+
+def _maker(node: Node, index: int) -> str:
+    """The operator that makes an input; empty for inputs and initializers of the graph."""
+    value = node.inputs[index]
+    producer = value.producer() if value is not None else None
+    return "" if producer is None else ir.op(producer)
+
+
+def _pairs(model: Model) -> Iterator[tuple[Node, Node]]:
+    """Each Q with a DQ that reads it."""
+    for node in model.graph:
+        if ir.op(node) == "QuantizeLinear":
+            yield from ((node, use.node) for use in node.outputs[0].uses())
+
+
+def _named(model: Model, op: str) -> list[Node]:
+    return [node for node in model.graph if ir.op(node) == op]
+
+
+@pytest.mark.parametrize(("name", "scheme", "activation", "weight"), CASES)
+def test_types_follow_the_target(name: str, scheme: str, activation: str, weight: str) -> None:
+    model = _quantized(get_target(name), scheme)
+    zeros = {ir.constant(q.inputs[2]).dtype.name for q in _named(model, "QuantizeLinear")}  # type: ignore[union-attr]
+    assert zeros == {activation}
+    for layer in [*_named(model, "Conv"), *_named(model, "Gemm")]:
+        assert [_maker(layer, index) for index in (0, 1)] == ["DequantizeLinear"] * 2
+        dq = layer.inputs[1].producer()  # type: ignore[union-attr]
+        assert dq is not None
+        stored = ir.constant(dq.inputs[0])
+        assert stored is not None
+        assert stored.dtype.name == weight
+        assert not np.any(_constant(dq, 2).astype(np.float32))  # zero points of weights are 0
+
+
+@pytest.mark.parametrize(("name", "scheme", "activation", "weight"), CASES)
+def test_the_outputs_stay_close(name: str, scheme: str, activation: str, weight: str) -> None:
+    before = _residual()
+    after = _quantized(get_target(name), scheme)
+    # 8-bit integers give about 40 dB a tensor, fp8 with its 3 bits of mantissa about 31; three
+    # layers in a row stay above 20, while a wrong scale or zero point gives less than 10
+    assert sqnr_db(before, after, feeds(before)) > 20
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "openvino", "qnn"])
+def test_a_dequantize_has_the_parameters_of_its_quantize(name: str) -> None:
+    body = (
+        f"net (float[N,3,12,12] x) => (float[N,16,12,12] y) {{ a = {CONV} (x, w1, b1)"
+        f" r = Relu(a) d = Div(r, six) y = {CONV} (d, w2, b2) }}"
+    )
+    model = _quantized(get_target(name), model=build(body, WEIGHTS))
+    pairs = list(_pairs(model))
+    assert len(pairs) >= 2
+    assert all(q.inputs[1] is dq.inputs[1] and q.inputs[2] is dq.inputs[2] for q, dq in pairs)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "fp8"])
+def test_tensorrt_is_symmetric_with_float_biases(scheme: str) -> None:
+    model = _quantized(get_target("tensorrt"), scheme)
+    quantizers = _named(model, "QuantizeLinear")
+    assert all(not np.any(_constant(q, 2).astype(np.float32)) for q in quantizers)
+    assert all(_constant(q, 1).ndim == 0 for q in quantizers)
+    for conv in _named(model, "Conv"):
+        assert _constant(conv, 2).dtype == np.float32
+        assert _constant(conv.inputs[1].producer(), 1).shape == (16,)  # type: ignore[union-attr,arg-type]
+
+
+def test_tensorrt_quantizes_the_identity_branch_alone() -> None:
+    model = _quantized(get_target("tensorrt"))
+    (add,) = _named(model, "Add")
+    assert [_maker(add, 0), _maker(add, 1)] == ["Conv", "DequantizeLinear"]
+    assert not [q for q in _named(model, "QuantizeLinear") if _maker(q, 0) == "Conv"]
+
+
+def test_tensorrt_leaves_an_add_without_a_layer_in_float() -> None:
+    body = (
+        f"net (float[N,3,12,12] x) => (float[N,16,12,12] y) {{ a = {CONV} (x, w1, b1) r = Relu(a)"
+        f" q = Sigmoid(a) s = Add(q, r) y = {CONV} (s, w2, b2) }}"
+    )
+    model = _quantized(get_target("tensorrt"), model=build(body, WEIGHTS))
+    (add,) = _named(model, "Add")
+    assert "DequantizeLinear" not in (_maker(add, 0), _maker(add, 1))
+
+
+def test_qnn_quantizes_outputs_and_has_one_scale_for_a_gemm() -> None:
+    model = _quantized(get_target("qnn"))
+    (gemm,) = _named(model, "Gemm")
+    assert _constant(gemm.inputs[1].producer(), 1).shape == ()  # type: ignore[union-attr,arg-type]
+    assert _constant(gemm.inputs[2].producer(), 0).dtype == np.int32  # type: ignore[union-attr,arg-type]
+    readers = {ir.op(use.node) for use in gemm.outputs[0].uses()}
+    assert readers == {"QuantizeLinear"}
+
+
+def test_sixteen_bits_are_closer_than_eight() -> None:
+    before = _residual()
+    eight, sixteen = (_quantized(get_target("qnn"), s) for s in ("int8", "int16"))
+    samples = feeds(before)
+    assert sqnr_db(before, sixteen, samples) > sqnr_db(before, eight, samples)
+    assert sixteen.opset_imports[""] >= 21
+
+
+def test_weights_for_machines_without_vnni_have_seven_bits() -> None:
+    model = _quantized(get_target("ort-cpu-avx2"))
+    integers = [
+        array
+        for value in model.graph.initializers.values()
+        if (array := ir.array(value)) is not None and array.dtype == np.int8 and array.ndim > 1
+    ]
+    assert len(integers) == 3
+    assert max(int(np.abs(array.astype(int)).max()) for array in integers) == 63
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "there"),
+    [("ort-cpu", "fp8", "int8"), ("openvino", "int16", "int8"), ("qnn", "fp8", "int8, int16")],
+)
+def test_a_scheme_that_a_target_lacks_is_refused(name: str, scheme: str, there: str) -> None:
+    model = _residual()
+    with pytest.raises(OptionError, match=f"scheme={scheme}: the target '{name}'.*{there}"):
+        quantize(model, feeds(model), get_target(name), scheme=scheme)
+    assert operators(model)["QuantizeLinear"] == 0
+
+
+def test_a_target_is_added_as_a_table() -> None:
+    """Gemm alone, symmetric int8 on both sides, its output always quantized."""
+    chip = Target(
+        name="chip",
+        static={
+            "Gemm": StaticRule("linear", "required", "fc", weight=1, bias=2, per_channel=False)
+        },
+        forms={"int8": Form(INT8, replace(INT8, low=-7, high=7), bias="float32", affine=False)},
+        local=False,
+        schemes=frozenset({"int8"}),
+    )
+    model = _quantized(chip)
+    assert operators(model)["QuantizeLinear"] == 2  # input and output of the Gemm
+    (gemm,) = _named(model, "Gemm")
+    integers = _constant(gemm.inputs[1].producer(), 0)  # type: ignore[union-attr,arg-type]
+    assert int(np.abs(integers.astype(int)).max()) == 7
+    assert {_maker(conv, 1) for conv in _named(model, "Conv")} == {""}
