@@ -33,14 +33,19 @@ class Quant(Pass):
     summary: ClassVar[str] = "int8 weights and activations where the target runs them fast"
     guarded: ClassVar[bool] = True
 
-    scheme: Literal["auto", "int8", "int16", "fp8", "dynamic", "fp16", "bf16"] = option(
+    scheme: Literal["auto", "int8", "int16", "fp8", "dynamic", "weight", "fp16", "bf16"] = option(
         "auto",
         "int8: ranges fixed beforehand; int16: activations of 16 bits, fp8: 8-bit floats, where "
-        "the target has them; dynamic: without data; fp16, bf16: 16-bit floats, on CPUs "
-        "for the size of the file only",
+        "the target has them; dynamic: without data; weight: only weights, in "
+        "blocks; fp16, bf16: 16-bit floats, on CPUs for the size of the file only",
     )
     per_channel: bool = option(True, "one scale per output channel of a weight, else one for all")
-    weight_bits: int = option(8, "7 avoids saturation on x86 without VNNI", "7 or 8")
+    weight_bits: int = option(
+        8,
+        "7 avoids saturation on x86 without VNNI; scheme=weight takes 2 to 8, stores 4 or 8",
+        "7 or 8, with scheme=weight 2 to 8",
+    )
+    block_size: int = option(32, "inputs with one scale in scheme=weight", "16, 32, 64, 128 or 256")
     ranges: Literal["auto", "minmax", "percentile", "mse"] = option(
         "auto", "how a tensor's range is chosen; auto takes what is best on calibration samples"
     )
@@ -60,8 +65,12 @@ class Quant(Pass):
     skip: tuple[str, ...] = option((), "names of nodes to leave in float; * and ? as in files")
 
     def __post_init__(self) -> None:
-        if self.weight_bits not in (7, 8):
-            raise ValueError(f"weight_bits={self.weight_bits}, expected 7 or 8")
+        fewest = 2 if self.scheme == "weight" else 7
+        if not fewest <= self.weight_bits <= 8:
+            expected = "2 to 8" if self.scheme == "weight" else "7 or 8 (2 to 8 with scheme=weight)"
+            raise ValueError(f"weight_bits={self.weight_bits}, expected {expected}")
+        if self.block_size not in (16, 32, 64, 128, 256):
+            raise ValueError(f"block_size={self.block_size}, expected 16, 32, 64, 128 or 256")
         if not 50 <= self.percentile <= 100:
             raise ValueError(f"percentile={self.percentile:g}, expected 50 to 100")
         if not 0 <= self.goal <= 60:

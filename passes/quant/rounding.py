@@ -25,25 +25,40 @@ def round_by_covariance(weight: Array, scale: Array, covariance: Array, top: int
     `weight` [G, out, d] in float64, `scale` [G, out], `covariance` [G, d, d]. Where an input never
     varies, the nearest integers are returned. Cost: out * d^2 multiplications per group.
     """
+    steps = np.broadcast_to(scale[:, :, None], weight.shape)
+    ends = np.broadcast_to(np.float64(top), weight.shape)
+    return round_to_grid(weight, steps, covariance, -ends, ends)
+
+
+def round_to_grid(weight: Array, scale: Array, covariance: Array, low: Array, high: Array) -> Array:
+    """Integers from `low` to `high`, float64 [G, out, d], where each weight has its own scale.
+
+    All are [G, out, d] but `covariance` [G, d, d]. See `round_by_covariance`.
+    """
     left: Array = np.array(weight, np.float64)
     factor = _factor(covariance)
     d = left.shape[2]
     integers: Array = np.empty_like(left)
     for start in range(0, d, _BLOCK):
         block = slice(start, min(start + _BLOCK, d))
-        inside = left[:, :, block]
-        integers[:, :, block], errors = _round_block(inside, scale, factor[:, block, block], top)
+        ends = low[:, :, block], high[:, :, block]
+        integers[:, :, block], errors = _round_block(
+            left[:, :, block], scale[:, :, block], factor[:, block, block], ends
+        )
         left[:, :, block.stop :] -= errors @ factor[:, block, block.stop :]
     return integers
 
 
-def _round_block(left: Array, scale: Array, factor: Array, top: int) -> tuple[Array, Array]:
+def _round_block(
+    left: Array, scale: Array, factor: Array, ends: tuple[Array, Array]
+) -> tuple[Array, Array]:
     """The integers of some columns, and their errors over the diagonal of U, [G, out, columns]."""
     integers: Array = np.empty_like(left)
     errors: Array = np.empty_like(left)
     for i in range(left.shape[2]):
-        integers[:, :, i] = np.clip(np.rint(left[:, :, i] / scale), -top, top)
-        error = (left[:, :, i] - integers[:, :, i] * scale) / factor[:, i, i, None]
+        step, low, high = scale[:, :, i], ends[0][:, :, i], ends[1][:, :, i]
+        integers[:, :, i] = np.clip(np.rint(left[:, :, i] / step), low, high)
+        error = (left[:, :, i] - integers[:, :, i] * step) / factor[:, i, i, None]
         left[:, :, i + 1 :] -= error[:, :, None] * factor[:, i, None, i + 1 :]
         errors[:, :, i] = error
     return integers, errors

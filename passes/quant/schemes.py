@@ -20,6 +20,7 @@ from onnxslim.passes.quant.search import Alternatives
 from onnxslim.passes.quant.selection import excluded_names
 from onnxslim.passes.quant.static import Goals, quantize_static
 from onnxslim.passes.quant.uncovered import uncovered
+from onnxslim.passes.quant.weight_only.scheme import quantize_weights
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined
 from onnxslim.targets import Target
@@ -126,6 +127,14 @@ def _stored(half: Half, job: Job, done: Done) -> Done:
     return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
 
 
+def _weight(job: Job, done: Done) -> Done:
+    options = job.options
+    layers, declined = quantize_weights(
+        job.model, job.ctx, options.weight_bits, options.block_size, job.excluded
+    )
+    return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+
+
 STORED = (
     "quant stored weights in 16 bits and computes in float32, as the target gains no speed by "
     "computing in 16 bits: the file is smaller, the speed as before"
@@ -138,6 +147,7 @@ SCHEMES: Mapping[str, tuple[Scheme, ...]] = {
     "int16": (_static,),
     "fp8": (_static,),
     "dynamic": (_dynamic, _embeddings),
+    "weight": (_weight, _embeddings),
     "fp16": (_fp16,),
     "bf16": (_bf16,),
 }
