@@ -1,10 +1,11 @@
 """ONNX Runtime with Qualcomm's QNN: every tensor of a quantized part has Q and DQ.
 
-Source: ONNX Runtime's documentation of the QNN execution provider and its node units: an operator
-is taken with the DequantizeLinears of its inputs and the QuantizeLinear of its output, so that the
-output is always quantized, and with the same parameters as it is read. Activations are uint8 or
-uint16, weights int8 with zero point 0; only convolutions have one scale per channel. Sigmoid and
-Softmax have fixed ranges; Concat and what moves numbers needs equal scales on both sides.
+An operator is taken with the DequantizeLinears of its inputs and the QuantizeLinear of its output,
+so that the output is always quantized, and with the same parameters as it is read. Activations are
+uint8 or uint16, weights int8 with zero point 0; only convolutions have one scale per channel.
+Sigmoid and Softmax have fixed ranges; Concat and what moves numbers needs equal scales on both
+sides. After ONNX Runtime's documentation of the QNN execution provider. Tests assert the
+structure; no such device has run it.
 """
 
 from __future__ import annotations

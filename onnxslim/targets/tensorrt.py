@@ -1,10 +1,11 @@
 """TensorRT with explicit quantization: Q and DQ say which layers run in int8 or fp8.
 
-Source: NVIDIA TensorRT Developer Guide, "Working with Quantized Types". Zero points are 0;
-activations have one scale per tensor, weights one per output channel; biases stay float32. Q and
-DQ stand at the inputs of layers only, after the activation function, because TensorRT moves them
-backwards through MaxPool and the like itself. The Add of a residual block is fused with the
-convolution that makes one of its inputs; the other input, the identity branch, needs Q and DQ.
+Zero points are 0; activations have one scale per tensor, weights one per output channel; biases
+stay float32. Q and DQ stand at the inputs of layers only, after the activation function, because
+TensorRT moves them backwards through MaxPool and the like itself. The Add of a residual block is
+fused with the convolution that makes one of its inputs; the other input, the identity branch,
+needs Q and DQ. Source of the symmetry and of the placement: NVIDIA TensorRT documentation,
+"Working with Quantized Types". Tests assert the structure; no TensorRT has run it.
 """
 
 from __future__ import annotations

@@ -72,7 +72,11 @@ def _check_target(target: Target, scheme: str) -> None:
 
 
 def _runs(target: Target, scheme: str) -> bool:
-    """Static schemes are those of the target's forms; others are, unless it says which it runs."""
+    """Static schemes are those of the target's forms; others are, unless it says which it runs.
+
+    `auto` takes of its steps what the target has, so int8 is enough.
+    """
+    scheme = "int8" if scheme == "auto" else scheme
     if scheme in STATIC and scheme not in target.forms:
         return False
     return target.schemes is None or scheme in target.schemes

@@ -84,6 +84,12 @@ def test_types_follow_the_target(name: str, scheme: str, activation: str, weight
         assert not np.any(_constant(dq, 2).astype(np.float32))  # zero points of weights are 0
 
 
+@pytest.mark.parametrize("name", ["openvino", "qnn", "tensorrt"])
+def test_the_default_scheme_is_int8_where_a_target_has_nothing_else_to_choose(name: str) -> None:
+    model = _quantized(get_target(name), "auto")
+    assert operators(model) == operators(_quantized(get_target(name), "int8"))
+
+
 @pytest.mark.parametrize(("name", "scheme", "activation", "weight"), CASES)
 def test_the_outputs_stay_close(name: str, scheme: str, activation: str, weight: str) -> None:
     before = _residual()
