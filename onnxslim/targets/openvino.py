@@ -10,34 +10,18 @@ from __future__ import annotations
 
 from onnxslim.targets.base import StaticRule, Target
 from onnxslim.targets.forms import INT8, UINT8, Form
-
-_MOVE = StaticRule("move", "same", "")
+from onnxslim.targets.rules import ACTIVATIONS, MOVES, computed, linear
 
 OPENVINO = Target(
     name="openvino",
     static={
-        "Conv": StaticRule("linear", "optional", "Convolution", weight=1, bias=2, weight_axis=0),
-        "Gemm": StaticRule(
-            "linear",
-            "optional",
-            "FullyConnected",
-            weight=1,
-            bias=2,
-            attributes={"alpha": (1.0,), "beta": (1.0,), "transA": (0,)},
-        ),
-        "MatMul": StaticRule("linear", "optional", "FullyConnected", weight=1, weight_axis=1),
-        "Add": StaticRule("compute", "optional", "Eltwise", inputs=(0, 1)),
+        **linear("optional", "Convolution", "FullyConnected", "FullyConnected"),
+        **MOVES,
+        **ACTIVATIONS,
+        "Add": computed("Eltwise", "optional", inputs=(0, 1)),
         "Concat": StaticRule("move", "same", "", inputs=None),
-        "AveragePool": StaticRule("compute", "optional", "Pooling"),
-        "GlobalAveragePool": StaticRule("compute", "optional", "Pooling"),
-        "MaxPool": _MOVE,
-        "Reshape": _MOVE,
-        "Transpose": _MOVE,
-        "Squeeze": _MOVE,
-        "Unsqueeze": _MOVE,
-        "Flatten": _MOVE,
-        "Relu": StaticRule("absorbed", "absorbed", ""),
-        "Clip": StaticRule("absorbed", "absorbed", ""),
+        "AveragePool": computed("Pooling", "optional"),
+        "GlobalAveragePool": computed("Pooling", "optional"),
     },
     forms={"int8": Form(UINT8, INT8, bias="float32", affine=False)},
     local=False,

@@ -16,56 +16,30 @@ import platform
 from dataclasses import replace
 from pathlib import Path
 
-from onnxslim.targets.base import StaticRule, Target
+from onnxslim.targets.base import Target
 from onnxslim.targets.forms import INT7, UINT8, Form
+from onnxslim.targets.rules import ACTIVATIONS, MOVE, MOVES, computed, linear
 
-
-def _move(*inputs: int) -> StaticRule:
-    """Rearranges integers; the Q and DQ around it are dropped when their parameters are equal."""
-    return StaticRule("move", "same", "", inputs or (0,))
-
-
-def _compute(kernel: str, **more: object) -> StaticRule:
-    return StaticRule("compute", "required", kernel, **more)  # type: ignore[arg-type]
-
-
-_ABSORBED = StaticRule("absorbed", "absorbed", "")
+_LAYERS = linear("optional", "QLinearConv", "QGemm", "MatMulIntegerToFloat")
 
 ORT_CPU_VNNI = Target(
     name="ort-cpu-vnni",
     rank_multiple=8,
     static={
-        "Conv": StaticRule("linear", "required", "QLinearConv", weight=1, bias=2, weight_axis=0),
-        "Gemm": StaticRule(
-            "linear",
-            "optional",
-            "QGemm",
-            weight=1,
-            bias=2,
-            attributes={"alpha": (1.0,), "beta": (1.0,), "transA": (0,)},
-        ),
-        "MatMul": StaticRule("linear", "float", "MatMulIntegerToFloat", weight=1, weight_axis=1),
-        "Add": _compute("QLinearAdd", inputs=(0, 1), constants=True),
-        "Mul": _compute("QLinearMul", inputs=(0, 1), constants=True),
-        "Concat": _compute("QLinearConcat", inputs=None, constants=True),
-        "AveragePool": _compute("QLinearAveragePool"),
-        "GlobalAveragePool": _compute("QLinearGlobalAveragePool"),
-        "LeakyRelu": _compute("QLinearLeakyRelu"),
-        "Sigmoid": _compute("QLinearSigmoid", fixed_range=(0.0, 1.0)),
-        "Relu": _ABSORBED,
-        "Clip": _ABSORBED,
-        "Reshape": _move(),
-        "Transpose": _move(),
-        "Squeeze": _move(),
-        "Unsqueeze": _move(),
-        "Flatten": _move(),
-        "Slice": _move(),
-        "Gather": _move(),
-        "Tile": _move(),
-        "Expand": _move(),
-        "MaxPool": _move(),
-        "Resize": StaticRule("move", "same", "", attributes={"mode": ("nearest", b"nearest")}),
-        "Split": _move(),
+        "Conv": replace(_LAYERS["Conv"], output="required"),
+        "Gemm": _LAYERS["Gemm"],
+        "MatMul": replace(_LAYERS["MatMul"], output="float"),
+        **MOVES,
+        **dict.fromkeys(("Slice", "Gather", "Tile", "Expand", "Split"), MOVE),
+        **ACTIVATIONS,
+        "Resize": replace(MOVE, attributes={"mode": ("nearest", b"nearest")}),
+        "Add": computed("QLinearAdd", inputs=(0, 1), constants=True),
+        "Mul": computed("QLinearMul", inputs=(0, 1), constants=True),
+        "Concat": computed("QLinearConcat", inputs=None, constants=True),
+        "AveragePool": computed("QLinearAveragePool"),
+        "GlobalAveragePool": computed("QLinearGlobalAveragePool"),
+        "LeakyRelu": computed("QLinearLeakyRelu"),
+        "Sigmoid": computed("QLinearSigmoid", fixed_range=(0.0, 1.0)),
     },
     dynamic={
         "MatMul": "DynamicQuantizeMatMul",

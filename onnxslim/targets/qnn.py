@@ -12,45 +12,25 @@ from __future__ import annotations
 
 from onnxslim.targets.base import StaticRule, Target
 from onnxslim.targets.forms import INT8, UINT8, UINT16, Form
+from onnxslim.targets.rules import ACTIVATIONS, MOVES, computed, linear, per_tensor
 
-
-def _compute(kernel: str, **more: object) -> StaticRule:
-    return StaticRule("compute", "required", kernel, **more)  # type: ignore[arg-type]
-
-
-_MOVE = StaticRule("move", "same", "")
+_LAYERS = linear("required", "Conv2d", "FullyConnected", "MatMul")
 
 QNN = Target(
     name="qnn",
     static={
-        "Conv": StaticRule("linear", "required", "Conv2d", weight=1, bias=2, weight_axis=0),
-        "Gemm": StaticRule(
-            "linear",
-            "required",
-            "FullyConnected",
-            weight=1,
-            bias=2,
-            per_channel=False,
-            attributes={"alpha": (1.0,), "beta": (1.0,), "transA": (0,)},
-        ),
-        "MatMul": StaticRule(
-            "linear", "required", "MatMul", weight=1, weight_axis=1, per_channel=False
-        ),
-        "Add": _compute("ElementWiseAdd", inputs=(0, 1), constants=True),
-        "Mul": _compute("ElementWiseMultiply", inputs=(0, 1), constants=True),
-        "AveragePool": _compute("PoolAvg2d"),
-        "GlobalAveragePool": _compute("PoolAvg2d"),
-        "Sigmoid": _compute("Sigmoid", fixed_range=(0.0, 1.0)),
-        "Softmax": _compute("Softmax", fixed_range=(0.0, 1.0)),
+        "Conv": _LAYERS["Conv"],
+        "Gemm": per_tensor(_LAYERS["Gemm"]),
+        "MatMul": per_tensor(_LAYERS["MatMul"]),
+        **MOVES,
+        **ACTIVATIONS,
+        "Add": computed("ElementWiseAdd", inputs=(0, 1), constants=True),
+        "Mul": computed("ElementWiseMultiply", inputs=(0, 1), constants=True),
+        "AveragePool": computed("PoolAvg2d"),
+        "GlobalAveragePool": computed("PoolAvg2d"),
+        "Sigmoid": computed("Sigmoid", fixed_range=(0.0, 1.0)),
+        "Softmax": computed("Softmax", fixed_range=(0.0, 1.0)),
         "Concat": StaticRule("move", "same", "", inputs=None),
-        "MaxPool": _MOVE,
-        "Reshape": _MOVE,
-        "Transpose": _MOVE,
-        "Squeeze": _MOVE,
-        "Unsqueeze": _MOVE,
-        "Flatten": _MOVE,
-        "Relu": StaticRule("absorbed", "absorbed", ""),
-        "Clip": StaticRule("absorbed", "absorbed", ""),
     },
     forms={
         "int8": Form(UINT8, INT8, affine=False),

@@ -12,23 +12,14 @@ from __future__ import annotations
 
 from onnxslim.targets.base import StaticRule, Target
 from onnxslim.targets.forms import FP8, INT8, Form
+from onnxslim.targets.rules import ACTIVATIONS, linear
 
 TENSORRT = Target(
     name="tensorrt",
     static={
-        "Conv": StaticRule("linear", "optional", "conv", weight=1, bias=2, weight_axis=0),
-        "Gemm": StaticRule(
-            "linear",
-            "optional",
-            "gemm",
-            weight=1,
-            bias=2,
-            attributes={"alpha": (1.0,), "beta": (1.0,), "transA": (0,)},
-        ),
-        "MatMul": StaticRule("linear", "optional", "matmul", weight=1, weight_axis=1),
+        **linear("optional", "conv", "gemm", "matmul"),
+        **ACTIVATIONS,
         "Add": StaticRule("residual", "optional", "conv with residual", inputs=(0, 1)),
-        "Relu": StaticRule("absorbed", "absorbed", ""),
-        "Clip": StaticRule("absorbed", "absorbed", ""),
     },
     forms={
         "int8": Form(INT8, INT8, bias="float32", affine=False),
