@@ -165,8 +165,8 @@ def test_a_scheme_that_the_target_lacks_is_refused_with_the_alternatives() -> No
         with pytest.raises(OptionError) as error:
             Quant(scheme="dynamic").run(model, context)
     assert str(error.value) == (
-        "quant: scheme=dynamic: the target 'tiny' does not run it; take one of int8, fp16, or "
-        "another --target"
+        "quant: scheme=dynamic: the target 'tiny' does not run it; take one of auto, int8, fp16, "
+        "or another --target"
     )
 
 
