@@ -1,24 +1,40 @@
-"""What ONNX Runtime makes of a quantized model: which planned layers did not become int8."""
+"""What ONNX Runtime makes of a quantized model: which planned nodes did not become int8, and where
+every QuantizeLinear and DequantizeLinear that still runs lies."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from onnxslim import ir
-from onnxslim.ir import Model
+from onnxslim.ir import Model, Node
 from onnxslim.runtime.session import optimized_graph
 
+Place = Literal["end", "border", "constant", "idle"]
+
 _INT8 = ("QLinear", "QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulInteger")
+_Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Counts of the optimized graph, and the planned nodes that still run in float."""
+    """Counts of the optimized graph, and the planned nodes that still run in float.
+
+    `places` counts each Q and DQ that runs: at an *end* of the graph, at the *border* to an
+    operator in float, on a *constant* that is not read as integers, or *idle*: a Q that only a DQ
+    reads, or the reverse, with nothing in between.
+    """
 
     int8_kernels: int
-    q_and_dq: int
+    places: Mapping[Place, int]
     left: frozenset[str]  # names of nodes
+
+    @property
+    def q_and_dq(self) -> int:
+        """All that still run."""
+        return sum(self.places.values())
 
 
 def audit(model: Model, planned: Mapping[str, str]) -> Audit:
@@ -26,16 +42,33 @@ def audit(model: Model, planned: Mapping[str, str]) -> Audit:
 
     Raises RuntimeUnavailable where ONNX Runtime cannot open the model.
     """
-    int8 = conversions = 0
-    left: set[str] = set()
+    int8, places, left = 0, Counter[Place](), set[str]()
     for node in optimized_graph(model).graph:
-        kernel = ir.op(node).rpartition("::")[2]
+        kernel = _kernel(node)
         int8 += kernel.startswith(_INT8)
-        conversions += kernel in ("QuantizeLinear", "DequantizeLinear")
+        if kernel in (_Q, _DQ):
+            places[_place(node)] += 1
         original = _original(node.name or "", planned)
         if original is not None and not kernel.startswith(_INT8):
             left.update([original] if _computes(kernel, planned[original]) else [])
-    return Audit(int8, conversions, frozenset(left))
+    return Audit(int8, dict(places), frozenset(left))
+
+
+def _kernel(node: Node) -> str:
+    return ir.op(node).rpartition("::")[2]
+
+
+def _place(node: Node) -> Place:
+    """Where a Q or DQ of the optimized graph lies."""
+    source, result = node.inputs[0], node.outputs[0]
+    if ir.constant(source) is not None:
+        return "constant"
+    producer = None if source is None else source.producer()
+    if producer is None or result.is_graph_output():
+        return "end"
+    opposite = _DQ if _kernel(node) == _Q else _Q
+    readers = {_kernel(use.node) for use in result.uses()}
+    return "idle" if _kernel(producer) == opposite or readers == {opposite} else "border"
 
 
 def _original(name: str, planned: Collection[str]) -> str | None:

@@ -90,7 +90,7 @@ class Quant(Pass):
         done = quantized(model, ctx, self)
         reason = rejected(before, model, ctx.env) if done.count else None
         if done.count and reason is None:
-            return result_of(done)
+            return result_of(done, before)
         ir.restore(model, before)
         ctx.analyses.invalidate(Aspect.ALL)
         whole = () if reason is None else (Declined("model", reason),)

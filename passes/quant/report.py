@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from onnxslim import ir
+from onnxslim.ir import Model
+from onnxslim.passes.quant.coverage import conversions, coverage
 from onnxslim.passes.quant.layers import LayerPlan
 from onnxslim.passes.quant.plan import Plan
 from onnxslim.passes.quant.static import Static
@@ -62,8 +65,8 @@ class Done:
         )
 
 
-def result_of(done: Done) -> PassResult:
-    """The result of a pass that changed the model."""
+def result_of(done: Done, before: Model) -> PassResult:
+    """The result of a pass that changed the model, which was `before`."""
     layers = list(done.layers)
     stats: Stats = {"int8_layers": done.int8, "folded": done.folded}
     if done.static is not None and done.static.plan is not None and done.static.plan.layers:
@@ -74,8 +77,17 @@ def result_of(done: Done) -> PassResult:
         stats=stats,
         declined=done.declined,
         layers=tuple(layers),
-        notes=done.notes,
+        notes=(*done.notes, *_account(done, layers, before)),
     )
+
+
+def _account(done: Done, layers: Sequence[Layer], before: Model) -> Iterator[str]:
+    """What became integers and what did not; nothing of schemes of 16-bit floats."""
+    if done.int8:
+        yield coverage(before, layers, done.declined)
+    if done.static is not None and done.static.audit is not None:
+        found = conversions(done.static.audit)
+        yield from () if found is None else (found,)
 
 
 def _static_stats(static: Static, plan: Plan) -> Stats:

@@ -9,7 +9,7 @@ from onnxslim import ir
 from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.nonfinite import first_nonfinite
 from onnxslim.errors import RuntimeUnavailable
-from onnxslim.ir import Model
+from onnxslim.ir import Model, Node
 from onnxslim.passes.quant.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.audit import Audit, audit
 from onnxslim.passes.quant.choices import Choices
@@ -102,19 +102,26 @@ def _audited(
     report = None
     for _ in range(AUDITS):
         twin = ir.snapshot(model)
+        for node in twin.graph:
+            node.name = node_id(node)  # its name may be absent
         plan = quantize(ir.Editor(twin), ctx.env.target, facts, choices)
         if not ctx.env.target.local:
             break
-        names = {str(node.name): ir.op(node) for node in plan.layers}
+        names = {str(node.name): ir.op(node) for node in _fused(plan)}
         try:
             report = audit(twin, names)
         except RuntimeUnavailable:
             break
         if not report.left:
             break
-        left = {node_id(node) for node in plan.layers if node.name in report.left}
-        choices = replace(choices, excluded=choices.excluded | left)
+        choices = replace(choices, excluded=choices.excluded | report.left)
     return quantize(ir.Editor(model), ctx.env.target, facts, choices), choices, report
+
+
+def _fused(plan: Plan) -> Iterator[Node]:
+    """The nodes of a plan that should become kernels for integers."""
+    rules = plan.regions.nodes.items()
+    return (node for node, rule in rules if rule.role in ("linear", "compute"))
 
 
 def _ruined(model: Model, search: Search, choices: Choices, db: float) -> tuple[Declined, ...]:

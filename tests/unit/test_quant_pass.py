@@ -111,7 +111,10 @@ def test_the_result_says_what_was_done() -> None:
     assert result.stats["fused_kernels"] == 4  # two Conv, one pool, one Gemm
     assert float(result.stats["output_db"]) > 25
     assert [layer.node for layer in result.layers] == ["stem", "body", "head"]
-    assert result.notes == ()
+    assert result.notes == (
+        "int8: 2 of 2 Conv, 1 of 1 Gemm",
+        "QuantizeLinear and DequantizeLinear that run: 1 at inputs and outputs of the model",
+    )
 
 
 def test_two_runs_give_the_same_bytes() -> None:
