@@ -65,8 +65,9 @@ class LayerStats(Analysis[Statistics]):
     """Statistics of float tensors of the main graph over all calibration samples.
 
     `tensors`: range, mean, 2048-bin histogram and channel statistics, over all values. Channels
-    lie on axis 1 where a convolution or another channels-first operator touches the tensor or it
-    has four dimensions or more, else on the last axis.
+    lie on axis 1 where a convolution or another channels-first operator touches the tensor, on the
+    last axis where a matrix product does; elsewhere on axis 1 of four or more dimensions, else on
+    the last.
     `taps`: mean and second moment of the rows that linear layers read: at most `positions` of each
     image (or text) and about `per_feature` times d in total, drawn with the seed of the run; exact
     where there are fewer.
@@ -168,8 +169,8 @@ class _Collection:
                 self._keep(name, observers.pop(name))
 
     def _observer(self, wanted: Watch) -> Observer:
-        first = _is_channels_first(self.values[wanted.tensor])
-        return Observer(wanted, first, self.sampling, len(self.samples))
+        axis = _channel_axis(self.values[wanted.tensor])
+        return Observer(wanted, axis, self.sampling, len(self.samples))
 
     def _keep(self, name: str, observer: Observer) -> None:
         moments = observer.moments()
@@ -206,11 +207,17 @@ _CHANNELS_FIRST = frozenset(
 )  # fmt: skip
 
 
-def _is_channels_first(value: Value) -> bool:
-    """Whether an operator that makes or reads the value has its channels on axis 1."""
+_CHANNELS_LAST = frozenset({"MatMul", "Gemm"})
+
+
+def _channel_axis(value: Value) -> int | None:
+    """Where the operators that make or read the value have its channels, if they say so."""
     producer = value.producer()
     around = [use.node for use in value.uses()] + ([] if producer is None else [producer])
-    return any(ir.op(node) in _CHANNELS_FIRST for node in around)
+    operators = {ir.op(node) for node in around}
+    if operators & _CHANNELS_FIRST:
+        return 1
+    return -1 if operators & _CHANNELS_LAST else None
 
 
 def _values(model: Model) -> dict[str, Value]:

@@ -72,15 +72,15 @@ class Unusable:
 
 
 class Observer:
-    """Adds up what a watch asks for. Channels lie on axis 1 of four or more dimensions, of three
-    if `channels_first`; else on the last axis. `samples` is how many will come."""
+    """Adds up what a watch asks for. Channels lie on `channel_axis`, 1 or -1; where that is None,
+    on axis 1 of four or more dimensions, else on the last. `samples` is how many will come."""
 
     def __init__(
-        self, watch: Watch, channels_first: bool, sampling: Sampling, samples: int
+        self, watch: Watch, channel_axis: int | None, sampling: Sampling, samples: int
     ) -> None:
         self.watch = watch
         self.stats: TensorStats | None = None
-        self._channels_first = channels_first
+        self._channel_axis = channel_axis
         self._sampling = sampling
         self._samples = samples
         self._builders: dict[Tap, MomentsBuilder] = {}
@@ -109,8 +109,8 @@ class Observer:
 
     def _add_stats(self, x: Array) -> None:
         if x.size:
-            first = x.ndim > 3 or (x.ndim == 3 and self._channels_first)
-            new = tensor_stats(x, 1 if first else -1)
+            first = x.ndim > 3 if self._channel_axis is None else self._channel_axis == 1
+            new = tensor_stats(x, 1 if first and x.ndim > 2 else -1)
             self.stats = new if self.stats is None else self.stats.merge(new)
 
     def _add_rows(self, x: Array, tap: Tap, kept: Array | None, entries: int, index: int) -> bool:

@@ -20,7 +20,7 @@ Memo = dict[object, "Array | None"]
 
 @dataclass(frozen=True)
 class Channels:
-    """What is known per channel of the last axis, or of axis 1 of an image; each float64 [C]."""
+    """What is known per channel; each float64 [C]."""
 
     min: Array
     max: Array
@@ -45,8 +45,8 @@ class Facts(Protocol):
         """Why the range of a tensor is not known, as the reason to leave its layers in float."""
         ...
 
-    def channels(self, tensor: str) -> Channels | None:
-        """Extremes and mean per channel."""
+    def channels(self, tensor: str, axis: int) -> Channels | None:
+        """Extremes and mean per channel, if these lie on `axis`: 1 or -1."""
 
     def local_db(self, tensor: str, params: QParams) -> float | None:
         """Variance to noise of the tensor quantized with these parameters, in dB."""
@@ -81,10 +81,10 @@ class Seen:
         why = self.stats.missing.get(tensor, "no sample was seen")
         return f"the range of '{tensor}' is unknown: {why}"
 
-    def channels(self, tensor: str) -> Channels | None:
+    def channels(self, tensor: str, axis: int) -> Channels | None:
         """As they were seen."""
         stats = self.stats.tensors.get(tensor)
-        if stats is None or stats.channels is None:
+        if stats is None or stats.channels is None or stats.channel_axis != axis:
             return None
         return Channels(stats.channels.min, stats.channels.max, stats.channels.mean)
 
@@ -125,7 +125,7 @@ class Stated:
         """Nothing in the model states it."""
         return "the range of its input or output is unknown"
 
-    def channels(self, tensor: str) -> Channels | None:
+    def channels(self, tensor: str, axis: int) -> Channels | None:
         """Not known."""
         return None
 

@@ -103,7 +103,7 @@ def input_mean(layer: Linear, facts: Facts, choices: Choices) -> Array | None:
     moments = facts.moments(layer.tap) if choices.second_order else None
     if moments is not None:
         return moments.mean.reshape(-1)
-    channels = facts.channels(str(layer.input.name))
+    channels = facts.channels(str(layer.input.name), 1 if layer.kind == "conv" else -1)
     return None if channels is None else channels.mean
 
 

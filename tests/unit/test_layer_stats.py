@@ -77,6 +77,21 @@ def test_statistics_are_those_of_all_samples() -> None:
     assert not found.missing
 
 
+def test_a_matrix_product_has_its_channels_on_the_last_of_four_axes() -> None:
+    model = ir.parse_text(f"""{HEAD} g (float[N, 4, 3, 4] x) => (float[N, 4, 3, 4] y)
+      <float[4, 4] w = {{1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}}> {{
+      a = Relu (x)
+      b = MatMul (a, w)
+      y = Relu (b)
+    }}""")
+    samples = Counted(lambda i: image(i, 1, 4, 3, 4), 3)
+    stats = collect(model, samples, LayerStats(("a",))).tensors["a"]
+    seen = np.concatenate(inner(model, samples, "a"))
+    assert (stats.channel_axis, stats.channels is None) == (-1, False)
+    assert stats.channels is not None
+    assert stats.channels.max.tolist() == seen.max(axis=(0, 1, 2)).tolist()
+
+
 def test_samples_of_any_size_stream() -> None:
     samples = Counted(lambda i: image(i, 1, 2, 3 + i % 3, 4), 7)
     found = collect(CONV, samples, LayerStats(("a",), (KERNEL,)))

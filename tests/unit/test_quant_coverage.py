@@ -307,3 +307,22 @@ def test_an_lstm_of_a_branch_is_quantized() -> None:
     assert [row.node for row in result.layers] == ["rec"]
     assert [d.node for d in result.declined] == ["gru"]
     outputs(model, feeds(model, 1, SIZES)[0])
+
+
+@pytest.mark.parametrize("height", [3, 16])
+def test_a_product_of_images_with_channels_last_is_smoothed_along_them(height: int) -> None:
+    loud = np.ones(16, np.float32)
+    loud[5] = 100
+    gain = {}
+    for smooth in ("off", "on"):
+        model = build(
+            f"net (float[N,{height},5,16] x) => (float[N,{height},5,24] y)"
+            " { a = Mul(x, k) [m] y = MatMul(a, w) }",
+            {"w": (16, 24), "k": loud},
+        )
+        before, samples = ir.snapshot(model), feeds(model)
+        stats = quantize(model, samples, scheme="int8", smooth=smooth).stats
+        assert (stats["int8_layers"], stats["smoothed"]) == (1, int(smooth == "on"))
+        quiet = [{"x": feed["x"] * (np.arange(16) != 5).astype(np.float32)} for feed in samples]
+        gain[smooth] = sqnr_db(before, model, quiet)
+    assert gain["on"] > gain["off"] + 6
