@@ -9,8 +9,9 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Node, Scope, Use, Value
+from onnxslim.passes.quant.added import added_constant
 from onnxslim.passes.quant.layers import LayerPlan
-from onnxslim.passes.quant.marks import FLOAT, FloatEdge, FloatWeight
+from onnxslim.passes.quant.marks import FLOAT, FloatAdded, FloatEdge, FloatWeight
 from onnxslim.passes.quant.plan import Edge, Plan
 from onnxslim.passes.quant.qparams import QParams, QWeight, array_type, quantize_bias
 
@@ -54,6 +55,8 @@ class _Emitter:
         self.editor.rewire([(node, plan.layer.weight_index)], self.weights[key])
         if plan.bias is not None:
             self._bias(plan, plan.bias)
+        if plan.shift is not None:
+            self._shift(plan, plan.shift)
 
     def _weight(self, node: Node, weight: Value, quantized: QWeight) -> Value:
         hint = str(weight.name)
@@ -98,6 +101,19 @@ class _Emitter:
         if len(node.inputs) < 3:
             node.resize_inputs(3)
         self.editor.rewire([(node, 2)], bias)
+
+    def _shift(self, plan: LayerPlan, shift: Array) -> None:
+        place = added_constant(plan.layer)
+        assert place is not None
+        node, index = place
+        given = node.inputs[index]
+        constant = ir.array(given)
+        assert given is not None
+        assert constant is not None
+        moved = (constant + shift.reshape(constant.shape)).astype(np.float32)
+        node.outputs[0].meta[FLOAT] = FloatAdded(ir.constant(given), index)
+        own = self.editor.initializer(self.scope, f"{given.name}.corrected", moved)
+        self.editor.rewire([place], own)
 
     def constant(self, node: Node, index: int, params: QParams) -> None:
         """Integers for a constant operand."""

@@ -31,6 +31,7 @@ class LayerPlan:
     weight: QWeight
     bias: Array | None  # float64 [out], corrected; None where there is none
     x: QParams
+    shift: Array | None = None  # float64 [out]: the correction where the next node adds the bias
 
 
 def plan_layer(
@@ -40,8 +41,12 @@ def plan_layer(
     facts: Facts,
     choices: Choices,
     form: Form = DEFAULT,
+    added: bool = False,
 ) -> LayerPlan:
-    """The integers of a layer whose input has the parameters `x`, after division by `smooth`."""
+    """The integers of a layer whose input has the parameters `x`, after division by `smooth`.
+
+    `added`: the layer takes no bias, but the next node adds one, which can be corrected.
+    """
     weight = _scaled_weight(layer, smooth)
     axis = 0 if layer.kind == "conv" or layer.transposed else 1
     quantized = quantize_weight(weight, axis, choices.per_channel, choices.bits, form.weight)
@@ -50,13 +55,30 @@ def plan_layer(
     if form.bias == "int32":
         quantized = widened_for_bias(quantized, bias, x.scale, weight)
     if choices.second_order and not form.weight.is_float:
-        quantized = _rounded(layer, weight, quantized, smooth, facts, choices)
-    mean = input_mean(layer, facts, choices) if choices.bias_correction else None
-    if mean is not None:
-        mean = mean if smooth is None else mean / smooth
-        bias = bias + bias_correction(layer, weight, quantized, mean)
-    absent = layer.bias_index is None or (layer.bias is None and not np.any(bias))
+        centred = layer.bias_index is not None or (added and choices.bias_correction)
+        quantized = _rounded(layer, weight, quantized, smooth, facts, choices, centred)
+    shift = _shift(layer, weight, quantized, smooth, facts, choices)
+    if layer.bias_index is None:
+        return LayerPlan(layer, quantized, None, x, shift if added else None)
+    bias = bias if shift is None else bias + shift
+    absent = layer.bias is None and not np.any(bias)
     return LayerPlan(layer, quantized, None if absent else bias, x)
+
+
+def _shift(
+    layer: Linear,
+    weight: Array,
+    quantized: QWeight,
+    smooth: Array | None,
+    facts: Facts,
+    choices: Choices,
+) -> Array | None:
+    """What to add to the outputs, [out], as far as the means of the inputs are known."""
+    mean = input_mean(layer, facts, choices) if choices.bias_correction else None
+    if mean is None:
+        return None
+    mean = mean if smooth is None else mean / smooth
+    return bias_correction(layer, weight, quantized, mean)
 
 
 def _scaled_weight(layer: Linear, smooth: Array | None) -> Array:
@@ -76,8 +98,12 @@ def _rounded(
     smooth: Array | None,
     facts: Facts,
     choices: Choices,
+    centred: bool,
 ) -> QWeight:
-    """The weight rounded with regard to its inputs, once for all trials."""
+    """The weight rounded with regard to its inputs, once for all trials.
+
+    `centred`: something takes up the error of the mean.
+    """
     moments = facts.moments(layer.tap)
     if moments is None:
         return nearest
@@ -86,15 +112,15 @@ def _rounded(
     if values is None:
         matrix = _matrix(layer, weight).astype(np.float64)
         scale = nearest.scale.astype(np.float64).reshape(layer.groups, -1)
-        spread = _spread(layer, moments, smooth)
+        spread = _spread(moments, smooth, centred)
         integers = round_by_covariance(matrix, scale, spread, top_of(nearest.numbers, choices.bits))
         facts.memo[key] = values = _unmatrix(layer, weight.shape, integers).astype(np.int8)
     return replace(nearest, values=values)
 
 
-def _spread(layer: Linear, moments: Moments, smooth: Array | None) -> Array:
+def _spread(moments: Moments, smooth: Array | None, centred: bool) -> Array:
     """What weights the errors, [G, d, d]: the covariance where a bias takes up their mean."""
-    spread = moments.second if layer.bias_index is None else moments.covariance()
+    spread = moments.covariance() if centred else moments.second
     return spread if smooth is None else spread / np.outer(smooth, smooth)
 
 

@@ -19,6 +19,14 @@ class FloatWeight:
 
 
 @dataclass(frozen=True)
+class FloatAdded:
+    """What an Add added at this input before it also made up for a layer's rounding."""
+
+    tensor: TensorProtocol | None
+    index: int
+
+
+@dataclass(frozen=True)
 class FloatEdge:
     """A Q and DQ pair on a tensor, and the affine map that the DQ absorbed.
 
@@ -55,7 +63,7 @@ class FloatTable:
     name: str
 
 
-Mark = FloatWeight | FloatEdge | FloatLayer | FloatRecurrent | FloatTable
+Mark = FloatWeight | FloatAdded | FloatEdge | FloatLayer | FloatRecurrent | FloatTable
 
 
 def mark_of(node: Node) -> Mark | None:

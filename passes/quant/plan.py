@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from onnxslim import ir
 from onnxslim.analyses.linear import Linear
 from onnxslim.ir import Array, Node, Value
+from onnxslim.passes.quant.added import added_constant
 from onnxslim.passes.quant.chains import Chain
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Channels, Facts, Range
@@ -99,11 +100,18 @@ def make_plan(regions: Regions, facts: Facts, choices: Choices) -> Plan | dict[N
             facts,
             _for_rule(choices, regions.nodes[node]),
             regions.form,
+            _takes_shift(regions, layer),
         )
         for node, layer in regions.layers.items()
         if node in regions.nodes
     }
     return Plan(regions, edges, layers, _constants(regions), tuple(regions.declined))
+
+
+def _takes_shift(regions: Regions, layer: Linear) -> bool:
+    """Whether the next node adds a constant in float."""
+    place = added_constant(layer)
+    return place is not None and place[0] not in regions.nodes
 
 
 def _for_rule(choices: Choices, rule: StaticRule) -> Choices:

@@ -9,6 +9,7 @@ from onnxslim.ir import Editor, Model, Node, Value
 from onnxslim.passes.quant.embeddings import restore_embedding
 from onnxslim.passes.quant.marks import (
     FLOAT,
+    FloatAdded,
     FloatEdge,
     FloatLayer,
     FloatRecurrent,
@@ -32,6 +33,8 @@ def to_float(model: Model, editor: Editor) -> int:
             continue
         if isinstance(mark, FloatWeight):
             _undo_weight(editor, node, mark)
+        elif isinstance(mark, FloatAdded):
+            _undo_added(editor, node, mark)
         elif isinstance(mark, FloatEdge):
             _undo_edge(editor, node, mark)
         elif isinstance(mark, FloatRecurrent):
@@ -56,6 +59,13 @@ def _undo_weight(editor: Editor, node: Node, mark: FloatWeight) -> None:
         content = tensor
     own = editor.initializer(editor.scope_of(node), str(made.name), content)
     editor.rewire([(use.node, use.idx) for use in made.uses()], own)
+
+
+def _undo_added(editor: Editor, node: Node, mark: FloatAdded) -> None:
+    assert mark.tensor is not None
+    own = editor.initializer(editor.scope_of(node), str(mark.tensor.name), mark.tensor)
+    editor.rewire([(node, mark.index)], own)
+    del node.outputs[0].meta[FLOAT]
 
 
 def _undo_edge(editor: Editor, node: Node, mark: FloatEdge) -> None:

@@ -326,3 +326,25 @@ def test_a_product_of_images_with_channels_last_is_smoothed_along_them(height: i
         quiet = [{"x": feed["x"] * (np.arange(16) != 5).astype(np.float32)} for feed in samples]
         gain[smooth] = sqnr_db(before, model, quiet)
     assert gain["on"] > gain["off"] + 6
+
+
+def test_the_mean_of_a_product_is_corrected_in_the_add_behind_it() -> None:
+    body = "net (float[N,3,5,16] x) => (float[N,3,5,24] y) { a = Relu(x) [m] p = MatMul(a, w)"
+    shift = {}
+    for correct in (True, False):
+        model = build(body + " y = Add(b, p) }", {"w": (16, 24), "b": (24,)})
+        before, samples = ir.snapshot(model), feeds(model)
+        quantize(model, samples, scheme="int8", weight_bits=7, bias_correction=correct)
+        shift[correct] = _shift_of_means(before, model, samples)
+        to_float(model, Editor(model))
+        assert _shift_of_means(before, model, samples) == 0
+    assert shift[True] < 0.3 * shift[False]
+
+
+def _shift_of_means(one: Model, other: Model, samples: list[Feed]) -> float:
+    """The largest over the output channels."""
+    means = [
+        np.concatenate([outputs(model, feed)[0] for feed in samples]).mean(axis=(0, 1, 2))
+        for model in (one, other)
+    ]
+    return float(np.abs(means[0] - means[1]).max())
