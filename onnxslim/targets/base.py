@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -22,6 +23,8 @@ class StaticRule:
     *residual* is fused with the linear layer that makes one input, and reads integers at the other.
     `output`: whether the kernel needs a QuantizeLinear after it (*required*), works with or
     without (*optional*), is better without (*float*), or keeps its input's parameters (*same*).
+    `least_group` does not count for depthwise layers (one input and one output per group), which
+    have kernels of their own.
     """
 
     role: Role
@@ -37,6 +40,8 @@ class StaticRule:
     )  # name -> the values with which the kernel is used; others and absent ones are fine
     per_channel: bool = True  # whether the weight may have one scale per output channel
     constants: bool = False  # whether one of the activations may be a constant
+    least_group: int = 1  # inputs per group; grouped layers with fewer are faster in float
+    floor: float = -math.inf  # inputs below it give the same result as this one
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,11 @@ kernels in the optimized graph.
 x86-64 without VNNI multiplies by VPMADDUBSW, which adds two products u8 * s8 in 16 bits and
 saturates: 2 * 255 * 127 > 2^15 - 1 > 2 * 255 * 63. Weights have 7 bits there, so that no sum
 saturates. VNNI and Arm's dot products add in 32 bits.
+
+QLinearConv multiplies group by group, where the float kernel takes several at once. Measured on
+3x3, 256 channels, 28x28, speed against float: 3.9 with one group, 2.6 with 64 channels per group,
+2.0 with 32, 0.9 with 16, 0.75 with 8, 0.33 with 4, 0.08 with 1 that makes two; depthwise 0.9.
+A layer in float costs two conversions, so that 8 is about where it pays.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ ORT_CPU_VNNI = Target(
     name="ort-cpu-vnni",
     rank_multiple=8,
     static={
-        "Conv": replace(_LAYERS["Conv"], output="required"),
+        "Conv": replace(_LAYERS["Conv"], output="required", least_group=8),
         "Gemm": _LAYERS["Gemm"],
         "MatMul": replace(_LAYERS["MatMul"], output="float"),
         **MOVES,
@@ -40,6 +45,7 @@ ORT_CPU_VNNI = Target(
         "GlobalAveragePool": computed("QLinearGlobalAveragePool"),
         "LeakyRelu": computed("QLinearLeakyRelu"),
         "Sigmoid": computed("QLinearSigmoid", fixed_range=(0.0, 1.0)),
+        "HardSwish": computed("QLinearMul", floor=-3.0),
     },
     dynamic={
         "MatMul": "DynamicQuantizeMatMul",

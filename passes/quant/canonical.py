@@ -1,6 +1,7 @@
 """What is rewritten before quantizing, so that more of the graph becomes int8; exact in reals.
 
 layer + BatchNormalization | Mul | Add | Sub | Div by constants -> layer    (fold/batchnorm.py)
+x * HardSigmoid(x), x * Clip(x + 3, 0, 6) / 6 -> HardSwish    (where the target has it in int8)
 layer + HardSigmoid(alpha, beta) -> layer' + Clip(0, 1)
 MatMul of matrices + Add of a constant vector -> Gemm
 x * 1, x / 1, x + 0 -> x
@@ -8,7 +9,7 @@ x * 1, x / 1, x + 0 -> x
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -17,13 +18,19 @@ from onnxslim.analyses.facts import Facts
 from onnxslim.ir import Editor, Node
 from onnxslim.passes.fold.affine import ChannelAffine, fold_into_producer
 from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM, rank_of, scalar_affine
+from onnxslim.passes.quant.gates import GATED
+from onnxslim.passes.simplify.fuse.activations import RULES as ACTIVATIONS
 from onnxslim.passes.simplify.fuse.gemm import MATMUL_ADD
 from onnxslim.rewrite import Outcome, Rewrite, Rule, apply
 
 
-def canonicalize(editor: Editor) -> Outcome:
-    """Apply all rules to all scopes, and remove what nothing reads any more."""
-    outcome = apply(editor, RULES)
+def canonicalize(editor: Editor, operators: Collection[str] = ()) -> Outcome:
+    """Apply the rules to all scopes, and remove what nothing reads any more.
+
+    `operators`: what the target computes in int8, so that patterns should become it.
+    """
+    gates = [rule for rule in ACTIVATIONS if rule.makes in GATED and rule.makes in operators]
+    outcome = apply(editor, (*gates, *RULES))
     editor.remove_dead()
     return outcome
 

@@ -10,6 +10,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Node, Scope, Use, Value
 from onnxslim.passes.quant.added import added_constant
+from onnxslim.passes.quant.gates import GATED, write_gate
 from onnxslim.passes.quant.layers import LayerPlan
 from onnxslim.passes.quant.marks import FLOAT, FloatAdded, FloatEdge, FloatWeight
 from onnxslim.passes.quant.plan import Edge, Plan
@@ -25,6 +26,9 @@ def emit(editor: Editor, plan: Plan) -> None:
         emitter.constant(node, index, params)
     for edge in sorted(plan.edges.values(), key=lambda e: e.chain.out.is_graph_output()):
         emitter.edge(edge)  # graph outputs last: their nodes are replaced
+    for node in plan.regions.nodes:
+        if ir.op(node) in GATED and node.graph is not None:
+            write_gate(editor, node)
     editor.remove_dead()
 
 

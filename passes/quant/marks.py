@@ -38,6 +38,14 @@ class FloatEdge:
 
 
 @dataclass(frozen=True)
+class FloatGate:
+    """The operator that a product with a gate stands for, and its name."""
+
+    op: str
+    name: str
+
+
+@dataclass(frozen=True)
 class FloatLayer:
     """The operator and weight that a chain with dynamic quantization stands for, and its name."""
 
@@ -63,7 +71,7 @@ class FloatTable:
     name: str
 
 
-Mark = FloatWeight | FloatAdded | FloatEdge | FloatLayer | FloatRecurrent | FloatTable
+Mark = FloatWeight | FloatAdded | FloatEdge | FloatGate | FloatLayer | FloatRecurrent | FloatTable
 
 
 def mark_of(node: Node) -> Mark | None:

@@ -176,7 +176,8 @@ def _tied(regions: Regions, values: list[Value]) -> list[list[Value]]:
 
 
 def _group_edges(regions: Regions, group: list[Value], seen: list[Range]) -> dict[Value, Edge]:
-    low, high = min(r[0] for r in seen), max(r[1] for r in seen)
+    floor = min(map(regions.floor, group))
+    low, high = max(min(r[0] for r in seen), floor), max(*(r[1] for r in seen), floor)
     fixed = _fixed_range(regions, group)
     bounds = _shared_bounds(regions, group)
     numbers = regions.form.activation

@@ -54,6 +54,13 @@ class Regions:
         """Whether everything that reads a tensor takes it as integers."""
         return not value.is_graph_output() and 0 < len(value.uses()) == len(self.readers(value))
 
+    def floor(self, value: Value) -> float:
+        """The number below which a tensor may be cut, as all that reads it does so."""
+        if value.is_graph_output() or not value.uses():
+            return -np.inf
+        rules = (self.nodes.get(use.node) for use in value.uses())
+        return min(-np.inf if rule is None else rule.floor for rule in rules)
+
     def chain_of(self, start: Value) -> Chain:
         """What follows an int8 kernel's output without a cost; nothing after a pure move."""
         producer = start.producer()
@@ -136,14 +143,14 @@ def _admit(regions: Regions, node: Node, rule: StaticRule) -> str | None:
     layer = linear(node) if rule.role == "linear" else None
     reason = layer if isinstance(layer, str) else _misfit(node, rule)
     if reason is None and isinstance(layer, Linear):
-        reason = _unfit_layer(layer)
+        reason = _unfit_layer(layer, rule)
         regions.layers[node] = layer
     if reason is None:
         regions.nodes[node] = rule
     return reason
 
 
-def _unfit_layer(layer: Linear) -> str | None:
+def _unfit_layer(layer: Linear, rule: StaticRule) -> str | None:
     weight = ir.array(layer.weight)
     if weight is None or weight.dtype != np.float32:
         return "the weight is not float32"
@@ -151,6 +158,9 @@ def _unfit_layer(layer: Linear) -> str | None:
         return "the weight holds NaN or infinity"
     if layer.bias is not None and layer.bias_vector() is None:
         return "the bias is computed, or differs from row to row"
+    inputs, depthwise = weight.shape[1], layer.groups == layer.out_features
+    if layer.groups > 1 and inputs < rule.least_group and not (inputs == 1 and depthwise):
+        return f"with {inputs} inputs per group it is faster in float"
     return None
 
 

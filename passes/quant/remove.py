@@ -7,10 +7,12 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.ir import Editor, Model, Node, Value
 from onnxslim.passes.quant.embeddings import restore_embedding
+from onnxslim.passes.quant.gates import restore_gate
 from onnxslim.passes.quant.marks import (
     FLOAT,
     FloatAdded,
     FloatEdge,
+    FloatGate,
     FloatLayer,
     FloatRecurrent,
     FloatTable,
@@ -37,6 +39,8 @@ def to_float(model: Model, editor: Editor) -> int:
             _undo_added(editor, node, mark)
         elif isinstance(mark, FloatEdge):
             _undo_edge(editor, node, mark)
+        elif isinstance(mark, FloatGate):
+            restore_gate(editor, node, mark)
         elif isinstance(mark, FloatRecurrent):
             restore_lstm(editor, node, mark)
         elif isinstance(mark, FloatTable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from onnxslim.passes.quant.canonical import canonicalize
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.dynamic import quantize_dynamic
 from onnxslim.passes.quant.embeddings import quantize_embeddings
+from onnxslim.passes.quant.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
 from onnxslim.passes.quant.report import Done
@@ -53,13 +55,23 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
         ir.raise_opset(model, _min_opset(ctx.env.target, options.scheme))
     except EditError as error:
         return Done(refused=(Declined("model", str(error)),))
-    folded = canonicalize(Editor(model)).count
+    operators = _gates(model, ctx.env.target, options.scheme)
+    folded = canonicalize(Editor(model), operators).count
     ctx.analyses.invalidate(Aspect.ALL)
     job = Job(model, ctx, options, excluded_names(model, options.ops, options.skip))
     done = Done(folded=folded, synthetic=not ctx.env.calib)
     for scheme in SCHEMES[options.scheme]:
         done = scheme(job, done)
     return replace(done, refused=(*done.refused, *uncovered(model, ctx.env.target)))
+
+
+def _gates(model: Model, target: Target, scheme: str) -> frozenset[str]:
+    """The operators with a gate that are going to be integers; the opset is raised for them."""
+    found = GATED.keys() & target.static.keys() if _static in SCHEMES[scheme] else frozenset[str]()
+    if found and any(ir.op(node) == "HardSigmoid" for node in ir.nodes(model)):
+        with suppress(EditError):  # the HardSigmoid stays then
+            ir.raise_opset(model, GATES_SINCE)
+    return frozenset(found)
 
 
 def _check_target(target: Target, scheme: str) -> None:

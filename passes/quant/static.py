@@ -14,6 +14,7 @@ from onnxslim.passes.quant.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.audit import Audit, audit
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts, Seen
+from onnxslim.passes.quant.gates import GATED
 from onnxslim.passes.quant.judge import Judge
 from onnxslim.passes.quant.plan import Plan, tensors_to_see
 from onnxslim.passes.quant.regions import find_regions
@@ -107,7 +108,7 @@ def _audited(
         plan = quantize(ir.Editor(twin), ctx.env.target, facts, choices)
         if not ctx.env.target.local:
             break
-        names = {str(node.name): ir.op(node) for node in _fused(plan)}
+        names = {str(n.name): GATED.get(ir.op(n), ir.op(n)) for n in _fused(plan)}
         try:
             report = audit(twin, names)
         except RuntimeUnavailable:

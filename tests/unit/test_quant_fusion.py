@@ -69,6 +69,11 @@ PATTERNS: dict[str, tuple[str, dict[str, int]]] = {
         f"{NET} {{ a = {CONV} (x, w1, b1) s = Sigmoid(a) m = Mul(a, s) y = {CONV} (m, w2, b2) }}",
         {"QLinearConv": 2, "QLinearSigmoid": 1, "QLinearMul": 1},
     ),
+    "swish, scaled": (
+        f"{NET} {{ a = {CONV} (x, w1, b1) s = Sigmoid(a) m = Mul(a, s) d = Div(m, six)"
+        f" y = {CONV} (d, w2, b2) }}",
+        {"QLinearConv": 2, "QLinearSigmoid": 1, "QLinearMul": 1},
+    ),
     "leaky relu": (
         f"{NET} {{ a = {CONV} (x, w1, b1) s = LeakyRelu(a) y = {CONV} (s, w2, b2) }}",
         {"QLinearConv": 2, "QLinearLeakyRelu": 1},
@@ -152,7 +157,7 @@ def test_a_conv_at_the_output_keeps_the_name_and_is_int8() -> None:
 
 
 def test_relu_and_scalar_maps_cost_nothing() -> None:
-    model = _model("hard swish")
+    model = _model("swish, scaled")
     quantize(model, feeds(model))
     assert operators(model)["Div"] == 0  # in the DequantizeLinear now
     scales = {str(v.name): ir.array(v) for v in model.graph.initializers.values()}
