@@ -15,6 +15,10 @@ SECONDS = 1.0
 """How long the runs of the float model may take; so few samples are used for slow models."""
 
 MOST, LEAST = 16, 3
+
+FLOOR_DB = 6.0
+"""Signal to noise of the outputs below which the model is better left alone."""
+
 BEST_DB = 80.0
 
 

@@ -14,6 +14,7 @@ from onnxslim.passes.quant.canonical import canonicalize
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.dynamic import quantize_dynamic
 from onnxslim.passes.quant.embeddings import quantize_embeddings
+from onnxslim.passes.quant.fallback import dynamic_instead
 from onnxslim.passes.quant.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
@@ -109,6 +110,12 @@ def _static(job: Job, done: Done) -> Done:
 
 
 def _dynamic(job: Job, done: Done) -> Done:
+    if done.static is not None and done.static.ruined:
+        layers, declined = dynamic_instead(
+            job.model, job.ctx, job.excluded, job.options.per_channel
+        )
+        done = replace(done, remarks=(*done.remarks, RUINED) if layers else done.remarks)
+        return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
     everywhere = job.options.scheme == "dynamic" or not job.ctx.env.calib
     layers, declined = quantize_dynamic(
         Editor(job.model),
@@ -154,6 +161,12 @@ def _weight(job: Job, done: Done) -> Done:
 STORED = (
     "quant stored weights in 16 bits and computes in float32, as the target gains no speed by "
     "computing in 16 bits: the file is smaller, the speed as before"
+)
+
+
+RUINED = (
+    "quant found no fixed ranges that keep the outputs: MatMul and Gemm quantize their inputs "
+    "while they run"
 )
 
 

@@ -15,7 +15,7 @@ from onnxslim.passes.quant.audit import Audit, audit
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts, Seen
 from onnxslim.passes.quant.gates import GATED
-from onnxslim.passes.quant.judge import Judge
+from onnxslim.passes.quant.judge import FLOOR_DB, Judge
 from onnxslim.passes.quant.plan import Plan, tensors_to_see
 from onnxslim.passes.quant.regions import find_regions
 from onnxslim.passes.quant.search import Alternatives, Search
@@ -38,10 +38,6 @@ class Goals:
     float_share: float
 
 
-FLOOR_DB = 6.0
-"""Signal to noise of the outputs below which the model is better left alone."""
-
-
 @dataclass(frozen=True)
 class Static:
     """What was done: the plan that is in the graph now, if any, and how it was found."""
@@ -52,6 +48,11 @@ class Static:
     audit: Audit | None = None
     trials: int = 0
     declined: tuple[Declined, ...] = ()
+
+    @property
+    def ruined(self) -> bool:
+        """Whether nothing was done because the outputs would have lost too much."""
+        return self.plan is None and self.db is not None
 
     @property
     def reasons(self) -> tuple[Declined, ...]:
