@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -83,10 +84,10 @@ def quantize(
     target: Target | None = None,
     **options: object,
 ) -> PassResult:
-    """One run of the pass in place, as the pipeline would do it."""
+    """One run of the pass in place, as the pipeline would do it, by default for this machine."""
     with ThreadPoolExecutor(1) as executor:
         env = Environment(
-            target=target or get_target("ort-cpu"),
+            target=target or any_size(get_target("ort-cpu")),
             executor=executor,
             calib=None if calib is None else FeedList(calib),
         )
@@ -94,6 +95,12 @@ def quantize(
         result = Quant(**options).run(model, context)  # type: ignore[arg-type]
     ir.verify(model)
     return result
+
+
+def any_size(target: Target) -> Target:
+    """The target without its rule for first layers, as those of the small models are too small."""
+    conv = replace(target.static["Conv"], stem=(0, 0))
+    return replace(target, static={**target.static, "Conv": conv})
 
 
 def kernels(model: Model) -> Counter[str]:

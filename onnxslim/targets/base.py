@@ -24,7 +24,8 @@ class StaticRule:
     `output`: whether the kernel needs a QuantizeLinear after it (*required*), works with or
     without (*optional*), is better without (*float*), or keeps its input's parameters (*same*).
     `least_group` does not count for depthwise layers (one input and one output per group), which
-    have kernels of their own.
+    have kernels of their own. `stem`: a layer that reads an input of the model is faster in float
+    up to so many inputs and outputs, as there is a conversion either way.
     """
 
     role: Role
@@ -41,6 +42,7 @@ class StaticRule:
     per_channel: bool = True  # whether the weight may have one scale per output channel
     constants: bool = False  # whether one of the activations may be a constant
     least_group: int = 1  # inputs per group; grouped layers with fewer are faster in float
+    stem: tuple[int, int] = (0, 0)  # see above
     floor: float = -math.inf  # inputs below it give the same result as this one
 
 

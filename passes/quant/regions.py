@@ -150,6 +150,10 @@ def _admit(regions: Regions, node: Node, rule: StaticRule) -> str | None:
     return reason
 
 
+def _both_below(sizes: tuple[int, int], most: tuple[int, int]) -> bool:
+    return sizes[0] <= most[0] and sizes[1] <= most[1]
+
+
 def _unfit_layer(layer: Linear, rule: StaticRule) -> str | None:
     weight = ir.array(layer.weight)
     if weight is None or weight.dtype != np.float32:
@@ -161,6 +165,9 @@ def _unfit_layer(layer: Linear, rule: StaticRule) -> str | None:
     inputs, depthwise = weight.shape[1], layer.groups == layer.out_features
     if layer.groups > 1 and inputs < rule.least_group and not (inputs == 1 and depthwise):
         return f"with {inputs} inputs per group it is faster in float"
+    first = layer.groups == 1 and layer.input.is_graph_input()
+    if first and _both_below((layer.in_features, len(weight)), rule.stem):
+        return "a first layer as small as this is faster in float"
     return None
 
 

@@ -1,4 +1,4 @@
-"""HardSwish in integers, and layers whose groups are too small for them."""
+"""HardSwish in integers, and layers that are too small for them: groups, first layers."""
 
 from __future__ import annotations
 
@@ -94,5 +94,18 @@ def test_small_groups_stay_in_float(inputs: int, outputs: int, int8: int) -> Non
     )
 
 
-def test_other_targets_are_not_told_about_groups() -> None:
-    assert get_target("tensorrt").static["Conv"].least_group == 1
+@pytest.mark.parametrize(("channels", "outputs", "int8"), [(3, 32, 1), (3, 33, 2), (4, 32, 2)])
+def test_a_small_first_layer_stays_in_float(channels: int, outputs: int, int8: int) -> None:
+    model = build(
+        f"net (float[N,{channels},9,9] x) => (float[N,4,7,7] y)"
+        " { [one] h = Conv(x, w) [two] y = Conv(h, v) }",
+        {"w": (outputs, channels, 3, 3), "v": (4, outputs, 1, 1)},
+    )
+    result = quantize(model, feeds(model), get_target("ort-cpu"), scheme="int8")
+    assert result.stats["int8_layers"] == int8
+    assert [d.node for d in result.declined] == ["one"] * (2 - int8)
+
+
+def test_other_targets_have_rules_of_their_own() -> None:
+    rule = get_target("tensorrt").static["Conv"]
+    assert (rule.least_group, rule.stem) == (1, (0, 0))
