@@ -99,8 +99,8 @@ def quantize(
 
 def any_size(target: Target) -> Target:
     """The target without its rule for first layers, as those of the small models are too small."""
-    conv = replace(target.static["Conv"], stem=(0, 0))
-    return replace(target, static={**target.static, "Conv": conv})
+    rules = {op: replace(rule, stem=(0, 0)) for op, rule in target.static.items()}
+    return replace(target, static=rules)
 
 
 def kernels(model: Model) -> Counter[str]:
