@@ -27,6 +27,7 @@ from onnxslim.pipeline.options import to_spec
 from onnxslim.pipeline.order import check_order
 from onnxslim.pipeline.outcome import Outcome, settle
 from onnxslim.pipeline.reproducer import Reproducer, versions
+from onnxslim.pipeline.retry import run_within_budget
 from onnxslim.pipeline.spec import PassSpec
 from onnxslim.pipeline.stopwatch import time_in_turn
 from onnxslim.report.build import check_entry, pass_entries, renamed
@@ -85,7 +86,8 @@ def compile_model(
         ctx = Context(env, AnalysisManager(model, env), original)
         guard = None if request.allow_slower else Guard(time_in_turn)
         instruments = (*watch.instruments, *_instruments(request, plan), footprints)
-        stages = run_passes(model, plan.passes, ctx, instruments, guard)
+        run = run_within_budget if request.check else run_passes
+        stages = run(model, plan.passes, ctx, instruments, guard)
         if request.check:
             outcome = settle(stages, ctx, request.keep_best)
             latency, notes = _latency(original, outcome, env)

@@ -118,6 +118,13 @@ class Pass(ABC):
     def run(self, model: Model, ctx: Context) -> PassResult:
         """Change the model in place and say what was done."""
 
+    def stricter(self, result: PassResult) -> Pass | None:
+        """The pass to run instead where the check fails after it; None when it cannot do less.
+
+        `result` is what it did. Must come to an end: each is milder than the one before.
+        """
+        return None
+
 
 T = TypeVar("T")
 

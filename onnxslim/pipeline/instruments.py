@@ -31,6 +31,9 @@ class Instrument:
     def after(self, pass_: Pass, model: Model, ctx: Context, result: PassResult) -> None:
         """The pass has run, and its result is kept."""
 
+    def rewind(self, kept: int) -> None:
+        """All but the first passes, `kept` of them, are going to be run again."""
+
     def failed(self, failure: Failure) -> str:
         """The pass broke; returns a sentence for the error's message, or nothing."""
         return ""
@@ -71,6 +74,10 @@ class Dump(Instrument):
         self._folder.mkdir(parents=True, exist_ok=True)
         ir.save(model, self._folder / f"{self._count:02}-{pass_.name}.onnx")
 
+    def rewind(self, kept: int) -> None:
+        """The files of the passes that run again are written anew."""
+        self._count = kept
+
 
 class Announce(Instrument):
     """Tells the progress function which pass runs now."""
@@ -83,3 +90,7 @@ class Announce(Instrument):
         """Tell that the pass starts."""
         ctx.env.progress(pass_.name, self._done, self._total)
         self._done += 1
+
+    def rewind(self, kept: int) -> None:
+        """Count from there."""
+        self._done = kept

@@ -42,17 +42,19 @@ def run_passes(
     ctx: Context,
     instruments: Sequence[Instrument] = (),
     guard: Guard | None = None,
+    done: Sequence[Stage] = (),
 ) -> list[Stage]:
     """Run the passes in place. Errors of the user's kind pass through; others: PassError.
 
     After an error the model is as it was before the pass that failed, never half edited.
 
     A snapshot of the model is kept after each pass; it shares the weights that did not change.
+    `done`: what the first of the passes did in an earlier run, which left the model as it is now.
     """
-    for pass_ in passes:
+    for pass_ in passes[len(done) :]:
         pass_.prepare(ctx)
-    stages: list[Stage] = []
-    for index, pass_ in enumerate(passes):
+    stages = list(done)
+    for index, pass_ in enumerate(passes[len(done) :], start=len(done)):
         before = stages[-1].model if stages else ctx.original
         now = replace(ctx, applied=ctx.applied + tuple(s.pass_ for s in stages if s.kept))
         try:

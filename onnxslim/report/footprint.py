@@ -63,5 +63,9 @@ class FootprintEach(Instrument):
         changed = bool(result.changed)
         self.seen.append(self._footprint(model, ctx) if changed else self.seen[-1])
 
+    def rewind(self, kept: int) -> None:
+        """Forget what is going to be measured again."""
+        del self.seen[kept + 1 :]
+
     def _footprint(self, model: Model, ctx: Context) -> Footprint:
         return footprint(model, ctx.analyses if self._may_run else None)

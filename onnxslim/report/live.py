@@ -70,5 +70,9 @@ class Live(Instrument):
             what = f"{self._head()}: {done}{left}, {time.perf_counter() - self._started:.1f} s"
             self._console.print(what, markup=False, highlight=False, soft_wrap=True)
 
+    def rewind(self, kept: int) -> None:
+        """Count from there."""
+        self._count = kept
+
     def _head(self) -> str:
         return f"[{self._count}/{self._total}] {self._name}"

@@ -6,7 +6,7 @@ calibration samples) -> rewrite -> audit (what the runtime makes of it).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from onnxslim import ir
@@ -17,6 +17,12 @@ from onnxslim.passes.quant.schemes import quantized
 from onnxslim.passes.quant.selection import check_selection
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
+
+TIGHTER_DB = 3.0
+"""By how much the goal rises when the check fails."""
+
+LEAST_SHARE = 0.1
+"""Of the weights, the share that may at least stay in float once the check has failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +83,16 @@ class Quant(Pass):
             raise ValueError(f"goal={self.goal:g}, expected 0 to 60")
         if not 0 <= self.float_share <= 1:
             raise ValueError(f"float_share={self.float_share:g}, expected 0 to 1")
+
+    def stricter(self, result: PassResult) -> Quant | None:
+        """With a higher goal and more weights that may stay in float, while that changes anything;
+        only what is static has a goal."""
+        db = result.stats.get("output_db")
+        if not isinstance(db, float) or (db < self.goal and self.float_share == 1):
+            return None
+        goal = round(max(self.goal, db) + TIGHTER_DB, 1)
+        share = min(1.0, max(2 * self.float_share, LEAST_SHARE))
+        return None if goal > 60 else replace(self, goal=goal, float_share=share)
 
     def run(self, model: Model, ctx: Context) -> PassResult:
         """Quantize the model in place; it stays untouched when nothing can be quantized.

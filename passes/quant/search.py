@@ -1,21 +1,23 @@
 """Choosing by trial on calibration samples: ranges, smoothing, rounding, what stays in float.
 
 Every trial quantizes a snapshot of the float model and measures its outputs. The number of trials
-is bounded: at most 4 for the settings and 5 for layers to leave in float.
+is bounded: at most 4 for the settings and, where the outputs miss their goal, one per node within
+`SECONDS`, then about twice `MOST_FLOAT` for nodes to leave in float.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnxslim import ir
-from onnxslim.ir import Editor, Model
+from onnxslim.analyses.sensitivity import Sensitivity, sensitivities
+from onnxslim.ir import Editor, Model, Value
 from onnxslim.passes.quant.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts
-from onnxslim.passes.quant.judge import Judge
-from onnxslim.passes.quant.plan import Plan
+from onnxslim.passes.quant.judge import BEST_DB, Judge
+from onnxslim.passes.quant.plan import Edge, Plan
 from onnxslim.targets import Target
 
 Alternatives = Callable[[Choices], Iterable[Choices]]
@@ -27,8 +29,13 @@ MARGIN_DB = 0.2
 """The gain for which a setting is changed; less is within the noise of a few samples."""
 
 STEP_DB = 1.0
-"""The gain that each further layer left in float must bring, at least."""
+"""The gain that twice as many nodes left in float must bring, at least."""
 
+FEW = 4
+"""Samples for the trial of a single node."""
+
+SECONDS = 20.0
+"""For trials of single nodes; the others are predicted."""
 
 MOST_FLOAT = 32
 """Nodes that may be left in float for the sake of accuracy."""
@@ -61,11 +68,11 @@ class Search:
         plan = plan_for(self.model, self.target, self.facts, choices)
         return any(edge.smooth is not None for edge in plan.edges.values())
 
-    def best(self, start: Choices, steps: Iterable[Alternatives]) -> Choices:
+    def best(self, start: Choices, steps: Iterable[Alternatives], goal_db: float) -> Choices:
         """Greedy: at each step the best of its alternatives, if it is clearly better."""
         best = start
         for step in steps:
-            if self.score(best) >= GOOD_DB:
+            if self.score(best) >= max(GOOD_DB, goal_db):
                 return best
             other = max(step(best), key=self.score)
             if self.score(other) > self.score(best) + MARGIN_DB:
@@ -73,37 +80,87 @@ class Search:
         return best
 
     def protect(self, choices: Choices, goal_db: float, share: float) -> Choices:
-        """Leave the worst nodes in float, twice as many each time, while that pays.
+        """Leave few nodes in float, as many as it takes for `goal_db` or as long as it pays.
 
-        `goal_db` ends it, and so does `share`, the part of all int8 weights that may go.
+        `share`: the part of all int8 weights that may go.
         """
         if self.score(choices) >= goal_db:
             return choices
         plan = plan_for(self.model, self.target, self.facts, choices)
-        ranking = _within(share, self.worst(plan), plan)
+        ranking = _within(share, [s.name for s in self.sensitivities(plan, choices)], plan)
+        grown = self._grown(choices, ranking, goal_db)
+        return self._shrunk(choices, grown, ranking, goal_db, _sizes(plan))
+
+    def _grown(self, choices: Choices, ranking: Sequence[str], goal_db: float) -> Choices:
+        """The worst nodes, twice as many each time; then one more at a time, where it helps."""
         best, count = choices, 1
-        while self.score(best) < goal_db and count <= len(ranking):
-            tried = replace(choices, excluded=choices.excluded | set(ranking[:count]))
+        while self.score(best) < goal_db and count < 2 * len(ranking):
+            tried = _without(choices, ranking[:count])
             if self.score(tried) > self.score(best) + STEP_DB:
                 best = tried
             count *= 2
+        for name in ranking:
+            if self.score(best) >= goal_db:
+                break
+            tried = _without(best, [name])
+            if self.score(tried) > self.score(best) + MARGIN_DB:
+                best = tried
         return best
 
-    def worst(self, plan: Plan) -> list[str]:
-        """The int8 nodes, those whose own tensors lose most by quantization first."""
-        noise: dict[str, float] = {}
+    def _shrunk(
+        self,
+        choices: Choices,
+        grown: Choices,
+        ranking: Sequence[str],
+        goal_db: float,
+        sizes: Mapping[str, int],
+    ) -> Choices:
+        """Take those back that are not needed, large weights and little noise first."""
+        best, enough = grown, min(goal_db, self.score(grown))
+        own = [name for name in reversed(ranking) if name in grown.excluded - choices.excluded]
+        for name in sorted(own, key=lambda n: -sizes.get(n, 0)):
+            tried = replace(best, excluded=best.excluded - {name})
+            if self.score(tried) >= enough:
+                best = tried
+        return best
+
+    def sensitivities(self, plan: Plan, choices: Choices) -> list[Sensitivity]:
+        """The int8 nodes of a plan, those that the outputs suffer from most first."""
+        every = frozenset(map(node_id, plan.regions.nodes))
+
+        def alone(name: str) -> float:
+            twin = ir.snapshot(self.model)
+            only = replace(_without(choices, every - {name}), second_order=False)
+            quantize(Editor(twin), self.target, self.facts, only)
+            return self.judge.sqnr_db(twin, FEW)
+
+        return sensitivities(self._local_db(plan), alone, SECONDS)
+
+    def _local_db(self, plan: Plan) -> dict[str, float]:
+        """Signal to noise of each node's own tensors, that of the worst of them."""
+        noise = dict.fromkeys(map(node_id, plan.regions.nodes), BEST_DB)
         for value, edge in plan.edges.items():
-            db = self.facts.local_db(str(value.name), edge.dequantize)
-            if db is None or edge.smooth is not None:
-                continue
-            for node in plan.around(value):
-                noise[node_id(node)] = min(db, noise.get(node_id(node), db))
-        return sorted(noise, key=lambda name: noise[name])
+            db = None if edge.smooth is not None else self._seen_db(value, edge)
+            for node in plan.around(value) if db is not None else ():
+                noise[node_id(node)] = min(db or 0.0, noise[node_id(node)])
+        return noise
+
+    def _seen_db(self, value: Value, edge: Edge) -> float | None:
+        return self.facts.local_db(str(value.name), edge.dequantize)
+
+
+def _without(choices: Choices, names: Iterable[str]) -> Choices:
+    return replace(choices, excluded=choices.excluded | frozenset(names))
+
+
+def _sizes(plan: Plan) -> dict[str, int]:
+    """Node -> numbers in its weight."""
+    return {node_id(node): layer.weight.values.size for node, layer in plan.layers.items()}
 
 
 def _within(share: float, ranking: Sequence[str], plan: Plan) -> list[str]:
     """The part of a ranking whose weights are at most this share of all; at most 32 nodes."""
-    sizes = {node_id(node): layer.weight.values.size for node, layer in plan.layers.items()}
+    sizes = _sizes(plan)
     left = share * sum(sizes.values())
     chosen: list[str] = []
     for name in ranking:

@@ -74,7 +74,7 @@ def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) 
             source = first_nonfinite(model, feed, ctx.env.threads)
             return Static(None, choices, declined=tuple(_unjudged(model, source)))
         search = Search(model, target, facts, judge)
-        searched = search.best(choices, goals.alternatives)
+        searched = search.best(choices, goals.alternatives, goals.goal_db)
         searched = search.protect(searched, goals.goal_db, goals.float_share)
         db, trials = search.score(searched), len(search.results)
         if db < FLOOR_DB:

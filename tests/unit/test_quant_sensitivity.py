@@ -1,0 +1,116 @@
+"""Which nodes stay in float: measured one by one, few of them, and milder when the check fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from onnxslim import driver, ir
+from onnxslim.analyses.sensitivity import sensitivities
+from onnxslim.config import Request
+from onnxslim.ir import Array, Model
+from onnxslim.passes.check.check import Check
+from onnxslim.passes.quant.quant import Quant
+from onnxslim.pipeline.base import PassResult
+from onnxslim.report.record import Report
+from tests.quantizing import build, feeds, quantize
+
+OUTLIER = (
+    "net (float[N,64] x) => (float[N,64] y) { [calm] a = MatMul(x, wa) b = Tanh(a)"
+    " [wild] c = MatMul(b, wb) d = Tanh(c) [last] y = MatMul(d, wc) }"
+)
+
+
+def outlier() -> Model:
+    """The input of `wild` is calm, but its result has one huge column, which Tanh cuts off."""
+    return build(OUTLIER, {"wa": (64, 64), "wb": _wild(), "wc": (64, 64)})
+
+
+def _wild() -> Array:
+    rng = np.random.default_rng(3)
+    weight = (rng.normal(size=(64, 64)) / 8).astype(np.float32)
+    weight[:, 0] *= 300
+    return weight
+
+
+# The analysis
+
+
+def test_the_order_is_that_of_the_outputs_noise_not_of_the_local_one() -> None:
+    local = {"noisy": 20.0, "loud": 40.0, "quiet": 30.0}
+    alone = {"noisy": 50.0, "loud": 25.0, "quiet": 45.0}
+    found = sensitivities(local, alone.__getitem__, 10.0, lambda: 0.0)
+    assert [(s.name, s.db, s.measured) for s in found] == [
+        ("loud", 25.0, True),
+        ("quiet", 45.0, True),
+        ("noisy", 50.0, True),
+    ]
+
+
+def test_what_there_is_no_time_for_is_predicted_by_the_median_gain() -> None:
+    local = {"d": 33.0, "a": 10.0, "b": 20.0, "c": 30.0}
+    times = iter([0.0, 1.0, 2.0, 99.0])
+    alone = {"a": 40.0, "b": 30.0, "c": 50.0}  # gains of 30, 10 and 20 dB
+    found = sensitivities(local, alone.__getitem__, 10.0, times.__next__)
+    assert [(s.name, s.db, s.measured) for s in found] == [
+        ("b", 30.0, True),
+        ("a", 40.0, True),
+        ("c", 50.0, True),
+        ("d", 53.0, False),
+    ]
+
+
+# The search
+
+
+@pytest.mark.parametrize("goal", [20.0, 30.0, 36.0])
+def test_no_node_stays_in_float_that_the_goal_does_not_need(goal: float) -> None:
+    model = outlier()
+    before, samples = ir.snapshot(model), feeds(model, 8, {"N": 4})
+    result = quantize(model, samples, scheme="int8", goal=goal, float_share=0.9)
+    kept = [d.node for d in result.declined]
+    assert float(result.stats["output_db"]) >= goal
+    for node in kept:
+        fewer = ir.snapshot(before)
+        skip = tuple(other for other in kept if other != node)
+        found = quantize(fewer, samples, scheme="int8", goal=0.0, skip=skip)
+        assert float(found.stats["output_db"]) < goal
+
+
+# The budget
+
+
+def test_milder_is_a_higher_goal_until_nothing_is_left() -> None:
+    first = Quant()
+    second = first.stricter(PassResult(stats={"output_db": 20.04}))
+    assert second == Quant(goal=23.0, float_share=0.1)
+    assert second is not None
+    assert second.stricter(PassResult(stats={"output_db": 22.0})) == Quant(
+        goal=26.0, float_share=0.2
+    )
+    assert Quant(goal=30.0, float_share=1.0).stricter(PassResult(stats={"output_db": 22.0})) is None
+    assert Quant(goal=59.0).stricter(PassResult(stats={"output_db": 59.5})) is None
+    assert Quant(scheme="dynamic").stricter(PassResult(stats={"int8_layers": 3})) is None
+
+
+def _compiled(passes: Sequence[Quant | Check]) -> tuple[Model, Report]:
+    model = outlier()
+    samples = feeds(model, 24, {"N": 4})
+    request = Request(
+        passes=tuple(passes), calib=samples[:12], eval=samples[12:], allow_slower=True
+    )
+    return driver.compile_model(model, request)
+
+
+def test_the_limit_of_the_check_is_met_by_layers_in_float() -> None:
+    _, loose = _compiled([Quant(scheme="int8"), Check()])
+    assert loose.check is not None
+    reached = min(loose.check.sqnr_db.values())
+    limit = reached + 3
+    _, tight = _compiled([Quant(scheme="int8"), Check(min_sqnr=limit)])
+    assert tight.check is not None
+    assert min(tight.check.sqnr_db.values()) >= limit
+    assert any("quant was sent back" in note for note in tight.passes[0].notes)
+    assert 0 < int(tight.passes[0].stats["int8_layers"]) < int(loose.passes[0].stats["int8_layers"])
