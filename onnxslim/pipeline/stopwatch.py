@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnxslim.ir import Model
 from onnxslim.pipeline.base import Environment
-from onnxslim.runtime.latency import interleaved_latency
+from onnxslim.runtime.latency import LatencyResult, interleaved_latency
 from onnxslim.runtime.samples import Feed
 from onnxslim.runtime.synthesize import synthesize
 
@@ -28,9 +28,12 @@ Stopwatch = Callable[[Model, Model, Environment], Comparison]
 
 
 def time_in_turn(before: Model, after: Model, env: Environment) -> Comparison:
-    """The default stopwatch: real runs on one sample, with the threads of the environment."""
+    """The default stopwatch: real runs on one sample, with the threads of the environment, until
+    it is plain which is faster."""
     env.progress("timing", 0, 0)
-    found = interleaved_latency([before, after], _feed(before, env), threads=env.threads)
+    found = interleaved_latency(
+        [before, after], _feed(before, env), env.threads, enough=LatencyResult.is_plain
+    )
     return Comparison(found.ms[0], found.ms[1], found.ratio(), found.noise, found.is_slower())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -17,6 +17,8 @@ _LEAST_ROUNDS, _MOST_ROUNDS = 5, 400
 _LEAST_TURN = 5e-4  # seconds; a shorter run is repeated within its turn
 _FLOOR = 0.02  # two sessions of one model differ by about this much, by where their memory lies
 _ALPHA = 0.01
+_PLAIN = 1.25  # a ratio that differs by more needs no precision to be told from 1
+_PLAIN_ROUNDS = 9  # all on one side of 1 by chance: 2 * 0.5^9 = 0.4 %, at any ratio of 1
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,24 @@ class LatencyResult:
         """Whether a model takes longer than the base by more than the noise."""
         return self.interval(model, base)[0] > 1 and self.ratio(model, base) > 1 + _FLOOR
 
+    def is_plain(self, model: int = 1, base: int = 0) -> bool:
+        """Whether all of at least nine rounds say the same, by a quarter: more tell nothing new."""
+        ratios = self.ratios(model, base)
+        same = max(ratios) * _PLAIN < 1 or min(ratios) > _PLAIN
+        return same and len(ratios) >= _PLAIN_ROUNDS
+
 
 def interleaved_latency(
-    models: Sequence[Model | Session], feed: Feed, threads: int = 1, budget_s: float = 3.0
+    models: Sequence[Model | Session],
+    feed: Feed,
+    threads: int = 1,
+    budget_s: float = 3.0,
+    enough: Callable[[LatencyResult], bool] | None = None,
 ) -> LatencyResult:
     """Run all models in turns on one feed until the time is up, and at least five rounds.
 
-    The order within a round is turned around each time. Raises RuntimeUnavailable.
+    The order within a round is turned around each time. With `enough`, until the rounds so far
+    satisfy it, if that is earlier. Raises RuntimeUnavailable.
     """
     sessions = [m if isinstance(m, Session) else open_session(m, threads=threads) for m in models]
     start = perf_counter()
@@ -74,6 +87,8 @@ def interleaved_latency(
         len(rounds) < _MOST_ROUNDS and perf_counter() - start < budget_s
     ):
         rounds.append(_round(sessions, feed, repeats, backwards=len(rounds) % 2 == 1))
+        if enough is not None and enough(LatencyResult(tuple(rounds))):
+            break
     return LatencyResult(tuple(rounds))
 
 

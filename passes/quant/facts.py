@@ -16,6 +16,7 @@ from onnxslim.passes.quant.ranges import Method, Observed, find_range
 
 Range = tuple[float, float]
 Memo = dict[object, "Array | None"]
+Plans = dict[str, tuple[object, object]]  # layer -> what its last plan depends on, and the plan
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Facts(Protocol):
     @property
     def memo(self) -> Memo:
         """Results that are worth keeping between trials."""
+        ...
+
+    @property
+    def plans(self) -> Plans:
+        """The last plan of each layer; most trials change few."""
         ...
 
     def moments(self, tap: Tap) -> Moments | None:
@@ -59,6 +65,7 @@ class Seen:
     stats: Statistics
     rows: Callable[[], Mapping[Tap, Moments]] = dict[Tap, Moments]  # collected when first asked
     memo: Memo = field(default_factory=dict["object", "Array | None"], repr=False)
+    plans: Plans = field(default_factory=dict[str, tuple[object, object]], repr=False)
     _ranges: dict[tuple[str, Method, float], Range | None] = field(
         default_factory=dict["tuple[str, Method, float]", "Range | None"], repr=False
     )
@@ -116,6 +123,7 @@ class Stated:
 
     intervals: Mapping[str, Range]
     memo: Memo = field(default_factory=dict["object", "Array | None"], repr=False)
+    plans: Plans = field(default_factory=dict[str, tuple[object, object]], repr=False)
 
     def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
         """The interval, whatever the method."""

@@ -93,19 +93,29 @@ def make_plan(regions: Regions, facts: Facts, choices: Choices) -> Plan | dict[N
     if choices.smooth:
         edges.update(_smoothed(regions, edges, facts))
     layers = {
-        node: plan_layer(
-            layer,
-            edges[layer.input].dequantize,
-            edges[layer.input].smooth,
-            facts,
-            _for_rule(choices, regions.nodes[node]),
-            regions.form,
-            _takes_shift(regions, layer),
-        )
+        node: _layer_plan(regions, node, layer, edges[layer.input], facts, choices)
         for node, layer in regions.layers.items()
         if node in regions.nodes
     }
     return Plan(regions, edges, layers, _constants(regions), tuple(regions.declined))
+
+
+def _layer_plan(
+    regions: Regions, node: Node, layer: Linear, edge: Edge, facts: Facts, choices: Choices
+) -> LayerPlan:
+    """The integers of a layer; those of the plan before, where nothing that matters has changed."""
+    own = replace(_for_rule(choices, regions.nodes[node]), excluded=frozenset())
+    added = _takes_shift(regions, layer)
+    smooth = None if edge.smooth is None else edge.smooth.tobytes()
+    name, content = str(node.outputs[0].name), id(ir.constant(layer.weight))
+    key = content, edge.dequantize, smooth, own, regions.form, added
+    known = facts.plans.get(name)
+    if known is None or known[0] != key:
+        x = edge.dequantize
+        plan = plan_layer(layer, x, edge.smooth, facts, own, regions.form, added)
+        facts.plans[name] = known = (key, plan)
+    assert isinstance(known[1], LayerPlan)
+    return replace(known[1], layer=layer)
 
 
 def _takes_shift(regions: Regions, layer: Linear) -> bool:

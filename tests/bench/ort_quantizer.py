@@ -3,7 +3,7 @@
 U8S8, per channel, full range (the guide's advice with VNNI), after its own pre-processing and,
 since scales per channel need it, after a conversion to opset 17 where the model is older.
 
-python -m tests.bench.ort_quantizer IN OUT --calib X --operators all|heavy
+python -m tests.bench.ort_quantizer IN OUT --calib X --operators all|heavy [--prepared]
 """
 
 from __future__ import annotations
@@ -62,10 +62,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--calib", type=Path, required=True)
     parser.add_argument("--operators", choices=("all", "heavy"), required=True)
+    parser.add_argument("--prepared", action="store_true", help="the model needs no preparation")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         quantize_static(
-            str(prepare(asked.model, Path(folder))),
+            str(asked.model if asked.prepared else prepare(asked.model, Path(folder))),
             str(asked.out),
             Reader(asked.calib),
             activation_type=QuantType.QUInt8,

@@ -26,6 +26,14 @@ def test_every_round_times_every_model_and_there_are_at_least_five() -> None:
     assert len(result.ms) == 3
 
 
+def test_rounds_end_early_when_they_are_enough() -> None:
+    model = ir.parse_text(TEXT)
+    result = interleaved_latency(
+        [model, model], FEED, budget_s=60.0, enough=lambda found: len(found.rounds) == 7
+    )
+    assert len(result.rounds) == 7
+
+
 def test_a_feed_that_does_not_fit_is_told() -> None:
     with pytest.raises(RuntimeUnavailable):
         interleaved_latency([ir.parse_text(TEXT)], {}, budget_s=0.0)
@@ -40,6 +48,14 @@ def test_slower_by_more_than_noise() -> None:
     assert steady.ratio() == pytest.approx(1.2)
     assert steady.is_slower()
     assert not steady.is_slower(0, 1)
+
+
+def test_plain_are_nine_rounds_that_all_differ_by_a_quarter() -> None:
+    assert _result([(1.0, 0.7)] * 9).is_plain()
+    assert _result([(1.0, 1.3)] * 9).is_plain()
+    assert not _result([(1.0, 0.7)] * 8).is_plain()
+    assert not _result([(1.0, 0.7)] * 20 + [(1.0, 0.85)]).is_plain()
+    assert not _result([(1.0, 0.7)] * 9 + [(1.0, 1.3)] * 9).is_plain()
 
 
 def test_noise_of_the_machine_is_not_slower() -> None:

@@ -1,0 +1,1 @@
+"""Quantizers side by side: what they cost, and what comes out."""
