@@ -41,6 +41,7 @@ class StaticRule:
     )  # name -> the values with which the kernel is used; others and absent ones are fine
     per_channel: bool = True  # whether the weight may have one scale per output channel
     constants: bool = False  # whether one of the activations may be a constant
+    products: bool = False  # whether the weight may be computed: then both inputs are activations
     least_group: int = 1  # inputs per group; grouped layers with fewer are faster in float
     stem: tuple[int, int] = (0, 0)  # see above
     floor: float = -math.inf  # inputs below it give the same result as this one

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from onnxslim.targets.base import StaticRule, Target
 from onnxslim.targets.forms import INT8, UINT8, Form
-from onnxslim.targets.rules import ACTIVATIONS, MOVES, computed, linear
+from onnxslim.targets.rules import ACTIVATIONS, MOVES, computed, linear, of_activations
+
+_LAYERS = linear("optional", "Convolution", "FullyConnected", "FullyConnected")
 
 OPENVINO = Target(
     name="openvino",
     static={
-        **linear("optional", "Convolution", "FullyConnected", "FullyConnected"),
+        **_LAYERS,
+        "MatMul": of_activations(_LAYERS["MatMul"]),
         **MOVES,
         **ACTIVATIONS,
         "Add": computed("Eltwise", "optional", inputs=(0, 1)),

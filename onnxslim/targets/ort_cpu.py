@@ -15,6 +15,9 @@ QLinearConv multiplies group by group, where the float kernel takes several at o
 A layer in float costs two conversions, so that 8 is about where it pays. First layers at 224x224,
 both with the conversion of their input or output: 3x3 of 3 channels to 16, 32, 64: 0.41, 0.69, 0.97
 (to 64 without stride 1.19); 7x7 to 32: 1.26; 4x4 patches of 3 to 96: 1.21; 3x3 of 4 to 32: 1.39.
+
+The product of two computed tensors stays in float: with its two conversions int8 is 1.0 to 1.3
+times as fast (12 x 197 x 64 x 197: 1.24), and both operands of attention lose accuracy.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from onnxslim.targets.base import StaticRule, Target
 from onnxslim.targets.forms import INT8, UINT8, UINT16, Form
-from onnxslim.targets.rules import ACTIVATIONS, MOVES, computed, linear, per_tensor
+from onnxslim.targets.rules import ACTIVATIONS, MOVES, computed, linear, of_activations, per_tensor
 
 _LAYERS = linear("required", "Conv2d", "FullyConnected", "MatMul")
 
@@ -21,7 +21,7 @@ QNN = Target(
     static={
         "Conv": _LAYERS["Conv"],
         "Gemm": per_tensor(_LAYERS["Gemm"]),
-        "MatMul": per_tensor(_LAYERS["MatMul"]),
+        "MatMul": of_activations(per_tensor(_LAYERS["MatMul"])),
         **MOVES,
         **ACTIVATIONS,
         "Add": computed("ElementWiseAdd", inputs=(0, 1), constants=True),

@@ -23,6 +23,11 @@ def linear(output: Output, conv: str, gemm: str, matmul: str) -> dict[str, Stati
     }
 
 
+def of_activations(rule: StaticRule) -> StaticRule:
+    """The same, also for the product of two tensors that are computed."""
+    return replace(rule, products=True)
+
+
 def per_tensor(rule: StaticRule) -> StaticRule:
     """The same with one scale for the whole weight."""
     return replace(rule, per_channel=False)

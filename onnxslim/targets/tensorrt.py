@@ -4,20 +4,24 @@ Zero points are 0; activations have one scale per tensor, weights one per output
 stay float32. Q and DQ stand at the inputs of layers only, after the activation function, because
 TensorRT moves them backwards through MaxPool and the like itself. The Add of a residual block is
 fused with the convolution that makes one of its inputs; the other input, the identity branch,
-needs Q and DQ. Source of the symmetry and of the placement: NVIDIA TensorRT documentation,
-"Working with Quantized Types". Tests assert the structure; no TensorRT has run it.
+needs Q and DQ. The products of attention have them at both inputs. Source of the symmetry and of
+the placement: NVIDIA TensorRT documentation, "Working with Quantized Types". Tests assert the
+structure; no TensorRT has run it.
 """
 
 from __future__ import annotations
 
 from onnxslim.targets.base import StaticRule, Target
 from onnxslim.targets.forms import FP8, INT8, Form
-from onnxslim.targets.rules import ACTIVATIONS, linear
+from onnxslim.targets.rules import ACTIVATIONS, linear, of_activations
+
+_LAYERS = linear("optional", "conv", "gemm", "matmul")
 
 TENSORRT = Target(
     name="tensorrt",
     static={
-        **linear("optional", "conv", "gemm", "matmul"),
+        **_LAYERS,
+        "MatMul": of_activations(_LAYERS["MatMul"]),
         **ACTIVATIONS,
         "Add": StaticRule("residual", "optional", "conv with residual", inputs=(0, 1)),
     },

@@ -141,6 +141,8 @@ def _admit(regions: Regions, node: Node, rule: StaticRule) -> str | None:
     if rule.role == "residual":
         rule = replace(rule, inputs=_identity_branch(node))
     layer = linear(node) if rule.role == "linear" else None
+    if rule.products and isinstance(layer, str) and _computed(node):
+        rule, layer = replace(rule, inputs=(0, 1), weight=None), None
     reason = layer if isinstance(layer, str) else _misfit(node, rule)
     if reason is None and isinstance(layer, Linear):
         reason = _unfit_layer(layer, rule)
@@ -148,6 +150,13 @@ def _admit(regions: Regions, node: Node, rule: StaticRule) -> str | None:
     if reason is None:
         regions.nodes[node] = rule
     return reason
+
+
+def _computed(node: Node) -> bool:
+    """Whether both inputs are tensors in float that the model computes."""
+    makers = [None if value is None else value.producer() for value in node.inputs]
+    quantized = any(maker is not None and ir.op(maker) == "DequantizeLinear" for maker in makers)
+    return not quantized and all(ir.constant(value) is None for value in node.inputs)
 
 
 def _both_below(sizes: tuple[int, int], most: tuple[int, int]) -> bool:

@@ -195,3 +195,38 @@ def test_a_target_is_added_as_a_table() -> None:
     integers = _constant(gemm.inputs[1].producer(), 0)  # type: ignore[union-attr,arg-type]
     assert int(np.abs(integers.astype(int)).max()) == 7
     assert {_maker(conv, 1) for conv in _named(model, "Conv")} == {""}
+
+
+ATTENTION = (
+    "net (float[N,4,8] x) => (float[N,4,8] y) { q = MatMul(x, wq) k = MatMul(x, wk)"
+    " t = Transpose <perm = [0, 2, 1]> (k) [scores] s = MatMul(q, t) p = Softmax(s)"
+    " [mixed] m = MatMul(p, x) y = MatMul(m, wo) }"
+)
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "openvino", "qnn"])
+def test_products_of_computed_tensors_read_integers_where_the_target_takes_them(name: str) -> None:
+    model = build(ATTENTION, dict.fromkeys(("wq", "wk", "wo"), (8, 8)))
+    before = ir.snapshot(model)
+    _quantized(get_target(name), model=model)
+    for label in ("scores", "mixed"):
+        (product,) = (node for node in model.graph if node.name == label)
+        assert [_integers(product, index) for index in (0, 1)] == [True, True]
+    assert sqnr_db(before, model, feeds(before)) > 20
+
+
+def test_products_of_computed_tensors_stay_in_float_on_cpus() -> None:
+    model = build(ATTENTION, dict.fromkeys(("wq", "wk", "wo"), (8, 8)))
+    _quantized(get_target("ort-cpu"), model=model)
+    (product,) = (node for node in model.graph if node.name == "scores")
+    assert not _integers(product, 0)
+
+
+def _integers(node: Node, index: int) -> bool:
+    """Whether an input comes from a DequantizeLinear, through what only moves numbers."""
+    value = node.inputs[index]
+    while value is not None and (maker := value.producer()) is not None:
+        if ir.op(maker) != "Transpose":
+            return ir.op(maker) == "DequantizeLinear"
+        value = maker.inputs[0]
+    return False
