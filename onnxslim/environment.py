@@ -49,14 +49,17 @@ def environment(model: Model, request: Request, progress: Progress) -> Generator
 
 
 def samples(model: Model, request: Request) -> tuple[Samples | None, Samples | None]:
-    """Samples to calibrate and samples to check with; none is in both."""
+    """Samples to calibrate and samples to check with; none is in both. Without a check all that
+    are given calibrate."""
     inputs = input_infos(model)
 
     def load(source: DataSpec) -> Samples:
         return load_samples(source, inputs, preprocess=request.preprocess)
 
-    if request.calib is not None and (
-        request.eval is None or _same_source(request.calib, request.eval)
+    if (
+        request.check
+        and request.calib is not None
+        and (request.eval is None or _same_source(request.calib, request.eval))
     ):
         return split(load(request.calib), held_out=HELD_OUT, seed=request.seed)
     calib = None if request.calib is None else load(request.calib)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +35,8 @@ def watch(
     """Show every sample to every observer; returns the tensors that could not be used, and why.
 
     Up to `stack` samples of equal shapes go through the model in one call, where that gives for
-    the first two of them what they give alone. Memory: the watched tensors of one call, and what
-    the observers add up.
+    the first two of them what they give alone. As many observers work at a time as the stream has
+    threads. Memory: the watched tensors of one call, and what the observers add up.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model.
@@ -47,16 +48,30 @@ def watch(
     if stack > 1 and not _stackable(session, stream.samples, names):
         stack = 1
     bad: dict[str, Unusable] = {}
-    for first, feeds in _groups(stream.samples, stack):
-        tensors = session.run(_stacked(feeds), names)
-        for name in names:
-            if name not in bad:
-                parts = _parts(tensors.pop(name), len(feeds))
-                reason = _show(observers[name], parts, feeds, first)
-                if reason is not None:
-                    bad[name] = reason
-        stream.progress(what, first + len(feeds), len(stream.samples))
+    with ThreadPoolExecutor(max_workers=stream.threads) as pool:
+        for first, feeds in _groups(stream.samples, stack):
+            tensors = session.run(_stacked(feeds), names)
+            wanted = {name: tensors.pop(name) for name in names if name not in bad}
+            bad |= _show_all(pool, observers, wanted, feeds, first)
+            stream.progress(what, first + len(feeds), len(stream.samples))
     return bad
+
+
+def _show_all(
+    pool: Executor,
+    observers: Mapping[str, Observer],
+    tensors: dict[str, Array],
+    feeds: Sequence[Feed],
+    first: int,
+) -> dict[str, Unusable]:
+    """Show each tensor to its observer; a tensor is let go when its observer has seen it."""
+
+    def show(name: str) -> Unusable | None:
+        return _show(observers[name], _parts(tensors.pop(name), len(feeds)), feeds, first)
+
+    names = list(tensors)
+    found = zip(names, pool.map(show, names), strict=True)
+    return {name: reason for name, reason in found if reason is not None}
 
 
 def _show(

@@ -48,10 +48,14 @@ def image(index: int, *shape: int) -> Feed:
 
 
 def collect(
-    model: ir.Model, samples: Samples | None, request: LayerStats, cache: Path | None = None
+    model: ir.Model,
+    samples: Samples | None,
+    request: LayerStats,
+    cache: Path | None = None,
+    threads: int = 1,
 ) -> Statistics:
     with ThreadPoolExecutor(1) as executor:
-        env = Environment(Target("test"), executor, calib=samples, cache=cache)
+        env = Environment(Target("test"), executor, calib=samples, cache=cache, threads=threads)
         return AnalysisManager(model, env).get(request)
 
 
@@ -75,6 +79,18 @@ def test_statistics_are_those_of_all_samples() -> None:
     assert np.abs(found.moments[KERNEL].second - second).max() < 1e-5
     assert set(found.tensors) == {"a", "y"}
     assert not found.missing
+
+
+def test_threads_change_nothing() -> None:
+    samples = Counted(lambda i: image(i, 1, 2, 5, 6), 9)
+    request = LayerStats(("x", "a", "b", "y"), (KERNEL,))
+    one, three = (collect(CONV, samples, request, threads=n) for n in (1, 3))
+    assert list(one.tensors) == list(three.tensors) == ["x", "a", "b", "y"]
+    for name, stats in one.tensors.items():
+        other = three.tensors[name]
+        assert (stats.min, stats.max, stats.mean) == (other.min, other.max, other.mean)
+        assert np.array_equal(stats.histogram.counts, other.histogram.counts)
+    assert np.array_equal(one.moments[KERNEL].second, three.moments[KERNEL].second)
 
 
 def test_a_matrix_product_has_its_channels_on_the_last_of_four_axes() -> None:

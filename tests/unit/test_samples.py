@@ -11,6 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from onnxslim import environment, ir
+from onnxslim.config import Request
 from onnxslim.errors import DataError
 from onnxslim.runtime.data import Checked, load_samples, split
 from onnxslim.runtime.npz import MappedNpz
@@ -330,3 +332,17 @@ def test_split_leaves_both_parts_something(
 def test_one_sample_cannot_be_split() -> None:
     with pytest.raises(DataError, match=r"1 sample cannot be split .* separate ones with --eval"):
         split(FeedList([{"x": ROWS}]))
+
+
+@pytest.mark.parametrize(("check", "sizes"), [(True, (3, 1)), (False, (4, None))])
+def test_samples_are_held_out_for_a_check_only(
+    tmp_path: Path, check: bool, sizes: tuple[int, int | None]
+) -> None:
+    model = ir.parse_text(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }"""
+    )
+    request = Request(calib=_npz(tmp_path / "data.npz", x=ROWS), check=check)
+    calib, evaluation = environment.samples(model, request)
+    assert calib is not None
+    assert (len(calib), None if evaluation is None else len(evaluation)) == sizes
