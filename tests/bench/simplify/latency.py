@@ -23,11 +23,11 @@ from tests.bench.simplify.subjects import subjects
 _runtime: Any = ort  # untyped
 
 
-def open_file(path: Path) -> Session:
+def open_file(path: Path, threads: int = 1) -> Session:
     """The file as it lies on disk."""
     options = _runtime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     opened = _runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return Session(opened, input_infos(ir.read_unchecked(path)))
 
