@@ -15,7 +15,7 @@ from onnxslim.ir import Array
 
 BINS = 2048
 _SMALLEST = -115  # exponent; below it float32 has lost too much precision to be sorted into bins
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16  # numbers at a time, so that what is made of them stays in the cache
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,25 @@ def histogram_of(values: Array, low: float, high: float) -> Histogram:
     first = floor(ldexp(low, -exponent))
     counts = np.zeros(floor(ldexp(high, -exponent)) - first + 1, np.int64)
     flat, scale = values.reshape(-1), ldexp(1.0, -exponent)
+    bins = _truncated if low == 0 else _floored
     for at in range(0, flat.size, _CHUNK):
-        # float64: in float32 a tiny negative value would become a zero, in the bin above
-        scaled = np.multiply(flat[at : at + _CHUNK], scale, dtype=np.float64)
-        index = np.floor(scaled, out=scaled).astype(np.int64) - first
+        index = bins(flat[at : at + _CHUNK], scale)
+        index = index if first == 0 else index - first
         counts += np.bincount(index, minlength=len(counts))
     return Histogram(exponent, first, counts)
+
+
+def _truncated(values: Array, scale: float) -> Array:
+    """Whole bins below values that are not negative; a power of two scales them exactly."""
+    scaled: Array = np.multiply(values, scale, dtype=np.result_type(values, np.float32))
+    return scaled.astype(np.int64)
+
+
+def _floored(values: Array, scale: float) -> Array:
+    """Whole bins below values, in float64: in float32 a tiny negative value would become a zero,
+    in the bin above."""
+    scaled: Array = np.multiply(values, scale, dtype=np.float64)
+    return np.floor(scaled, out=scaled).astype(np.int64)
 
 
 def _exponent(low: float, high: float) -> int:

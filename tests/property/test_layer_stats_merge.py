@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,3 +137,14 @@ def test_channels_that_vary_in_number_are_given_up() -> None:
     assert one.merge(other).count == 14
     with pytest.raises(ValueError, match="channels on axis -1 and 1"):
         one.merge(tensor_stats(np.ones((2, 3), np.float32), 1))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("top", [3.0, 1e-6, 6e4])
+def test_values_that_are_not_negative_fall_into_the_bins_whose_edges_enclose_them(
+    dtype: type[np.floating[Any]], top: float
+) -> None:
+    values = np.append(np.random.default_rng(0).uniform(0, top, 5000), [0, top]).astype(dtype)
+    found = histogram_of(values, 0.0, float(values.max()))
+    counts, _ = np.histogram(values.astype(np.float64), found.edges)
+    assert np.array_equal(found.counts, counts)
