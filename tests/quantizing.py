@@ -127,3 +127,12 @@ def sqnr_db(before: Model, after: Model, samples: Sequence[Feed]) -> float:
         signal += float((a.astype(np.float64) ** 2).sum())
         noise += float(((a - b).astype(np.float64) ** 2).sum())
     return 10 * float(np.log10(signal / max(noise, 1e-30)))
+
+
+def rounding_case(groups: int = 2, out: int = 12, d: int = 150) -> tuple[Array, Array, Array]:
+    """Weights [G, out, d], scales of 4 bits [G, out], and covariances [G, d, d] far from equal."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(groups, out, d))
+    mix = rng.normal(size=(groups, d, d)) * np.geomspace(1, 0.01, d)
+    covariance: Array = mix @ np.swapaxes(mix, 1, 2)
+    return weight, np.abs(weight).max(axis=2) / 7, covariance

@@ -18,4 +18,5 @@ class Choices:
     second_order: bool = False  # rounding of weights with regard to their inputs
     per_channel: bool = True
     bits: int = 8
+    samples: int = 0  # of calibration: for how many observations a covariance counts
     excluded: frozenset[str] = frozenset()

@@ -12,6 +12,7 @@ from onnxslim.analyses.linear import Linear
 from onnxslim.ir import Array
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts
+from onnxslim.passes.quant.fitted import fit
 from onnxslim.passes.quant.qparams import (
     QParams,
     QWeight,
@@ -20,7 +21,11 @@ from onnxslim.passes.quant.qparams import (
     widened_for_bias,
 )
 from onnxslim.passes.quant.rounding import round_by_covariance
+from onnxslim.passes.quant.shrinkage import shrunk
 from onnxslim.targets.forms import DEFAULT, Form
+
+FEW_BITS = 6
+"""Up to so many bits, scales are fitted together with the integers."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ def plan_layer(
     if choices.second_order and not form.weight.is_float:
         centred = layer.bias_index is not None or (added and choices.bias_correction)
         quantized = _rounded(layer, weight, quantized, smooth, facts, choices, centred)
+        if form.bias == "int32":
+            quantized = widened_for_bias(quantized, bias, x.scale, weight)
     shift = _shift(layer, weight, quantized, smooth, facts, choices)
     if layer.bias_index is None:
         return LayerPlan(layer, quantized, None, x, shift if added else None)
@@ -105,6 +112,9 @@ def _rounded(
     `centred`: something takes up the error of the mean.
     """
     moments = facts.moments(layer.tap)
+    if choices.bits <= FEW_BITS:
+        known = None if moments is None else _spread(moments, smooth, centred)
+        return _fitted(layer, weight, nearest, known, facts, choices)
     if moments is None:
         return nearest
     key = layer.tap, id(ir.constant(layer.weight)), nearest.scale.tobytes()
@@ -116,6 +126,33 @@ def _rounded(
         integers = round_by_covariance(matrix, scale, spread, top_of(nearest.numbers, choices.bits))
         facts.memo[key] = values = _unmatrix(layer, weight.shape, integers).astype(np.int8)
     return replace(nearest, values=values)
+
+
+def _fitted(
+    layer: Linear,
+    weight: Array,
+    nearest: QWeight,
+    spread: Array | None,
+    facts: Facts,
+    choices: Choices,
+) -> QWeight:
+    """Integers of few bits and their scales, once for all trials; by the weight's own error where
+    nothing is known of the inputs."""
+    key = layer.tap, id(ir.constant(layer.weight)), nearest.scale.tobytes()
+    places = (*key, "values"), (*key, "scales")
+    values, scales = map(facts.memo.get, places)
+    if values is None or scales is None:
+        matrix = _matrix(layer, weight).astype(np.float64)
+        if spread is None:
+            spread = np.tile(np.eye(layer.in_features), (layer.groups, 1, 1))
+        known = shrunk(spread, max(choices.samples, 1))
+        scale = nearest.scale.astype(np.float64).reshape(layer.groups, -1)
+        top = top_of(nearest.numbers, choices.bits)
+        integers, fitted = fit(matrix, scale, known, top, shared=nearest.per_tensor)
+        values = _unmatrix(layer, weight.shape, integers).astype(np.int8)
+        scales = fitted.reshape(-1).astype(np.float32)
+        facts.memo.update(zip(places, (values, scales), strict=True))
+    return replace(nearest, values=values, scale=scales)
 
 
 def _spread(moments: Moments, smooth: Array | None, centred: bool) -> Array:

@@ -6,6 +6,7 @@ calibration samples) -> rewrite -> audit (what the runtime makes of it).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -23,6 +24,10 @@ TIGHTER_DB = 3.0
 
 LEAST_SHARE = 0.1
 """Of the weights, the share that may at least stay in float once the check has failed."""
+
+
+FEWEST_BITS: Mapping[str, int] = {"int8": 4, "weight": 2}
+"""Of weights, by scheme; 7 elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +53,9 @@ class Quant(Pass):
     per_channel: bool = option(True, "one scale per output channel of a weight, else one for all")
     weight_bits: int = option(
         8,
-        "7 avoids saturation on x86 without VNNI; scheme=weight takes 2 to 8, stores 4 or 8",
-        "7 or 8, with scheme=weight 2 to 8",
+        "7 avoids saturation on x86 without VNNI; 4 to 6 are for scheme=int8, stored as int8, "
+        "with scales fitted to the data; scheme=weight takes 2 to 8, stores 4 or 8",
+        "7 or 8, with scheme=int8 4 to 8, with scheme=weight 2 to 8",
     )
     block_size: int = option(32, "inputs with one scale in scheme=weight", "16, 32, 64, 128 or 256")
     ranges: Literal["auto", "minmax", "percentile", "mse"] = option(
@@ -71,9 +77,10 @@ class Quant(Pass):
     skip: tuple[str, ...] = option((), "names of nodes to leave in float; * and ? as in files")
 
     def __post_init__(self) -> None:
-        fewest = 2 if self.scheme == "weight" else 7
+        fewest = FEWEST_BITS.get(self.scheme, 7)
         if not fewest <= self.weight_bits <= 8:
-            expected = "2 to 8" if self.scheme == "weight" else "7 or 8 (2 to 8 with scheme=weight)"
+            others = "(4 to 8 with scheme=int8, 2 to 8 with scheme=weight)"
+            expected = f"{fewest} to 8" if fewest < 7 else f"7 or 8 {others}"
             raise ValueError(f"weight_bits={self.weight_bits}, expected {expected}")
         if self.block_size not in (16, 32, 64, 128, 256):
             raise ValueError(f"block_size={self.block_size}, expected 16, 32, 64, 128 or 256")

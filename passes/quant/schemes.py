@@ -18,6 +18,7 @@ from onnxslim.passes.quant.fallback import dynamic_instead
 from onnxslim.passes.quant.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
+from onnxslim.passes.quant.layers import FEW_BITS
 from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.search import Alternatives
 from onnxslim.passes.quant.selection import excluded_names
@@ -105,7 +106,8 @@ def _static(job: Job, done: Done) -> Done:
     target = job.ctx.env.target.written(options.scheme)
     ctx = replace(job.ctx, env=replace(job.ctx.env, target=target))
     goals = Goals(tuple(_alternatives(options)), options.goal, options.float_share)
-    choices = _choices(options, job.excluded)
+    count = len(ctx.env.calib) if ctx.env.calib else 0
+    choices = replace(_choices(options, job.excluded), samples=count)
     return replace(done, static=quantize_static(job.model, ctx, choices, goals))
 
 
@@ -193,11 +195,16 @@ def _choices(options: Quant, excluded: frozenset[str]) -> Choices:
         percentile=options.percentile,
         bias_correction=options.bias_correction,
         smooth=options.smooth == "on",
-        second_order=options.rounding == "second_order",
+        second_order=options.rounding == "second_order" or _fits(options),
         per_channel=options.per_channel,
         bits=options.weight_bits,
         excluded=excluded,
     )
+
+
+def _fits(options: Quant) -> bool:
+    """Whether the bits are so few that the nearest integers are never tried."""
+    return options.rounding == "auto" and options.weight_bits <= FEW_BITS
 
 
 def _alternatives(options: Quant) -> Iterable[Alternatives]:
@@ -206,5 +213,5 @@ def _alternatives(options: Quant) -> Iterable[Alternatives]:
         yield lambda now: [replace(now, method="minmax")]
     if options.smooth == "auto":
         yield lambda now: [replace(now, smooth=True)]
-    if options.rounding == "auto":
+    if options.rounding == "auto" and not _fits(options):
         yield lambda now: [replace(now, second_order=True)]

@@ -8,15 +8,7 @@ import pytest
 from onnxslim import ir
 from onnxslim.ir import Array
 from onnxslim.passes.quant.rounding import round_by_covariance
-from tests.quantizing import build, feeds, quantize, sqnr_db
-
-
-def _case(groups: int = 2, out: int = 12, d: int = 150) -> tuple[Array, Array, Array]:
-    rng = np.random.default_rng(0)
-    weight = rng.normal(size=(groups, out, d))
-    mix = rng.normal(size=(groups, d, d)) * np.geomspace(1, 0.01, d)
-    covariance: Array = mix @ np.swapaxes(mix, 1, 2)
-    return weight, np.abs(weight).max(axis=2) / 7, covariance
+from tests.quantizing import build, feeds, quantize, rounding_case, sqnr_db
 
 
 def _error(weight: Array, scale: Array, integers: Array, covariance: Array) -> float:
@@ -26,7 +18,7 @@ def _error(weight: Array, scale: Array, integers: Array, covariance: Array) -> f
 
 
 def test_the_error_of_the_output_is_far_below_that_of_the_nearest_integers() -> None:
-    weight, scale, covariance = _case()
+    weight, scale, covariance = rounding_case()
     nearest = np.clip(np.rint(weight / scale[:, :, None]), -7, 7)
     rounded = round_by_covariance(weight, scale, covariance, 7)
     found = _error(weight, scale, rounded, covariance)
@@ -36,7 +28,7 @@ def test_the_error_of_the_output_is_far_below_that_of_the_nearest_integers() -> 
 
 def test_it_is_the_greedy_solution_column_by_column() -> None:
     """After column i is fixed, the columns after it take the values that minimize the error."""
-    weight, scale, covariance = _case(1, 3, 70)
+    weight, scale, covariance = rounding_case(1, 3, 70)
     rounded = round_by_covariance(weight, scale, covariance, 127)[0]
     damped: Array = covariance[0] + 0.01 * np.trace(covariance[0]) / 70 * np.eye(70)
     left = weight[0].copy()
@@ -52,7 +44,7 @@ def test_it_is_the_greedy_solution_column_by_column() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_inputs_that_never_vary_are_no_trouble(share: float) -> None:
-    weight, scale, covariance = _case()
+    weight, scale, covariance = rounding_case()
     dead = np.arange(150) >= 150 * share
     covariance[:, dead, :] = covariance[:, :, dead] = 0
     rounded = round_by_covariance(weight, scale, covariance, 7)
