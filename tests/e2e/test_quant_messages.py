@@ -16,7 +16,7 @@ from tests.quantizing import build, feeds
 
 CONV = "Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]>"
 TWO = (
-    "net (float[N,3,8,8] x, float[N,3,8,8] z) => (float[N,16,8,8] y, float[N,16,8,8] q)"
+    "net (float[N,3,8,8] x, float[N,3,8,8] z) => (float[N,33,8,8] y, float[N,33,8,8] q)"
     f" {{ [a] y = {CONV} (x, w) [b] q = {CONV} (z, w) }}"
 )
 MLP = (
@@ -45,7 +45,7 @@ def reasons(folder: Path) -> dict[str, str]:
 def test_a_layer_that_samples_never_excite_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = saved(tmp_path, build(TWO, {"w": (16, 3, 3, 3)}), "z")
+    given = saved(tmp_path, build(TWO, {"w": (33, 3, 3, 3)}), "z")
     assert main([*given, "--passes", "quant"]) == 0
     assert "calibration never excites it" in " ".join(capsys.readouterr().out.split())
     assert list(reasons(tmp_path)) == ["b"]
@@ -78,7 +78,7 @@ def test_floats_of_16_bits_halve_the_file_and_say_what_they_are_for(
 def test_a_scheme_that_does_not_exist_is_refused_with_those_that_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = saved(tmp_path, build(TWO, {"w": (16, 3, 3, 3)}))
+    given = saved(tmp_path, build(TWO, {"w": (33, 3, 3, 3)}))
     assert main([*given, "--passes", "quant{scheme=int5}"]) == 1
     error = capsys.readouterr().err
     assert f"option 'scheme': given 'int5', expected one of {', '.join(SCHEMES)}\n" in error
