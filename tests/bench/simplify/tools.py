@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.bench.environments import TORCH_CPU, make
 
 ROOT = Path(__file__).resolve().parents[3]
 _SCRIPT = Path(__file__).with_name("simplify_with.py")
@@ -18,7 +19,6 @@ PINS = {
     "graphsurgeon": "onnx-graphsurgeon==0.6.1",
 }
 _RUNTIME = ("onnx==1.23.2", "onnxruntime==1.32.0", "numpy==2.4.6")
-_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 _TORCH = ("torch==2.13.0", "onnx==1.23.2")
 _MODELS = ("torchvision==0.28.0", "timm==1.0.31")  # without what they ask for: another torch
 _MODELS_NEED = ("pillow", "pyyaml", "huggingface_hub<1", "safetensors", "numpy==2.4.6")
@@ -63,28 +63,9 @@ def source_digest() -> str:
 
 def make_peers(folder: Path) -> str:
     """The interpreter of an environment that holds the five; made where it is not there."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        _venv(folder)
-        _install(python, *PINS.values(), *_RUNTIME)
-    return str(python)
+    return make(folder, [(*PINS.values(), *_RUNTIME)])
 
 
 def make_exporter(folder: Path) -> str:
     """The interpreter of an environment that can export the architectures."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        _venv(folder)
-        _install(python, *_TORCH, "--extra-index-url", _TORCH_INDEX)
-        _install(python, "--no-deps", *_MODELS)
-        _install(python, *_MODELS_NEED)
-    return str(python)
-
-
-def _venv(folder: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-
-
-def _install(python: Path, *what: str) -> None:
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *what], check=True)
+    return make(folder, [(*_TORCH, *TORCH_CPU), ("--no-deps", *_MODELS), _MODELS_NEED])
