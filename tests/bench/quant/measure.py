@@ -104,7 +104,8 @@ def score(case: Case, path: Path) -> Record:
     try:
         scored = case.score(path, reference)
     except Exception as error:  # noqa: BLE001 - the runtime's errors have no common class
-        return {"failure": f"the result does not run: {error}".partition("\n")[0][:200]}
+        reason = str(error).replace(f"{path.parent}{os.sep}", "").partition("\n")[0]
+        return {"failure": f"the result does not run: {reason[:200]}"}
     return {"fp32": fp32, **asdict(scored)}
 
 

@@ -19,11 +19,11 @@ Written by `python -m tests.bench.quant.run --out docs/QUANT.md`. All tools get 
 calibration samples and the float file as it is; none sees the evaluation samples, on which metric,
 *agreement* (share of samples with FP32's top-1) and *SQNR* of the outputs are measured. *Speed* is
 FP32 milliseconds over the setting's, one sample, all files of a model in turns in one process with
-ONNX Runtime, the median of rounds with its 99 % interval. *Size* is bytes over FP32's. *Seconds*
-and *peak* are those of the whole compile process. Ours is `--passes simplify,quant` with its
-defaults, seed 0. Peers run in environments of their own, prepared as their guides say: converted
-to opset 17 where scales per channel need it, pre-processed by ONNX Runtime where they do not fold
-BatchNormalization themselves; AdaRound with 100 iterations a layer.
+ONNX Runtime, whose threads sleep between turns; the median of rounds with its 99 % interval. *Size*
+is bytes over FP32's. *Seconds* and *peak* are those of the whole compile process. Ours is
+`--passes simplify,quant` with its defaults, seed 0. Peers run in their own environments, prepared
+as their guides say: converted to opset 17 where scales per channel need it, pre-processed by ONNX
+Runtime where they do not fold BatchNormalization themselves; AdaRound with 100 iterations a layer.
 """
 _HEAD = (
     "setting",

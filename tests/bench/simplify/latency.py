@@ -24,10 +24,15 @@ _runtime: Any = ort  # untyped
 
 
 def open_file(path: Path, threads: int = 1) -> Session:
-    """The file as it lies on disk."""
+    """The file as it lies on disk.
+
+    With several threads these sleep between runs: spinning, they would take the cores from the
+    session whose turn it is.
+    """
     options = _runtime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     opened = _runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return Session(opened, input_infos(ir.read_unchecked(path)))
 
