@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,16 +9,11 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.ir import Model
-from onnxslim.pipeline.analysis import AnalysisManager, Aspect
-from onnxslim.pipeline.base import Context, Environment, Pass, PassResult, Verdict
+from onnxslim.pipeline.analysis import Aspect
+from onnxslim.pipeline.base import Context, Pass, PassResult, Verdict
 from onnxslim.pipeline.manager import run_passes
 from onnxslim.pipeline.outcome import Outcome, settle
-from onnxslim.targets import get_target
-
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-g (float[2] x) => (float[2] y) { y = Relu(x) }
-"""
+from tests.pipelines import context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +44,7 @@ class Budget(Pass):
         return PassResult(verdict=verdict)
 
 
-@pytest.fixture
-def ctx() -> Iterator[Context]:
-    model = ir.parse_text(TEXT)
-    with ThreadPoolExecutor(1) as executor:
-        env = Environment(get_target("ort-cpu"), executor)
-        yield Context(env, AnalysisManager(model, env), ir.snapshot(model))
+ctx = pytest.fixture(context)
 
 
 def outcome(ctx: Context, costs: list[int], *, keep_best: bool = False) -> Outcome:

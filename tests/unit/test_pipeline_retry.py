@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,18 +9,13 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.ir import Model
-from onnxslim.pipeline.analysis import AnalysisManager, Aspect
-from onnxslim.pipeline.base import Context, Environment, Pass, PassResult, Verdict
+from onnxslim.pipeline.analysis import Aspect
+from onnxslim.pipeline.base import Context, Pass, PassResult, Verdict
 from onnxslim.pipeline.instruments import Instrument, Verify
 from onnxslim.pipeline.manager import Stage
 from onnxslim.pipeline.retry import TRIES, run_within_budget
 from onnxslim.report.footprint import FootprintEach
-from onnxslim.targets import get_target
-
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-g (float[2] x) => (float[2] y) { y = Relu(x) }
-"""
+from tests.pipelines import context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +58,7 @@ class Ran(Instrument):
         self.seen.append(f"back to {kept}")
 
 
-@pytest.fixture
-def ctx() -> Iterator[Context]:
-    model = ir.parse_text(TEXT)
-    with ThreadPoolExecutor(1) as executor:
-        env = Environment(get_target("ort-cpu"), executor)
-        yield Context(env, AnalysisManager(model, env), ir.snapshot(model))
+ctx = pytest.fixture(context)
 
 
 def run(ctx: Context, *passes: Worsen) -> tuple[list[Stage], list[str], FootprintEach]:
