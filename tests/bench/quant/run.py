@@ -19,7 +19,7 @@ from tests.bench.quant.report import write
 from tests.bench.quant.tools import PEERS, Tool, environments, tools
 from tests.bench.simplify.store import Store
 
-MODELS = (*OUTSIDE, "magika", *COMMITTED)
+MODELS = (*OUTSIDE, "magika", "basic_pitch", "openwakeword", *COMMITTED)
 _PHASES = ("compile", "race", "table")
 _HOME = Path.home() / ".cache" / "onnxslim" / "quant"
 
