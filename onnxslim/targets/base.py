@@ -70,6 +70,13 @@ class Target:
     fused: frozenset[str] = frozenset()  # operators that are no slower than written out
     half: frozenset[str] = frozenset()  # schemes of 16-bit floats that it gains speed by: "fp16"
     schemes: frozenset[str] | None = None  # of quant; None for all that quant has
+    own: Mapping[str, str] = field(default_factory=dict[str, str])  # see below
+
+    def portable(self) -> Target:
+        """This target without `own`: operator -> the runtime's own one that it is written as, which
+        is faster than what the runtime makes of standard ones, and which no other runtime reads."""
+        dynamic = {op: kernel for op, kernel in self.dynamic.items() if op not in self.own}
+        return replace(self, own={}, dynamic=dynamic)
 
     def written(self, scheme: str) -> Target:
         """This target as it is to be written for a scheme of static quantization; `auto` is int8.

@@ -57,6 +57,10 @@ ORT_CPU_VNNI = Target(
         "Gemm": "DynamicQuantizeMatMul",
         "LSTM": "DynamicQuantizeLSTM",
     },
+    own={
+        "MatMul": "com.microsoft::MatMulIntegerToFloat",
+        "LSTM": "com.microsoft::DynamicQuantizeLSTM",
+    },
     # Measured on float32 against the elementary operators. Not here, as they are slower: Swish,
     # whose two operators the runtime fuses by itself, and ReduceL2 and ReduceSumSquare.
     fused=frozenset(

@@ -64,6 +64,7 @@ def survey(
 _INTEGER = frozenset(
     {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
     | {"com.microsoft::MatMulNBits", "com.microsoft::QGemm", "com.microsoft::DynamicQuantizeMatMul"}
+    | {"com.microsoft::MatMulIntegerToFloat"}
 )
 
 

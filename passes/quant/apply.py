@@ -12,6 +12,7 @@ from onnxslim.passes.quant.emit import emit
 from onnxslim.passes.quant.facts import Facts
 from onnxslim.passes.quant.joined import join
 from onnxslim.passes.quant.plan import Plan, make_plan
+from onnxslim.passes.quant.products import write_products
 from onnxslim.passes.quant.regions import find_regions
 from onnxslim.pipeline.base import Declined
 from onnxslim.targets import Target
@@ -40,6 +41,7 @@ def quantize(editor: Editor, target: Target, facts: Facts, choices: Choices) -> 
     plan = plan_for(editor.model, target, facts, choices)
     emit(editor, plan)
     join(editor)
+    write_products(editor, plan, target)
     return plan
 
 

@@ -15,6 +15,8 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Array, DataType, Editor, Model, Value
+from onnxslim.passes.quant.contrib import DOMAIN
+from onnxslim.passes.quant.products import PRODUCT
 from onnxslim.passes.quant.selection import first_output
 from onnxslim.pipeline.base import Declined, Layer
 
@@ -23,7 +25,7 @@ Half = Literal["fp16", "bf16"]
 SMALLEST = 64
 """Numbers in a constant below which a Cast takes more bytes than it saves."""
 
-EXACT = frozenset({"QuantizeLinear", "DequantizeLinear"})
+EXACT = frozenset({"QuantizeLinear", "DequantizeLinear", f"{DOMAIN}::{PRODUCT}"})
 """Operators whose parameters are not to be rounded."""
 
 

@@ -71,7 +71,27 @@ class FloatTable:
     name: str
 
 
-Mark = FloatWeight | FloatAdded | FloatEdge | FloatGate | FloatLayer | FloatRecurrent | FloatTable
+@dataclass(frozen=True)
+class FloatProduct:
+    """What a MatMulIntegerToFloat stands for: the marks of the DequantizeLinears that a MatMul
+    read, and of the Add behind it, with that one's name where there was one."""
+
+    edge: FloatEdge | None
+    weight: FloatWeight
+    added: FloatAdded | None = None
+    add_name: str | None = None
+
+
+Mark = (
+    FloatWeight
+    | FloatAdded
+    | FloatEdge
+    | FloatGate
+    | FloatLayer
+    | FloatRecurrent
+    | FloatTable
+    | FloatProduct
+)
 
 
 def mark_of(node: Node) -> Mark | None:

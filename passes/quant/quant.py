@@ -73,6 +73,10 @@ class Quant(Pass):
     )
     goal: float = option(12.0, "dB of the outputs below which layers are left in float", "0 to 60")
     float_share: float = option(0.05, "of the weights, at most so many stay float", "0 to 1")
+    portable: bool = option(
+        False,
+        "only operators that every runtime has; else also the target's own where these are faster",
+    )
     ops: tuple[str, ...] = option((), "quantize only these operators; all that pay when empty")
     skip: tuple[str, ...] = option((), "names of nodes to leave in float; * and ? as in files")
 

@@ -11,10 +11,9 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Node, TensorProtocol, Value
+from onnxslim.passes.quant.contrib import DOMAIN, import_domain
 from onnxslim.passes.quant.marks import FLOAT, FloatRecurrent
 from onnxslim.passes.quant.qparams import TINY
-
-DOMAIN = "com.microsoft"
 
 SMALLEST = 16384
 """Numbers in the weights of a direction below which it is not faster (measured with VNNI)."""
@@ -43,7 +42,7 @@ def quantize_lstm(editor: Editor, node: Node, per_channel: bool) -> str | None:
     made = _like(
         editor, node, "DynamicQuantizeLSTM", [node.inputs[0], *integers, *rest, *parameters]
     )
-    _import(editor, node)
+    import_domain(editor, node)
     made.outputs[0].meta[FLOAT] = mark
     _swap(editor, node, made)
     return None
@@ -123,11 +122,3 @@ def _swap(editor: Editor, node: Node, made: Node) -> None:
     ]
     editor.replace_node(node, [made], stand_ins)
     made.name = name  # reports call it as before
-
-
-def _import(editor: Editor, node: Node) -> None:
-    """The model, and a function that holds the node, say that they use the domain."""
-    scope = editor.scope_of(node)
-    if isinstance(scope, ir.Function):
-        scope.opset_imports.setdefault(DOMAIN, 1)
-    editor.model.opset_imports.setdefault(DOMAIN, 1)

@@ -14,11 +14,13 @@ from onnxslim.passes.quant.marks import (
     FloatEdge,
     FloatGate,
     FloatLayer,
+    FloatProduct,
     FloatRecurrent,
     FloatTable,
     FloatWeight,
     mark_of,
 )
+from onnxslim.passes.quant.products import restore_product
 from onnxslim.passes.quant.recurrent import restore_lstm
 
 
@@ -29,6 +31,9 @@ def to_float(model: Model, editor: Editor) -> int:
     stays. The rewrites that prepared the model (folded BatchNormalization) are not undone.
     """
     count = 0
+    for node in list(ir.nodes(model)):
+        if isinstance(product := mark_of(node), FloatProduct):
+            restore_product(editor, node, product)
     for node in list(ir.nodes(model)):
         mark = mark_of(node)
         if mark is None or node.graph is None:
@@ -45,7 +50,7 @@ def to_float(model: Model, editor: Editor) -> int:
             restore_lstm(editor, node, mark)
         elif isinstance(mark, FloatTable):
             restore_embedding(editor, node, mark)
-        else:
+        elif isinstance(mark, FloatLayer):
             _undo_layer(editor, node, mark)
         count += 1
     editor.remove_dead()

@@ -28,6 +28,7 @@ class Done:
     layers: tuple[Layer, ...] = ()  # rows of what is not static
     refused: tuple[Declined, ...] = ()
     remarks: tuple[str, ...] = ()  # sentences of the schemes
+    own: tuple[str, ...] = ()  # operators of one runtime alone that were written
 
     @property
     def count(self) -> int:
@@ -57,12 +58,21 @@ class Done:
         """Plain sentences for the user."""
         if not self.count and not self.declined:
             return ("quant found no Conv, Gemm or MatMul",)
-        if not self.synthetic or self.remarks:
-            return self.remarks
-        return (
-            "quant had no calibration samples: MatMul and Gemm quantize their inputs while they "
-            "run, Conv only where BatchNormalization tells its range; give --calib for more",
-        )
+        remarks = self.remarks
+        if self.synthetic and not remarks:
+            remarks = (NO_SAMPLES,)
+        if not self.own:
+            return remarks
+        names = ", ".join(sorted(set(self.own)))
+        return (*remarks, f"quant wrote {names}, which ONNX Runtime alone reads: {PORTABLE}")
+
+
+NO_SAMPLES = (
+    "quant had no calibration samples: MatMul and Gemm quantize their inputs while they "
+    "run, Conv only where BatchNormalization tells its range; give --calib for more"
+)
+
+PORTABLE = "quant{portable=true} keeps to standard operators, at some cost of speed"
 
 
 def result_of(done: Done, before: Model) -> PassResult:

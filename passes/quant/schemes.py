@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from onnxslim.passes.quant.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
 from onnxslim.passes.quant.layers import FEW_BITS
+from onnxslim.passes.quant.marks import mark_of
 from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.search import Alternatives
 from onnxslim.passes.quant.selection import excluded_names
@@ -52,6 +53,9 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
 
     Raises OptionError where the target does not run the scheme.
     """
+    ruled_out = ctx.env.target.own if options.portable else {}
+    if options.portable:
+        ctx = replace(ctx, env=replace(ctx.env, target=ctx.env.target.portable()))
     _check_target(ctx.env.target, options.scheme)
     try:
         ir.raise_opset(model, _min_opset(ctx.env.target, options.scheme))
@@ -64,7 +68,14 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
     done = Done(folded=folded, synthetic=not ctx.env.calib)
     for scheme in SCHEMES[options.scheme]:
         done = scheme(job, done)
-    return replace(done, refused=(*done.refused, *uncovered(model, ctx.env.target)))
+    refused = (*done.refused, *uncovered(model, ctx.env.target, ruled_out))
+    return replace(done, refused=refused, own=tuple(_written(model, ctx.env.target)))
+
+
+def _written(model: Model, target: Target) -> Iterator[str]:
+    """The operators of the target itself that quant put into the model."""
+    own = frozenset(target.own.values())
+    return (ir.op(node) for node in ir.nodes(model) if mark_of(node) and ir.op(node) in own)
 
 
 def _gates(model: Model, target: Target, scheme: str) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -15,12 +15,20 @@ WEIGHTED = {"ConvTranspose": 1, "GRU": 1, "LSTM": 1, "RNN": 1, "Einsum": 1}
 """Operators that multiply by a weight, besides Conv, Gemm and MatMul, and which input it is."""
 
 
-def uncovered(model: Model, target: Target) -> Iterator[Declined]:
-    """The operators of `WEIGHTED` that still read a float32 constant and have no int8 kernel."""
+def uncovered(
+    model: Model, target: Target, ruled_out: Mapping[str, str] | None = None
+) -> Iterator[Declined]:
+    """The operators of `WEIGHTED` that still read a float32 constant and have no int8 kernel.
+
+    `ruled_out`: operators of the target itself that were not to be written.
+    """
     for node in ir.nodes(model):
-        index = WEIGHTED.get(ir.op(node))
-        if index is None or ir.op(node) in target.static or ir.op(node) in target.dynamic:
+        op = ir.op(node)
+        index = WEIGHTED.get(op)
+        if index is None or op in target.static or op in target.dynamic:
             continue
         weight = ir.array(node.inputs[index]) if len(node.inputs) > index else None
         if weight is not None and weight.dtype == np.float32:
-            yield Declined(ir.label(node), f"{target.name} has no int8 kernel for {ir.op(node)}")
+            own = (ruled_out or {}).get(op)
+            why = f"{target.name} has no int8 kernel for {op}"
+            yield Declined(ir.label(node), why if own is None else f"portable=true rules out {own}")

@@ -61,6 +61,16 @@ def test_with_calibration_samples_an_lstm_of_the_main_graph_is_dynamic_too() -> 
     assert kernels(model)["DynamicQuantizeLSTM"] == 1
 
 
+def test_an_lstm_stays_float_where_only_standard_operators_may_be_written() -> None:
+    model = lstm()
+    text = ir.to_text(model)
+    result = quantize(model, portable=True)
+    assert ir.to_text(model) == text
+    assert [(d.node, d.reason) for d in result.declined] == [
+        ("rec", "portable=true rules out com.microsoft::DynamicQuantizeLSTM")
+    ]
+
+
 def test_absent_outputs_of_an_lstm_stay_absent() -> None:
     model = lstm(outputs=", h")
     before, samples = ir.snapshot(model), feeds(model, sizes=SIZES)

@@ -190,7 +190,7 @@ def test_weights_behind_identity_and_in_constant_nodes_become_int8(place: str) -
         f"net (float[N,2] x) => (float[N,2] y) {{ i = {place} y = MatMul(x, i) }}", {"w": (2, 2)}
     )
     before, samples = ir.snapshot(model), feeds(model, sizes={"N": 64})
-    quantize(model, samples)
+    quantize(model, samples, portable=True)
     assert operators(model) == {"QuantizeLinear": 1, "DequantizeLinear": 2, "MatMul": 1}
     assert sqnr_db(before, model, samples) > 30
     assert not [

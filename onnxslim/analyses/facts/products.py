@@ -44,4 +44,5 @@ RULES: Rules = {
     "MatMulInteger": _matmul(1, DataType.INT32),
     "QLinearMatMul": _matmul(3, typed_by=7),
     "Gemm": _gemm,
+    "com.microsoft::MatMulIntegerToFloat": _matmul(1, DataType.FLOAT),
 }
