@@ -12,7 +12,7 @@ from typing import ClassVar, TypeVar
 
 from onnxslim.ir import Model
 from onnxslim.pipeline.analysis import AnalysisManager, Aspect
-from onnxslim.runtime.samples import Samples
+from onnxslim.runtime.samples import Feed, Samples
 from onnxslim.targets.base import Target
 
 Progress = Callable[[str, int, int], None]
@@ -96,6 +96,7 @@ class PassResult:
     names: Mapping[str, str] = field(default_factory=dict[str, str])  # old value name -> new
     verdict: Verdict | None = None  # of a check
     notes: tuple[str, ...] = ()  # plain sentences for the user
+    timed_on: Feed | None = None  # what the guard times the result on, instead of a sample
 
 
 @dataclass(frozen=True, kw_only=True)

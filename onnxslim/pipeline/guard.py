@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from onnxslim import ir
 from onnxslim.errors import OnnxSlimError
 from onnxslim.ir import Model
 from onnxslim.pipeline.analysis import Aspect
-from onnxslim.pipeline.base import Context, Declined, PassResult
-from onnxslim.pipeline.stopwatch import Stopwatch
+from onnxslim.pipeline.base import Context, Declined, Environment, PassResult
+from onnxslim.pipeline.stopwatch import Comparison, Stopwatch
+from onnxslim.runtime.samples import FeedList
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Guard:
     ) -> tuple[PassResult, bool]:
         """The result as it stands, and whether the pass was kept; restores the model if not."""
         try:
-            times = self.stopwatch(before, model, ctx.env)
+            times = self._times(model, before, result, ctx.env)
         except OnnxSlimError as error:
             note = f"whether it is faster was not measured: {error}"
             return replace(result, notes=(*result.notes, note)), True
@@ -37,3 +39,13 @@ class Guard:
         )
         declined = (Declined("whole model", reason), *result.declined)
         return PassResult(declined=declined, notes=result.notes), False
+
+    def _times(
+        self, model: Model, before: Model, result: PassResult, env: Environment
+    ) -> Comparison:
+        """On what the pass chose, if the models run that; else on a sample."""
+        if result.timed_on is not None:
+            with suppress(OnnxSlimError):
+                chosen = replace(env, calib=FeedList([result.timed_on]))
+                return self.stopwatch(before, model, chosen)
+        return self.stopwatch(before, model, env)

@@ -32,12 +32,13 @@ def time_in_turn(before: Model, after: Model, env: Environment) -> Comparison:
     it is plain which is faster."""
     env.progress("timing", 0, 0)
     found = interleaved_latency(
-        [before, after], _feed(before, env), env.threads, enough=LatencyResult.is_plain
+        [before, after], sample_of(before, env), env.threads, enough=LatencyResult.is_plain
     )
     return Comparison(found.ms[0], found.ms[1], found.ratio(), found.noise, found.is_slower())
 
 
-def _feed(model: Model, env: Environment) -> Feed:
+def sample_of(model: Model, env: Environment) -> Feed:
+    """The first sample, or one that is made up."""
     for samples in (env.calib, env.evaluation):
         if samples is not None and len(samples):
             return samples[0]

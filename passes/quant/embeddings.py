@@ -97,13 +97,16 @@ def _rewrite(editor: Editor, node: Node, stored: tuple[Value, Value]) -> None:
 
 
 def restore_embedding(editor: Editor, node: Node, mark: FloatTable) -> None:
-    """The Gather of the float table that a Mul stands for: Mul <- Gather of scales <- ids."""
-    scales = node.inputs[1].producer() if node.inputs[1] is not None else None
-    assert scales is not None
+    """The Gather of the float table that a node stands for, found along first inputs."""
+    gather: Node | None = node
+    while gather is not None and "Gather" not in ir.op(gather):
+        value = gather.inputs[0]
+        gather = None if value is None else value.producer()
+    assert gather is not None
     assert mark.tensor is not None
     name = str(node.outputs[0].name)
     table = editor.initializer(editor.scope_of(node), f"{name}.table", mark.tensor)
-    made = editor.node("Gather", [table, scales.inputs[1]], outputs=[f"{name}.float"])
+    made = editor.node("Gather", [table, gather.inputs[1]], outputs=[f"{name}.float"])
     made.name = mark.name
     del node.outputs[0].meta[FLOAT]
     editor.replace_node(node, [made], made.outputs)

@@ -19,6 +19,13 @@ class FloatWeight:
 
 
 @dataclass(frozen=True)
+class FloatCodes:
+    """The constant [d, out] of the MatMul that a MatMulNBits stands for."""
+
+    tensor: TensorProtocol | None
+
+
+@dataclass(frozen=True)
 class FloatAdded:
     """What an Add added at this input before it also made up for a layer's rounding."""
 
@@ -84,6 +91,7 @@ class FloatProduct:
 
 Mark = (
     FloatWeight
+    | FloatCodes
     | FloatAdded
     | FloatEdge
     | FloatGate

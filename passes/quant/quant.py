@@ -58,6 +58,13 @@ class Quant(Pass):
         "7 or 8, with scheme=int8 4 to 8, with scheme=weight 2 to 8",
     )
     block_size: int = option(32, "inputs with one scale in scheme=weight", "16, 32, 64, 128 or 256")
+    table_bits: int = option(
+        8, "the same of an embedding that is the last layer's weight too, if more", "2 to 8"
+    )
+    weight_form: Literal["standard", "nbits"] = option(
+        "standard",
+        "of scheme=weight: DequantizeLinear, which ONNX Runtime fuses, or its own MatMulNBits",
+    )
     ranges: Literal["auto", "minmax", "percentile", "mse"] = option(
         "auto", "how a tensor's range is chosen; auto takes what is best on calibration samples"
     )
@@ -86,6 +93,10 @@ class Quant(Pass):
             others = "(4 to 8 with scheme=int8, 2 to 8 with scheme=weight)"
             expected = f"{fewest} to 8" if fewest < 7 else f"7 or 8 {others}"
             raise ValueError(f"weight_bits={self.weight_bits}, expected {expected}")
+        if self.portable and self.weight_form == "nbits":
+            raise ValueError("portable=true, expected weight_form=standard with it")
+        if not 2 <= self.table_bits <= 8:
+            raise ValueError(f"table_bits={self.table_bits}, expected 2 to 8")
         if self.block_size not in (16, 32, 64, 128, 256):
             raise ValueError(f"block_size={self.block_size}, expected 16, 32, 64, 128 or 256")
         if not 50 <= self.percentile <= 100:

@@ -11,6 +11,7 @@ from onnxslim.passes.quant.gates import restore_gate
 from onnxslim.passes.quant.marks import (
     FLOAT,
     FloatAdded,
+    FloatCodes,
     FloatEdge,
     FloatGate,
     FloatLayer,
@@ -40,6 +41,8 @@ def to_float(model: Model, editor: Editor) -> int:
             continue
         if isinstance(mark, FloatWeight):
             _undo_weight(editor, node, mark)
+        elif isinstance(mark, FloatCodes):
+            _undo_codes(editor, node, mark)
         elif isinstance(mark, FloatAdded):
             _undo_added(editor, node, mark)
         elif isinstance(mark, FloatEdge):
@@ -68,6 +71,16 @@ def _undo_weight(editor: Editor, node: Node, mark: FloatWeight) -> None:
         content = tensor
     own = editor.initializer(editor.scope_of(node), str(made.name), content)
     editor.rewire([(use.node, use.idx) for use in made.uses()], own)
+
+
+def _undo_codes(editor: Editor, node: Node, mark: FloatCodes) -> None:
+    assert mark.tensor is not None
+    name = str(node.outputs[0].name)
+    weight = editor.initializer(editor.scope_of(node), f"{name}.weight", mark.tensor)
+    made = editor.node("MatMul", [node.inputs[0], weight], outputs=[f"{name}.float"], like=node)
+    made.name = node.name
+    del node.outputs[0].meta[FLOAT]
+    editor.replace_node(node, [made], made.outputs)
 
 
 def _undo_added(editor: Editor, node: Node, mark: FloatAdded) -> None:

@@ -14,6 +14,7 @@ from onnxslim.passes.quant.plan import Plan
 from onnxslim.passes.quant.static import Static
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Declined, Layer, PassResult
+from onnxslim.runtime.samples import Feed
 
 Stats = dict[str, int | float | str]
 
@@ -29,6 +30,7 @@ class Done:
     refused: tuple[Declined, ...] = ()
     remarks: tuple[str, ...] = ()  # sentences of the schemes
     own: tuple[str, ...] = ()  # operators of one runtime alone that were written
+    timed_on: Feed | None = None  # see PassResult
 
     @property
     def count(self) -> int:
@@ -88,6 +90,7 @@ def result_of(done: Done, before: Model) -> PassResult:
         declined=done.declined,
         layers=tuple(layers),
         notes=(*done.notes, *_account(done, layers, before)),
+        timed_on=done.timed_on,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxslim import ir
-from onnxslim.errors import EditError, OptionError
+from onnxslim.errors import EditError, OptionError, RuntimeUnavailable
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.quant.canonical import canonicalize
 from onnxslim.passes.quant.choices import Choices
@@ -25,9 +25,11 @@ from onnxslim.passes.quant.search import Alternatives
 from onnxslim.passes.quant.selection import excluded_names
 from onnxslim.passes.quant.static import Goals, quantize_static
 from onnxslim.passes.quant.uncovered import uncovered
-from onnxslim.passes.quant.weight_only.scheme import quantize_weights
+from onnxslim.passes.quant.weight_only.scheme import WeightChoices, quantize_weights
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined
+from onnxslim.pipeline.stopwatch import sample_of
+from onnxslim.runtime.decode import one_token
 from onnxslim.targets import Target
 
 if TYPE_CHECKING:
@@ -165,9 +167,12 @@ def _stored(half: Half, job: Job, done: Done) -> Done:
 
 def _weight(job: Job, done: Done) -> Done:
     options = job.options
-    layers, declined = quantize_weights(
-        job.model, job.ctx, options.weight_bits, options.block_size, job.excluded
+    choices = WeightChoices(
+        options.weight_bits, options.block_size, options.table_bits, options.weight_form
     )
+    with suppress(RuntimeUnavailable):  # where nothing can be timed anyway
+        done = replace(done, timed_on=one_token(job.model, sample_of(job.model, job.ctx.env)))
+    layers, declined = quantize_weights(job.model, job.ctx, choices, job.excluded)
     return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
 
 

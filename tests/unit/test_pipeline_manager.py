@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from onnxslim import ir
@@ -278,6 +279,30 @@ def test_what_cannot_be_timed_is_kept_with_a_note(model: Model, ctx: Context) ->
     stage = guarded(model, ctx, Guard(fail))
     assert stage.kept
     assert stage.result.notes == ("whether it is faster was not measured: no such operator",)
+
+
+def test_a_pass_may_choose_what_it_is_timed_on(model: Model, ctx: Context) -> None:
+    """And where the models cannot run that, a sample is taken."""
+    seen: list[float] = []
+
+    def stopwatch(one: Model, other: Model, env: Environment) -> Comparison:
+        if env.calib is None:
+            return Comparison(1.0, 2.0, 2.0, 0.02, True)
+        seen.append(float(env.calib[0]["x"][0]))
+        if seen[-1] < 0:
+            raise RuntimeUnavailable("does not fit")
+        return Comparison(1.0, 1.0, 1.0, 0.02, False)
+
+    for number, kept in ((7.0, True), (-1.0, False)):
+
+        def choose(model: Model, ctx: Context, number: float = number) -> PassResult:
+            result = rename(model, ctx)
+            return replace(result, timed_on={"x": np.array([number])})
+
+        twin = ir.snapshot(model)
+        (stage,) = run_passes(twin, [Do(what=choose)], ctx, [Verify()], Guard(stopwatch))
+        assert stage.kept is kept
+    assert seen == [7.0, -1.0]
 
 
 def test_user_errors_are_a_family_of_their_own() -> None:

@@ -48,18 +48,6 @@ def test_calibration_rounds_by_second_order() -> None:
     assert gain > 1
 
 
-def test_tied_table_of_the_last_layer_is_coded() -> None:
-    text = (
-        "net (int64[N] ids) => (float[N,96] y) { e = Gather(t, ids) w = Transpose <perm=[1,0]> (t)"
-        " [head] y = MatMul(e, w) }"
-    )
-    model = build(text, {"t": (96, 64)})
-    result = quantize(model, scheme="weight", weight_bits=4)
-    assert [layer.node for layer in result.layers] == ["head"]
-    assert kernels(model)["MatMulNBits"] == 1
-    assert kernels(model)["Transpose"] == 0
-
-
 def test_a_weight_of_two_layers_is_stored_once() -> None:
     text = "net (float[N,64] x) => (float[N,64] y) { a = MatMul(x, w) y = MatMul(a, w) }"
     model = build(text, {"w": (64, 64)})
@@ -128,3 +116,7 @@ def test_options_out_of_range() -> None:
         Quant(scheme="weight", weight_bits=1)
     with pytest.raises(ValueError, match="block_size=20, expected"):
         Quant(scheme="weight", block_size=20)
+    with pytest.raises(ValueError, match="table_bits=1, expected 2 to 8"):
+        Quant(scheme="weight", table_bits=1)
+    with pytest.raises(ValueError, match="portable=true, expected weight_form=standard"):
+        Quant(scheme="weight", weight_form="nbits", portable=True)

@@ -1,10 +1,4 @@
-"""Weight-only layers: MatMul | Gemm -> MatMul of a weight that DequantizeLinear makes of codes.
-
-x, W -> MatMul(x, DequantizeLinear(codes [d, out], scales [d / block, out], zeros)) [; + bias]
-ONNX Runtime makes one MatMulNBits of it, at accuracy level 4 (integer products) by default: as
-fast as the operator itself. It does so for constants with axis 0 only, not behind a Transpose,
-and for blocks of 16, 32, 64, ... that divide d.
-"""
+"""The layers that scheme weight stores in codes: MatMul and Gemm with a constant weight."""
 
 from __future__ import annotations
 
@@ -16,11 +10,8 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.linear import linear
-from onnxslim.errors import EditError
-from onnxslim.ir import Array, DataType, Editor, Model, Node, TensorProtocol, Value
-from onnxslim.passes.quant.marks import FLOAT, FloatWeight
+from onnxslim.ir import Array, DataType, Model, Node, TensorProtocol, Value
 from onnxslim.passes.quant.selection import first_output
-from onnxslim.passes.quant.weight_only.grid import Grid
 from onnxslim.pipeline.base import Declined
 
 SMALLEST = 4096
@@ -43,7 +34,29 @@ class WeightLayer:
 
     def rows(self) -> Array:
         """The weight as [out, d], float32."""
-        return _rows(ir.array(self.held), self.flip, self.alpha)
+        content = ir.array(self.held)
+        assert content is not None
+        return _rows(content, self.flip, self.alpha)
+
+    def columns(self) -> TensorProtocol | None:
+        """The float weight as [d, out], computed when it is needed."""
+        tensor, flip, alpha = ir.constant(self.held), self.flip, self.alpha
+        if tensor is None or (not flip and alpha == 1):
+            return tensor
+        sizes = [int(n) for n in tensor.shape]  # type: ignore[arg-type]
+        shape = sizes[::-1] if flip else sizes
+        return ir.lazy_tensor(
+            lambda: np.ascontiguousarray(_rows(tensor.numpy(), flip, alpha).T),
+            DataType.FLOAT,
+            shape,
+        )
+
+    def table_readers(self) -> list[Node]:
+        """The Gather of rows of the same constant: embeddings to which the layer is tied."""
+        if not self.flip:
+            return []
+        uses = [(use.node, use.idx) for use in self.held.uses()]
+        return [node for node, index in uses if index == 0 and _gathers_rows(node)]
 
 
 def find_layers(
@@ -107,59 +120,10 @@ def _fitting(layer: WeightLayer, block: int) -> WeightLayer | str:
     return replace(layer, block=block)
 
 
-Stored = tuple[Value, Value, Value]
-"""Codes, scales and zero points."""
+def _gathers_rows(node: Node) -> bool:
+    return ir.op(node) == "Gather" and int(ir.attribute(node, "axis", 0)) in (0, -2)
 
 
-def store(editor: Editor, layer: WeightLayer, codes: Array, grid: Grid) -> Stored | str:
-    """The constants of a layer: codes [d, out], scales and zeros [blocks, out]."""
-    dtype = (DataType.UINT8 if grid.bits > 4 else DataType.UINT4).numpy()
-    try:
-        scope, hint = editor.scope_of(layer.held), str(layer.held.name)
-        return (
-            editor.initializer(scope, f"{hint}.codes", _turned(codes.astype(np.uint8), dtype)),
-            editor.initializer(scope, f"{hint}.scale", np.ascontiguousarray(grid.scale.T)),
-            editor.initializer(scope, f"{hint}.zero", _turned(grid.zero.astype(np.uint8), dtype)),
-        )
-    except EditError as error:
-        return str(error)
-
-
-def _turned(array: Array, dtype: np.dtype[np.generic]) -> Array:
-    return np.ascontiguousarray(array.T).astype(dtype)
-
-
-def rewrite(editor: Editor, layer: WeightLayer, stored: Stored) -> None:
-    """Put the layer on its codes; a bias is added behind."""
-    node, name = layer.node, str(layer.node.outputs[0].name)
-    x, bias = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None  # as they are now
-    attributes = {"axis": 0, "block_size": layer.block}
-    dq = editor.node(
-        "DequantizeLinear", list(stored), outputs=[f"{name}.weight"], attributes=attributes
-    )
-    dq.outputs[0].meta[FLOAT] = FloatWeight(_float_weight(layer))
-    product = editor.node("MatMul", [x, dq.outputs[0]], outputs=[f"{name}.product"])
-    nodes = [dq, product]
-    if bias is not None:
-        nodes.append(editor.node("Add", [product.outputs[0], bias], outputs=[f"{name}.sum"]))
-    editor.replace_node(node, nodes, [nodes[-1].outputs[0]])
-    product.name = node.name or product.name
-
-
-def _float_weight(layer: WeightLayer) -> TensorProtocol | None:
-    """The float weight as [d, out], computed when it is needed."""
-    tensor = ir.constant(layer.held)
-    if tensor is None or (not layer.flip and layer.alpha == 1):
-        return tensor
-    flip, alpha = layer.flip, layer.alpha
-    sizes = [int(n) for n in tensor.shape]  # type: ignore[arg-type]
-    shape = sizes[::-1] if flip else sizes
-    return ir.lazy_tensor(
-        lambda: np.ascontiguousarray(_rows(tensor.numpy(), flip, alpha).T), DataType.FLOAT, shape
-    )
-
-
-def _rows(content: Array | None, flip: bool, alpha: float) -> Array:
-    assert content is not None
+def _rows(content: Array, flip: bool, alpha: float) -> Array:
     rows = content if flip else content.T
     return np.ascontiguousarray(rows if alpha == 1 else rows * np.float32(alpha))

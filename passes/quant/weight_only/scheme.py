@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,54 +14,73 @@ from onnxslim.analyses.moments import Moments
 from onnxslim.errors import EditError
 from onnxslim.ir import Array, Editor
 from onnxslim.passes.quant.rounding import round_to_grid
+from onnxslim.passes.quant.weight_only.forms import Form, Stored
 from onnxslim.passes.quant.weight_only.grid import Grid, fitted
-from onnxslim.passes.quant.weight_only.layers import (
-    Stored,
-    WeightLayer,
-    find_layers,
-    rewrite,
-    store,
-)
+from onnxslim.passes.quant.weight_only.layers import WeightLayer, find_layers
+from onnxslim.passes.quant.weight_only.nbits import NBITS
+from onnxslim.passes.quant.weight_only.rewrite import put_layer, put_tables
+from onnxslim.passes.quant.weight_only.standard import STANDARD
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Layer
 
-OPSET = 21
-"""The first in which DequantizeLinear has blocks and 4-bit codes."""
+FORMS: Mapping[str, Form] = {"standard": STANDARD, "nbits": NBITS}
 
 WIDEST = 4096
 """Inputs of a layer up to which its second moments are collected: 128 MB of float64."""
 
 
+@dataclass(frozen=True)
+class WeightChoices:
+    """`bits` of weights, at least `table_bits` for one that is an embedding as well."""
+
+    bits: int
+    block: int
+    table_bits: int
+    form: str
+
+    def bits_of(self, layer: WeightLayer) -> int:
+        """Of one layer; of 8 where its weight is looked up as well, by default."""
+        return max(self.bits, self.table_bits) if layer.table_readers() else self.bits
+
+
 def quantize_weights(
-    model: ir.Model, ctx: Context, bits: int, block: int, excluded: Collection[str]
+    model: ir.Model, ctx: Context, choices: WeightChoices, excluded: Collection[str]
 ) -> tuple[list[Layer], list[Declined]]:
     """Quantize the weights of every fitting layer of a model in place; the rest with reasons.
 
     With calibration samples and fewer than 8 bits, codes are rounded by GPTQ (see rounding.py) on
     the second moments of the float inputs; else to the nearest. Weights that several layers read
-    are stored once.
+    are stored once, and so is an embedding that is the weight of a layer too.
     """
+    form = FORMS[choices.form]
     try:
-        ir.raise_opset(model, OPSET)
+        ir.raise_opset(model, form.least_opset)
     except EditError as error:
-        return [], [Declined("model", f"blocks of weights need opset {OPSET}: {error}")]
+        return [], [Declined("model", f"blocks of weights need opset {form.least_opset}: {error}")]
     ctx.analyses.invalidate(Aspect.ALL)
-    layers, declined = find_layers(model, block, excluded)
-    moments = _moments(layers, ctx) if bits < 8 else {}
+    layers, declined = find_layers(model, choices.block, excluded)
+    moments = _moments([layer for layer in layers if choices.bits_of(layer) < 8], ctx)
     editor, done, known = Editor(model), list[Layer](), dict[tuple[object, ...], Stored]()
+    tables: dict[ir.Node, Stored] = {}
     for layer in layers:
+        bits = choices.bits_of(layer)
         row = Layer(ir.label(layer.node), ir.op(layer.node), _action(layer, bits, moments))
-        key = (layer.held, layer.flip, layer.alpha, editor.scope_of(layer.held))
+        scope = editor.scope_of(layer.held)
+        key = (layer.held, layer.flip, layer.alpha, scope)
+        readers = [] if layer.alpha != 1 else layer.table_readers()
         if key not in known:
-            stored = store(editor, layer, *_codes(layer, bits, moments.get(layer.tap)))
-            if isinstance(stored, str):
-                declined.append(Declined(row.node, stored))
+            codes, grid = _codes(layer, bits, moments.get(layer.tap))
+            try:
+                known[key] = form.store(editor, scope, str(layer.held.name), codes, grid)
+            except EditError as error:
+                declined.append(Declined(row.node, str(error)))
                 continue
-            known[key] = stored
-        rewrite(editor, layer, known[key])
+        put_layer(editor, form, layer, known[key])
+        tables.update(dict.fromkeys(readers, known[key]))
         done.append(row)
+    more, reasons = put_tables(editor, form, tables, excluded)
     editor.remove_dead()
-    return done, declined
+    return [*done, *more], [*declined, *reasons]
 
 
 def _action(layer: WeightLayer, bits: int, moments: Mapping[Tap, Moments]) -> str:
@@ -68,10 +88,10 @@ def _action(layer: WeightLayer, bits: int, moments: Mapping[Tap, Moments]) -> st
     return f"weight-only, {bits} bits in blocks of {layer.block}, {how} rounding"
 
 
-def _moments(layers: list[WeightLayer], ctx: Context) -> Mapping[Tap, Moments]:
-    if not ctx.env.calib:
-        return {}
+def _moments(layers: Iterable[WeightLayer], ctx: Context) -> Mapping[Tap, Moments]:
     taps = [layer.tap for layer in layers if layer.rows().shape[1] <= WIDEST]
+    if not ctx.env.calib or not taps:
+        return {}
     return ctx.analyses.get(LayerStats(taps=tuple(dict.fromkeys(taps)))).moments
 
 
