@@ -90,17 +90,21 @@ def _recurrent(at: NodeSizes) -> int:
     return first * second * (prod(at.input(1)) + prod(at.input(2)))
 
 
-def _attention(at: NodeSizes) -> int:
+def _attention(past_index: int) -> Count:
     """Q K^T and the sum of V: every query element, and every output element, once per key."""
-    past = at.inputs[4] if len(at.inputs) > 4 else None
-    keys = at.input(1)[-2] + (past[-2] if past else 0)
-    return (prod(at.input(0)) + prod(at.output())) * keys
+
+    def count(at: NodeSizes) -> int:
+        past = at.inputs[past_index] if len(at.inputs) > past_index else None
+        keys = at.input(1)[-2] + (past[-2] if past else 0)
+        return (prod(at.input(0)) + prod(at.output())) * keys
+
+    return count
 
 
 _MS = "com.microsoft::"
 
 MACS: Mapping[str, Count] = {
-    "Attention": _attention,
+    "Attention": _attention(4),
     "Conv": _convolution(1),
     "ConvInteger": _convolution(1),
     "ConvTranspose": _transposed(1),
@@ -119,6 +123,7 @@ MACS: Mapping[str, Count] = {
     f"{_MS}FusedGemm": _gemm,
     f"{_MS}MatMulIntegerToFloat": _product,
     f"{_MS}MatMulNBits": _product,
+    f"{_MS}MultiHeadAttention": _attention(6),
     f"{_MS}QGemm": _gemm,
 }
 """Operators that multiply. All others count as zero."""

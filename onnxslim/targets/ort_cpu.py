@@ -58,6 +58,7 @@ ORT_CPU_VNNI = Target(
         "LSTM": "DynamicQuantizeLSTM",
     },
     own={
+        "Attention": "com.microsoft::MultiHeadAttention",
         "MatMul": "com.microsoft::MatMulIntegerToFloat",
         "LSTM": "com.microsoft::DynamicQuantizeLSTM",
     },

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,7 +20,6 @@ from onnxslim.passes.quant.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
 from onnxslim.passes.quant.layers import FEW_BITS
-from onnxslim.passes.quant.marks import mark_of
 from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.search import Alternatives
 from onnxslim.passes.quant.selection import excluded_names
@@ -63,7 +63,8 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
         ir.raise_opset(model, _min_opset(ctx.env.target, options.scheme))
     except EditError as error:
         return Done(refused=(Declined("model", str(error)),))
-    operators = _gates(model, ctx.env.target, options.scheme)
+    there = _own(model, ctx.env.target)
+    operators = _gates(model, ctx.env.target, options.scheme) | _fused(ctx.env.target, options)
     folded = canonicalize(Editor(model), operators).count
     ctx.analyses.invalidate(Aspect.ALL)
     job = Job(model, ctx, options, excluded_names(model, options.ops, options.skip))
@@ -71,13 +72,13 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
     for scheme in SCHEMES[options.scheme]:
         done = scheme(job, done)
     refused = (*done.refused, *uncovered(model, ctx.env.target, ruled_out))
-    return replace(done, refused=refused, own=tuple(_written(model, ctx.env.target)))
+    return replace(done, refused=refused, own=tuple(_own(model, ctx.env.target) - there))
 
 
-def _written(model: Model, target: Target) -> Iterator[str]:
-    """The operators of the target itself that quant put into the model."""
+def _own(model: Model, target: Target) -> Counter[str]:
+    """The operators of the target itself that a model has."""
     own = frozenset(target.own.values())
-    return (ir.op(node) for node in ir.nodes(model) if mark_of(node) and ir.op(node) in own)
+    return Counter(ir.op(node) for node in ir.nodes(model) if ir.op(node) in own)
 
 
 def _gates(model: Model, target: Target, scheme: str) -> frozenset[str]:
@@ -87,6 +88,14 @@ def _gates(model: Model, target: Target, scheme: str) -> frozenset[str]:
         with suppress(EditError):  # the HardSigmoid stays then
             ir.raise_opset(model, GATES_SINCE)
     return frozenset(found)
+
+
+def _fused(target: Target, options: Quant) -> frozenset[str]:
+    """What is fused around MatMul where that is quantized: `Attention`."""
+    quantizes = _static in SCHEMES[options.scheme] or _dynamic in SCHEMES[options.scheme]
+    wanted = not options.ops or "MatMul" in options.ops
+    own = target.own.get("Attention")
+    return frozenset([own] if own is not None and quantizes and wanted else [])
 
 
 def _check_target(target: Target, scheme: str) -> None:

@@ -39,10 +39,18 @@ def _gemm(site: Site) -> Fact:
     return Fact(site.dtype() or site.dtype(1), (rows, columns))
 
 
+def _attention(site: Site) -> Fact:
+    """Queries [B, S, E] and values [B, T, F] give [B, S, F]."""
+    queries, values = site.shape(0), site.shape(2)
+    known = queries is not None and values is not None and len(queries) == len(values) == 3
+    return Fact(site.dtype(), (*queries[:2], values[2]) if queries and values and known else None)
+
+
 RULES: Rules = {
     "MatMul": _matmul(1),
     "MatMulInteger": _matmul(1, DataType.INT32),
     "QLinearMatMul": _matmul(3, typed_by=7),
     "Gemm": _gemm,
+    "com.microsoft::MultiHeadAttention": _attention,
     "com.microsoft::MatMulIntegerToFloat": _matmul(1, DataType.FLOAT),
 }
