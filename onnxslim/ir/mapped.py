@@ -72,6 +72,18 @@ class Source:
                 "load it again, and replace files by renaming new ones over them"
             )
 
+    @property
+    def path(self) -> str | None:
+        """The path at which the file still lies; None where another one or none is there now."""
+        if self._handle is None:
+            return None
+        self.check()
+        try:
+            same = os.path.samestat(os.stat(self.name), os.fstat(self._handle))
+        except OSError:
+            return None
+        return self.name if same else None
+
     def forget(self) -> None:
         """Give the memory of the mapped pages back; they are read again where they are needed."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -157,6 +169,12 @@ class MappedTensor(LazyTensor):
         """The bytes as ONNX stores them."""
         self._source.check()
         return self._source.view[self._offset : self._offset + self.nbytes]
+
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """The path and the offset at which other programs find the bytes, if they do."""
+        path = self._source.path
+        return None if path is None else (path, self._offset)
 
     def tofile(self, file: BinaryIO) -> None:
         """Append the bytes to a file."""

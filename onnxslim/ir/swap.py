@@ -22,17 +22,18 @@ Swap = Callable[[TensorProtocol], TensorProtocol]
 
 
 @contextmanager
-def swapped(model: Model, swap: Swap) -> Generator[None, None, None]:
-    """Inside, each initializer and TENSOR attribute holds what `swap` makes of its tensor."""
+def swapped(model: Model, swap: Swap, *, attributes: bool = True) -> Generator[None, None, None]:
+    """Inside, each initializer and, with `attributes`, each TENSOR attribute holds what `swap`
+    makes of its tensor."""
     values: list[tuple[Value, TensorProtocol]] = []
-    attributes: list[tuple[Node, Attr]] = []
+    held: list[tuple[Node, Attr]] | None = [] if attributes else None
     try:
-        _swap_all(model, swap, values, attributes)
+        _swap_all(model, swap, values, held)
         yield
     finally:
         for value, tensor in values:
             value.const_value = tensor
-        for node, attr in attributes:
+        for node, attr in held or ():
             node.attributes[attr.name] = attr
 
 
@@ -45,13 +46,14 @@ def _swap_all(
     model: Model,
     swap: Swap,
     values: list[tuple[Value, TensorProtocol]],
-    attributes: list[tuple[Node, Attr]],
+    attributes: list[tuple[Node, Attr]] | None,
 ) -> None:
     for scope in scopes(model):
         if isinstance(scope, Graph):
             _swap_initializers(scope, swap, values)
-        for node in scope:
-            _swap_attributes(node, swap, attributes)
+        if attributes is not None:
+            for node in scope:
+                _swap_attributes(node, swap, attributes)
 
 
 def _swap_initializers(graph: Graph, swap: Swap, done: list[tuple[Value, TensorProtocol]]) -> None:

@@ -1,16 +1,16 @@
 """A model in the form that ONNX Runtime opens, without copying large weights.
 
 ONNX Runtime resolves external weights of a model given as bytes against one folder and refuses
-what leaves it. So the bytes keep references to the weights where they lie, written relative to
-the closest folder that holds all of them; weights that are in memory and too large for the bytes
-go to a temporary file.
+what leaves it. So the bytes keep references to the weights where they lie (in files of external
+data, or in the model file itself), written relative to the closest folder that holds all of them;
+weights that are in memory and too large for the bytes go to a temporary file.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +18,8 @@ from typing import BinaryIO
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir.light import serialized
+from onnxslim.ir.mapped import MappedTensor
+from onnxslim.ir.swap import swapped
 
 INLINE_LIMIT = 1_500_000_000  # bytes; a serialized protobuf ends at 2 GiB
 _SPILL_AT = 1024  # smaller weights stay in the bytes
@@ -33,6 +35,15 @@ class Serialized:
     keep: tempfile.TemporaryDirectory[str] | None = None
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the bytes of a tensor lie in a file; the path has no links."""
+
+    path: str
+    offset: int
+    length: int
+
+
 def serialize(
     model: ir.Model, extra_outputs: Sequence[str] = (), inline_limit: int | None = None
 ) -> Serialized:
@@ -43,17 +54,33 @@ def serialize(
     """
     _require_values(model, extra_outputs)
     held = [v.const_value for v in _weights(model) if v.const_value is not None]
-    external = [t for t in held if isinstance(t, ir.ExternalTensor)]
+    places = {id(tensor): place for tensor in held if (place := _place(tensor)) is not None}
     limit = INLINE_LIMIT if inline_limit is None else inline_limit
-    inline = sum(t.nbytes for t in held if not isinstance(t, ir.ExternalTensor))
-    if not external and inline <= limit:
+    spills = sum(t.nbytes for t in held if id(t) not in places) > limit
+    if not places and not spills:
         return Serialized(_with_outputs(model, extra_outputs))
-    keep = tempfile.TemporaryDirectory(prefix="onnxslim-", ignore_cleanup_errors=True)
-    spill = Path(keep.name, "weights") if inline > limit else None
-    folder = _common_folder(external, spill)
-    copy = ir.snapshot(model)
-    _refer(copy, folder, spill)
-    return Serialized(_with_outputs(copy, extra_outputs), folder, keep)
+    keep = None
+    if spills:
+        keep = tempfile.TemporaryDirectory(prefix="onnxslim-", ignore_cleanup_errors=True)
+        with Path(os.path.realpath(keep.name), "weights").open("wb") as file:
+            places |= {id(t): _spilled(t, file) for t in held if _can_spill(t, places)}
+    folder = _common_folder({os.path.dirname(place.path) for place in places.values()})
+
+    def refer(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        place = places.get(id(tensor))
+        return tensor if place is None else _reference(tensor, place, folder)
+
+    with swapped(model, refer, attributes=False):
+        return Serialized(_with_outputs(model, extra_outputs), folder, keep)
+
+
+def _place(tensor: ir.TensorProtocol) -> Place | None:
+    """Where ONNX Runtime finds the data of a tensor itself."""
+    if isinstance(tensor, ir.ExternalTensor):
+        length = tensor.length or tensor.nbytes
+        return Place(os.path.realpath(tensor.path), tensor.offset or 0, length)
+    found = tensor.place if isinstance(tensor, MappedTensor) else None
+    return None if found is None else Place(os.path.realpath(found[0]), found[1], tensor.nbytes)
 
 
 def _require_values(model: ir.Model, names: Sequence[str]) -> None:
@@ -83,10 +110,7 @@ def _with_outputs(model: ir.Model, extra: Sequence[str]) -> bytes:
     return data
 
 
-def _common_folder(external: Sequence[ir.ExternalTensor], spill: Path | None) -> str:
-    folders = {os.path.dirname(os.path.realpath(t.path)) for t in external}
-    if spill is not None:
-        folders.add(os.path.realpath(spill.parent))
+def _common_folder(folders: Iterable[str]) -> str:
     try:
         return os.path.commonpath(list(folders))
     except ValueError as error:  # Windows only
@@ -96,42 +120,27 @@ def _common_folder(external: Sequence[ir.ExternalTensor], spill: Path | None) ->
         ) from error
 
 
-def _refer(model: ir.Model, folder: str, spill: Path | None) -> None:
-    """Make every large weight of this copy a reference relative to the folder."""
-    with open(os.devnull if spill is None else spill, "wb") as file:
-        for value in _weights(model):
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                value.const_value = _reference(
-                    tensor, tensor.path, folder, tensor.offset or 0, tensor.length or tensor.nbytes
-                )
-            elif spill is not None and tensor is not None and _can_spill(tensor):
-                offset = _append(file, tensor)
-                value.const_value = _reference(tensor, spill, folder, offset, tensor.nbytes)
+def _can_spill(tensor: ir.TensorProtocol, places: Mapping[int, Place]) -> bool:
+    big = tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _SPILL_AT
+    return big and id(tensor) not in places
 
 
-def _can_spill(tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _SPILL_AT
-
-
-def _append(file: BinaryIO, tensor: ir.TensorProtocol) -> int:
+def _spilled(tensor: ir.TensorProtocol, file: BinaryIO) -> Place:
+    """Append the data to a file."""
     file.write(bytes(-file.tell() % _ALIGN))
     offset = file.tell()
     file.write(tensor.tobytes())
-    return offset
+    return Place(file.name, offset, tensor.nbytes)
 
 
-def _reference(
-    tensor: ir.TensorProtocol, path: str | Path, folder: str, offset: int, length: int
-) -> ir.ExternalTensor:
-    location = Path(os.path.relpath(os.path.realpath(path), folder)).as_posix()
-    shape = ir.Shape(tensor.shape.numpy())
+def _reference(tensor: ir.TensorProtocol, place: Place, folder: str) -> ir.ExternalTensor:
+    """The tensor as one whose data ONNX Runtime reads from there."""
     return ir.ExternalTensor(
-        location,
-        offset,
-        length,
+        Path(os.path.relpath(place.path, folder)).as_posix(),
+        place.offset,
+        place.length,
         tensor.dtype,
-        shape=shape,
+        shape=ir.Shape(tensor.shape.numpy()),
         name=tensor.name or "",
         base_dir=folder,
     )

@@ -13,7 +13,13 @@ import pytest
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.runtime.serialize import serialize
-from onnxslim.runtime.session import TensorInfo, input_infos, open_session, optimized_graph
+from onnxslim.runtime.session import (
+    Optimize,
+    TensorInfo,
+    input_infos,
+    open_session,
+    optimized_graph,
+)
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17, "com.foo" : 1, "com.microsoft" : 1]>'
 LATE = '<ir_version: 10, opset_import: ["" : 21]>'
@@ -215,6 +221,51 @@ def test_external_weights_behind_a_linked_folder(tmp_path: Path) -> None:
         value.const_value.base_dir = os.fspath(value.const_value.base_dir).replace("real", "link")
     expected = open_session(model).run({"x": ROW})["y"]
     assert np.array_equal(open_session(external).run({"x": ROW})["y"], expected)
+
+
+@pytest.mark.parametrize("optimize", ["none", "basic", "extended", "all"])
+@pytest.mark.parametrize("kind", ["float32", "float64", "float16", "int8"])
+def test_weights_of_a_model_file_are_read_from_it_at_any_offset(
+    tmp_path: Path, kind: str, optimize: Optimize
+) -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-99, 99, (128, 256)).astype(kind)
+    model = ir.parse_text(
+        LATE + "g (float[N, 128] x, float[128, 256] u) => (float[N, 256] y) { y = MatMul(x, u) }"
+    )
+    editor = ir.Editor(model)
+    (product,) = model.graph
+    w = editor.initializer(model.graph, "w", weight)
+    cast = editor.node("Cast", [w], outputs=["c"], attributes={"to": 1})
+    editor.insert_before(product, [cast])
+    editor.rewire([(product, 1)], cast.outputs[0])
+    model.graph.inputs.pop()
+    x = rng.normal(size=(3, 128)).astype(np.float32)
+    expected = open_session(model, optimize=optimize).run({"x": x})["y"]
+    for shift in range(4):  # the name of the graph moves what comes after it
+        model.graph.name = "g" * (shift + 1)
+        path = tmp_path / f"{shift}.onnx"
+        ir.save(model, path)
+        read = ir.load(path)
+        source = serialize(read)
+        assert source.folder == str(tmp_path)
+        assert len(source.data) < 1000
+        assert np.array_equal(open_session(read, optimize=optimize).run({"x": x})["y"], expected)
+
+
+def test_weights_of_a_model_file_that_was_replaced_are_still_those_of_the_old_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "model.onnx"
+    ir.save(_weighty(), path)
+    read = ir.load(path)
+    expected = open_session(read).run({"x": ROW})["y"]
+    path.unlink()
+    assert serialize(read).folder is None
+    assert np.array_equal(open_session(read).run({"x": ROW})["y"], expected)
+    path.write_bytes(b"another file")
+    assert serialize(read).folder is None
+    assert np.array_equal(open_session(read).run({"x": ROW})["y"], expected)
 
 
 def test_weights_too_large_for_the_bytes_go_to_a_temporary_file_that_is_removed() -> None:
