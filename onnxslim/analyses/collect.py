@@ -45,12 +45,12 @@ def watch(
     session = open_session(
         stream.model, extra_outputs=names, threads=stream.threads, optimize="basic"
     )
-    if stack > 1 and not _stackable(session, stream.samples, names):
+    if stack > 1 and not stackable(session, stream.samples, names):
         stack = 1
     bad: dict[str, Unusable] = {}
     with ThreadPoolExecutor(max_workers=stream.threads) as pool:
-        for first, feeds in _groups(stream.samples, stack):
-            tensors = session.run(_stacked(feeds), names)
+        for first, feeds in groups(stream.samples, stack):
+            tensors = session.run(stacked(feeds), names)
             wanted = {name: tensors.pop(name) for name in names if name not in bad}
             bad |= _show_all(pool, observers, wanted, feeds, first)
             stream.progress(what, first + len(feeds), len(stream.samples))
@@ -67,7 +67,7 @@ def _show_all(
     """Show each tensor to its observer; a tensor is let go when its observer has seen it."""
 
     def show(name: str) -> Unusable | None:
-        return _show(observers[name], _parts(tensors.pop(name), len(feeds)), feeds, first)
+        return _show(observers[name], parts_of(tensors.pop(name), len(feeds)), feeds, first)
 
     names = list(tensors)
     found = zip(names, pool.map(show, names), strict=True)
@@ -83,7 +83,7 @@ def _show(
     return None
 
 
-def _groups(samples: Samples, stack: int) -> Iterator[tuple[int, list[Feed]]]:
+def groups(samples: Samples, stack: int) -> Iterator[tuple[int, list[Feed]]]:
     """Runs of at most `stack` neighbours with equal shapes, with the index of the first."""
     group: list[Feed] = []
     for index, feed in enumerate(samples):
@@ -99,17 +99,19 @@ def _shapes(feed: Feed) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: (array.shape, str(array.dtype)) for name, array in feed.items()}
 
 
-def _stacked(feeds: Sequence[Feed]) -> Feed:
+def stacked(feeds: Sequence[Feed]) -> Feed:
+    """Several feeds as one, behind each other on the batch axis."""
     if len(feeds) == 1:
         return feeds[0]
     return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
 
 
-def _parts(tensor: Array, count: int) -> list[Array]:
+def parts_of(tensor: Array, count: int) -> list[Array]:
+    """What belongs to each of `count` stacked samples."""
     return [tensor] if count == 1 else np.split(tensor, count)
 
 
-def _stackable(session: Session, samples: Samples, names: Sequence[str]) -> bool:
+def stackable(session: Session, samples: Samples, names: Sequence[str]) -> bool:
     """Whether the first two samples, run together, give what they give alone."""
     fixed = any(info.shape is None or not info.shape or isinstance(info.shape[0], int)
                 for info in session.inputs if not info.optional)  # fmt: skip
@@ -118,7 +120,7 @@ def _stackable(session: Session, samples: Samples, names: Sequence[str]) -> bool
     pair = [samples[0], samples[1]]
     if _shapes(pair[0]) != _shapes(pair[1]) or any(a.ndim == 0 for a in pair[0].values()):
         return False
-    together = session.run(_stacked(pair), names)
+    together = session.run(stacked(pair), names)
     for i, feed in enumerate(pair):
         alone = session.run(feed, names)
         if not all(_is_part(together[name], alone[name], i) for name in names):

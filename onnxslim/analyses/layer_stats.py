@@ -107,7 +107,7 @@ class _Collection:
         if env.cache is not None:
             self.folder = env.cache / "layer_stats"
             self.key = request_key(ir.checksum(model), env.calib, repr(self.sampling))
-        self.values = _values(model)
+        self.values = main_graph_values(model)
         self.tensors: dict[str, TensorStats] = {}
         self.moments = MomentStore(self.folder, self.key)
         self.missing: dict[str, str] = {}
@@ -169,7 +169,7 @@ class _Collection:
                 self._keep(name, observers.pop(name))
 
     def _observer(self, wanted: Watch) -> Observer:
-        axis = _channel_axis(self.values[wanted.tensor])
+        axis = channels_around(self.values[wanted.tensor])
         return Observer(wanted, axis, self.sampling, len(self.samples))
 
     def _keep(self, name: str, observer: Observer) -> None:
@@ -210,7 +210,7 @@ _CHANNELS_FIRST = frozenset(
 _CHANNELS_LAST = frozenset({"MatMul", "Gemm"})
 
 
-def _channel_axis(value: Value) -> int | None:
+def channels_around(value: Value) -> int | None:
     """Where the operators that make or read the value have its channels, if they say so."""
     producer = value.producer()
     around = [use.node for use in value.uses()] + ([] if producer is None else [producer])
@@ -220,7 +220,7 @@ def _channel_axis(value: Value) -> int | None:
     return -1 if operators & _CHANNELS_LAST else None
 
 
-def _values(model: Model) -> dict[str, Value]:
+def main_graph_values(model: Model) -> dict[str, Value]:
     """Every value of the main graph by name, in order."""
     graph = model.graph
     found = [*graph.inputs, *graph.initializers.values(), *(v for n in graph for v in n.outputs)]

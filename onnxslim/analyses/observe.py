@@ -109,8 +109,7 @@ class Observer:
 
     def _add_stats(self, x: Array) -> None:
         if x.size:
-            first = x.ndim > 3 if self._channel_axis is None else self._channel_axis == 1
-            new = tensor_stats(x, 1 if first and x.ndim > 2 else -1)
+            new = tensor_stats(x, channel_axis(x.ndim, self._channel_axis))
             self.stats = new if self.stats is None else self.stats.merge(new)
 
     def _add_rows(self, x: Array, tap: Tap, kept: Array | None, entries: int, index: int) -> bool:
@@ -129,6 +128,12 @@ class Observer:
         if tap not in self._builders:
             self._builders[tap] = MomentsBuilder(tap.groups, features)
         return self._builders[tap]
+
+
+def channel_axis(rank: int, around: int | None) -> int:
+    """1 or -1: where a tensor has its channels. `around`: where the operators around it do."""
+    first = rank > 3 if around is None else around == 1
+    return 1 if first and rank > 2 else -1
 
 
 def _unpadded(x: Array, mask: Array | None) -> Array | None:

@@ -13,7 +13,7 @@ BUDGET = 256 << 20
 """Bytes that one run may take beyond what the model itself needs: sums, watched tensors, rows.
 A single tensor that needs more is watched alone."""
 
-_STACK = 32  # samples in one call; more bring no speed
+STACK = 32  # samples in one call; more bring no speed
 _COPIES = 3  # of a watched tensor: as returned, as float32 without padding, as sorted into bins
 
 
@@ -89,4 +89,4 @@ class _Load:
     def batch(self, budget: int) -> Batch:
         """A run of these watches, with as many samples in a call as there is room for."""
         room = budget - self.sums - self.work
-        return Batch(self.watches, max(1, min(_STACK, room // max(self.each, 1))))
+        return Batch(self.watches, max(1, min(STACK, room // max(self.each, 1))))

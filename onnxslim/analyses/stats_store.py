@@ -90,9 +90,9 @@ def read_tensor(path: Path) -> TensorStats | None:
         float(content["min"]),
         float(content["max"]),
         float(content["mean"]),
-        Histogram(int(content["h_exponent"]), int(content["h_first"]), content["h_counts"]),
         int(content["channel_axis"]),
         channels,
+        Histogram(int(content["h_exponent"]), int(content["h_first"]), content["h_counts"]),
     )
 
 

@@ -34,14 +34,14 @@ class ChannelStats:
 
 
 @dataclass(frozen=True)
-class TensorStats:
-    """What was seen of a tensor. `channels` is None where their number varies between samples."""
+class TensorRange:
+    """Extremes and means of a tensor. `channels` is None where their number varies between
+    samples."""
 
     count: int
     min: float
     max: float
     mean: float
-    histogram: Histogram
     channel_axis: int
     channels: ChannelStats | None
 
@@ -50,20 +50,32 @@ class TensorStats:
         """The largest magnitude."""
         return max(-self.min, self.max)
 
+
+@dataclass(frozen=True)
+class TensorStats(TensorRange):
+    """The same and the distribution of all values."""
+
+    histogram: Histogram
+
     def merge(self, other: TensorStats) -> TensorStats:
         """The statistics of the values of both; histogram and ranges exactly, means to rounding."""
-        if self.channel_axis != other.channel_axis:
-            raise ValueError(f"channels on axis {self.channel_axis} and {other.channel_axis}")
-        count = self.count + other.count
-        return TensorStats(
-            count,
-            min(self.min, other.min),
-            max(self.max, other.max),
-            self.mean + (other.count / count) * (other.mean - self.mean),
-            self.histogram.merge(other.histogram),
-            self.channel_axis,
-            _merged(self.channels, other.channels),
-        )
+        both = merged_range(self, other)
+        return TensorStats(**vars(both), histogram=self.histogram.merge(other.histogram))
+
+
+def merged_range(one: TensorRange, other: TensorRange) -> TensorRange:
+    """The range of the values of both; extremes exactly, means to rounding."""
+    if one.channel_axis != other.channel_axis:
+        raise ValueError(f"channels on axis {one.channel_axis} and {other.channel_axis}")
+    count = one.count + other.count
+    return TensorRange(
+        count,
+        min(one.min, other.min),
+        max(one.max, other.max),
+        one.mean + (other.count / count) * (other.mean - one.mean),
+        one.channel_axis,
+        _merged(one.channels, other.channels),
+    )
 
 
 def tensor_stats(x: Array, channel_axis: int) -> TensorStats:
@@ -72,17 +84,22 @@ def tensor_stats(x: Array, channel_axis: int) -> TensorStats:
     if values.ndim == 0:
         values = values.reshape(1)
     rest = tuple(i for i in range(values.ndim) if i != channel_axis % values.ndim)
-    low = np.asarray(values.min(axis=rest), np.float64)
-    high = np.asarray(values.max(axis=rest), np.float64)
-    mean = np.asarray(values.mean(axis=rest, dtype=np.float64))
-    return TensorStats(
-        count=int(values.size),
+    low, high = values.min(axis=rest), values.max(axis=rest)
+    mean = values.mean(axis=rest, dtype=np.float64)
+    found = range_of(int(values.size), low, high, mean, channel_axis)
+    return TensorStats(**vars(found), histogram=histogram_of(values, found.min, found.max))
+
+
+def range_of(count: int, low: Array, high: Array, mean: Array, channel_axis: int) -> TensorRange:
+    """The range of `count` numbers from the extremes and means of their channels, each [C]."""
+    low, high, mean = (np.asarray(each, np.float64) for each in (low, high, mean))
+    return TensorRange(
+        count=count,
         min=float(low.min()),
         max=float(high.max()),
         mean=float(mean.mean()),
-        histogram=histogram_of(values, float(low.min()), float(high.max())),
         channel_axis=channel_axis,
-        channels=ChannelStats(int(values.size) // len(low), low, high, mean),
+        channels=ChannelStats(count // len(low), low, high, mean),
     )
 
 

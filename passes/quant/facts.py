@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from onnxslim.analyses.layer_stats import Moments, Statistics, Tap
+from onnxslim.analyses.tensor_stats import TensorRange
 from onnxslim.ir import Array
 from onnxslim.passes.quant.qparams import QParams
 from onnxslim.passes.quant.ranges import Method, Observed, find_range
@@ -58,12 +59,27 @@ class Facts(Protocol):
         """Variance to noise of the tensor quantized with these parameters, in dB."""
 
 
+class Spans(Protocol):
+    """Ranges that were collected."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorRange]:
+        """By name."""
+        ...
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """Why others are not among them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Seen:
-    """Facts from calibration samples."""
+    """Facts from calibration samples. `stats` and `rows` are collected when first asked."""
 
-    stats: Statistics
-    rows: Callable[[], Mapping[Tap, Moments]] = dict[Tap, Moments]  # collected when first asked
+    spans: Spans
+    stats: Callable[[], Statistics]
+    rows: Callable[[], Mapping[Tap, Moments]] = dict[Tap, Moments]
     memo: Memo = field(default_factory=dict["object", "Array | None"], repr=False)
     plans: Plans = field(default_factory=dict[str, tuple[object, object]], repr=False)
     _ranges: dict[tuple[str, Method, float], Range | None] = field(
@@ -71,29 +87,35 @@ class Seen:
     )
 
     def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
-        """From the histogram, by the method; searched once. None for a tensor of zeros: whatever
-        the layer does with other numbers, these samples do not tell."""
+        """By the method; searched once. None for a tensor of zeros: whatever the layer does with
+        other numbers, these samples do not tell."""
         key = tensor, method, percentile
         if key not in self._ranges:
-            observed = self._observed(tensor)
-            dead = observed is None or observed.min == observed.max == 0
-            found = None if observed is None or dead else find_range(observed, method, percentile)
-            self._ranges[key] = found
+            self._ranges[key] = self._found_range(tensor, method, percentile)
         return self._ranges[key]
+
+    def _found_range(self, tensor: str, method: Method, percentile: float) -> Range | None:
+        span = self.spans.tensors.get(tensor)
+        if span is None or span.min == span.max == 0:
+            return None
+        observed = None if method == "minmax" else self._observed(tensor)
+        return (
+            (span.min, span.max) if observed is None else find_range(observed, method, percentile)
+        )
 
     def unknown(self, tensor: str) -> str:
         """Never excited, or the reason of the statistics."""
-        if tensor in self.stats.tensors:
+        if tensor in self.spans.tensors:
             return f"calibration never excites it: '{tensor}' is 0 in all samples"
-        why = self.stats.missing.get(tensor, "no sample was seen")
+        why = self.spans.missing.get(tensor, "no sample was seen")
         return f"the range of '{tensor}' is unknown: {why}"
 
     def channels(self, tensor: str, axis: int) -> Channels | None:
         """As they were seen."""
-        stats = self.stats.tensors.get(tensor)
-        if stats is None or stats.channels is None or stats.channel_axis != axis:
+        span = self.spans.tensors.get(tensor)
+        if span is None or span.channels is None or span.channel_axis != axis:
             return None
-        return Channels(stats.channels.min, stats.channels.max, stats.channels.mean)
+        return Channels(span.channels.min, span.channels.max, span.channels.mean)
 
     def moments(self, tap: Tap) -> Moments | None:
         """As they were seen."""
@@ -110,7 +132,7 @@ class Seen:
         return 10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
 
     def _observed(self, tensor: str) -> Observed | None:
-        stats = self.stats.tensors.get(tensor)
+        stats = self.stats().tensors.get(tensor)
         if stats is None:
             return None
         bins = stats.histogram

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from onnxslim.analyses.layer_ranges import Ranges, evenly
 from onnxslim.ir import Array, Model
 from onnxslim.runtime.samples import Feed, Samples
 from onnxslim.runtime.session import open_session
@@ -25,14 +26,27 @@ BEST_DB = 80.0
 class Judge:
     """Holds the float model's outputs on a few samples and compares others with them."""
 
-    def __init__(self, model: Model, samples: Samples, threads: int) -> None:
+    def __init__(
+        self, model: Model, samples: Samples, threads: int, seen: Ranges | None = None
+    ) -> None:
+        """`seen`: a run of these samples that may have kept outputs; then there is none here."""
         self._threads = threads
         self._feeds: list[Feed] = []
         self._expected: list[Mapping[str, Array]] = []
-        session = open_session(model, threads=threads)
+        if seen is None or not seen.outputs:
+            self._run(model, samples)
+            return
+        most = max(LEAST, int(SECONDS / max(seen.seconds, 1e-9)))
+        indices = sorted(seen.outputs)
+        for index in [indices[i] for i in evenly(len(indices), most)]:
+            self._feeds.append(samples[index])
+            self._expected.append(seen.outputs[index])
+
+    def _run(self, model: Model, samples: Samples) -> None:
+        session = open_session(model, threads=self._threads)
         start = time.perf_counter()
-        for index in np.linspace(0, len(samples) - 1, min(MOST, len(samples))).astype(int):
-            feed = samples[int(index)]
+        for index in evenly(len(samples), MOST):
+            feed = samples[index]
             self._feeds.append(feed)
             self._expected.append(session.run(feed))
             if len(self._feeds) >= LEAST and time.perf_counter() - start > SECONDS:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from onnxslim import ir
+from onnxslim.analyses.layer_ranges import LayerRanges, Ranges
 from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.nonfinite import first_nonfinite
 from onnxslim.errors import RuntimeUnavailable
@@ -15,7 +16,7 @@ from onnxslim.passes.quant.audit import Audit, audit
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts, Seen
 from onnxslim.passes.quant.gates import GATED
-from onnxslim.passes.quant.judge import FLOOR_DB, Judge
+from onnxslim.passes.quant.judge import FLOOR_DB, MOST, Judge
 from onnxslim.passes.quant.plan import Plan, tensors_to_see
 from onnxslim.passes.quant.regions import find_regions
 from onnxslim.passes.quant.search import Alternatives, Search
@@ -66,10 +67,10 @@ def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) 
     Raises RuntimeUnavailable where calibration samples are given and the model cannot be run.
     """
     target = ctx.env.target
-    facts = _facts(model, ctx, choices)
+    facts, seen = _facts(model, ctx, choices)
     db, trials, searched = None, 0, choices
     if ctx.env.calib:
-        judge = Judge(model, ctx.env.calib, ctx.env.threads)
+        judge = Judge(model, ctx.env.calib, ctx.env.threads, seen)
         if (feed := judge.blind_sample()) is not None:
             source = first_nonfinite(model, feed, ctx.env.threads)
             return Static(None, choices, declined=tuple(_unjudged(model, source)))
@@ -84,17 +85,25 @@ def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) 
     return Static(plan, final, db, report, trials, declined)
 
 
-def _facts(model: Model, ctx: Context, choices: Choices) -> Facts:
+def _facts(model: Model, ctx: Context, choices: Choices) -> tuple[Facts, Ranges | None]:
+    """What is known of the tensors. Where nothing but their range is asked for, histograms are
+    collected when first needed."""
     if not ctx.env.calib:
-        return stated_facts(model)
+        return stated_facts(model), None
     excluded = {node for node in model.graph if node_id(node) in choices.excluded}
     regions = find_regions(model, ctx.env.target, excluded)
     names = tuple(dict.fromkeys(str(value.name) for value in tensors_to_see(regions)))
     taps = tuple(dict.fromkeys(layer.tap for layer in regions.layers.values()))
-    later = LayerStats(taps=taps, positions=POSITIONS)
-    return Seen(
-        ctx.analyses.get(LayerStats(tensors=names)), lambda: ctx.analyses.get(later).moments
+    whole, later = LayerStats(tensors=names), LayerStats(taps=taps, positions=POSITIONS)
+    seen = None
+    if choices.method == "minmax":
+        seen = ctx.analyses.get(LayerRanges(tensors=names, outputs=MOST))
+    facts = Seen(
+        seen or ctx.analyses.get(whole),
+        lambda: ctx.analyses.get(whole),
+        lambda: ctx.analyses.get(later).moments,
     )
+    return facts, seen
 
 
 def _audited(
