@@ -34,7 +34,8 @@ def build(body: str, weights: Mapping[str, Sequence[int] | Array], opset: int = 
     made = {**DEFAULTS, **{k: _content(k, v, rng) for k, v in weights.items()}}
     used = {k: v for k, v in made.items() if re.search(rf"\b{k}\b", body)}
     declared = ", ".join(f"{_type(v)} {k}" for k, v in used.items())
-    head = f'<ir_version: 8, opset_import: ["" : {opset}]>\n'
+    more = ', "com.microsoft" : 1' if "com.microsoft." in body else ""
+    head = f'<ir_version: 8, opset_import: ["" : {opset}{more}]>\n'
     inputs, rest = body.split(") =>", 1)
     model = ir.parse_text(f"{head}{inputs}, {declared}) =>{rest}" if used else head + body)
     editor = Editor(model)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from onnxslim import ir
 from onnxslim.analyses.facts import (
+    contrib,
     creation,
     elementwise,
     indexing,
@@ -39,8 +40,9 @@ RULES: Mapping[str, Rule] = {
     **reduction.RULES,
     **sampling.RULES,
     **quantize.RULES,
+    **contrib.RULES,
 }
-"""By operator of the standard domain; all others are left to ONNX's own inference."""
+"""By operator as `ir.op` calls it; all others are left to ONNX's own inference."""
 
 _BODIES = frozenset({"Loop", "Scan", "SequenceMap"})
 

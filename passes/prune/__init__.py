@@ -1,0 +1,1 @@
+"""Structured pruning: units that the dimension analysis found go, and the rest is repaired."""
