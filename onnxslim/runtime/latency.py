@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from time import perf_counter
+from time import get_clock_info, perf_counter, thread_time
 
 from onnxslim.ir import Model
 from onnxslim.runtime.samples import Feed
@@ -74,40 +74,53 @@ def interleaved_latency(
     """Run all models in turns on one feed until the time is up, and at least five rounds.
 
     The order within a round is turned around each time. With `enough`, until the rounds so far
-    satisfy it, if that is earlier. Raises RuntimeUnavailable.
+    satisfy it, if that is earlier. With one thread, which is the caller's then, its processor time
+    counts: other programs on the machine do not add to it. Raises RuntimeUnavailable.
     """
+    clock = _clock(threads)
     sessions = [m if isinstance(m, Session) else open_session(m, threads=threads) for m in models]
     start = perf_counter()
     for session in sessions:
         for _ in range(_WARM_UP):
             session.run(feed)
-    repeats = [max(1, math.ceil(_LEAST_TURN / _turn(s, feed, 1))) for s in sessions]
+    repeats = [max(1, math.ceil(_LEAST_TURN / _turn(s, feed, 1, clock))) for s in sessions]
     rounds: list[tuple[float, ...]] = []
     while len(rounds) < _LEAST_ROUNDS or (
         len(rounds) < _MOST_ROUNDS and perf_counter() - start < budget_s
     ):
-        rounds.append(_round(sessions, feed, repeats, backwards=len(rounds) % 2 == 1))
+        backwards = len(rounds) % 2 == 1
+        rounds.append(_round(sessions, feed, repeats, clock, backwards=backwards))
         if enough is not None and enough(LatencyResult(tuple(rounds))):
             break
     return LatencyResult(tuple(rounds))
 
 
+def _clock(threads: int) -> Callable[[], float]:
+    fine = get_clock_info("thread_time").resolution < 1e-6  # coarse on Windows
+    return thread_time if threads == 1 and fine else perf_counter
+
+
 def _round(
-    sessions: Sequence[Session], feed: Feed, repeats: Sequence[int], *, backwards: bool
+    sessions: Sequence[Session],
+    feed: Feed,
+    repeats: Sequence[int],
+    clock: Callable[[], float],
+    *,
+    backwards: bool,
 ) -> tuple[float, ...]:
     order = range(len(sessions))
     times = [0.0] * len(sessions)
     for i in reversed(order) if backwards else order:
-        times[i] = _turn(sessions[i], feed, repeats[i]) * 1e3
+        times[i] = _turn(sessions[i], feed, repeats[i], clock) * 1e3
     return tuple(times)
 
 
-def _turn(session: Session, feed: Feed, repeats: int) -> float:
+def _turn(session: Session, feed: Feed, repeats: int, clock: Callable[[], float]) -> float:
     """Seconds of one run, the mean of some in a row."""
-    start = perf_counter()
+    start = clock()
     for _ in range(repeats):
         session.run(feed)
-    return (perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def median_interval(values: Sequence[float], alpha: float) -> tuple[float, float]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -95,18 +96,45 @@ def optimized_graph(model: ir.Model, optimize: Optimize = "all") -> ir.Model:
 
     Raises RuntimeUnavailable like `open_session`.
     """
+    return _optimized(model, 1, optimize)[0]
+
+
+def profiled(
+    model: ir.Model, feed: Feed, threads: int, enough: Callable[[int], bool]
+) -> tuple[ir.Model, list[Mapping[str, Any]]]:
+    """The optimized graph, and the events of ONNX Runtime's profiler for the kernels of some runs.
+
+    Runs until `enough` says so of the number of runs; the first one is not profiled apart.
+    Raises RuntimeUnavailable like `open_session` and `Session.run`.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxslim-", ignore_cleanup_errors=True) as folder:
+        optimized, ort = _optimized(model, threads, "all", str(Path(folder, "profile")))
+        session, count = Session(ort, input_infos(model)), 0
+        while not enough(count):
+            session.run(feed)
+            count += 1
+        events = json.loads(Path(ort.end_profiling()).read_text(encoding="utf-8"))
+    return optimized, [e for e in events if e.get("cat") == "Node"]
+
+
+def _optimized(
+    model: ir.Model, threads: int, optimize: Optimize, profile: str | None = None
+) -> tuple[ir.Model, Any]:
+    """The optimized graph and the session that runs it."""
     source = serialize(model)
     folder = tempfile.TemporaryDirectory(prefix="onnxslim-", ignore_cleanup_errors=True)
-    options = _options(source, 1, optimize)
+    options = _options(source, threads, optimize)
     path = Path(folder.name, "optimized.onnx")
     options.optimized_model_filepath = str(path)
     if source.folder is not None:
         options.add_session_config_entry(f"{_SAVE_KEY}_file_name", "optimized.weights")
         options.add_session_config_entry(f"{_SAVE_KEY}_min_size_in_bytes", "1024")
-    _open(source, options)
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    ort = _open(source, options)
     result = ir.read_unchecked(path)
     weakref.finalize(result, folder.cleanup)  # its weights are mapped from there
-    return result
+    return result, ort
 
 
 def _options(source: Serialized, threads: int, optimize: Optimize) -> Any:

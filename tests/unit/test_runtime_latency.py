@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from itertools import cycle
 
 import numpy as np
@@ -12,6 +13,8 @@ from scipy import stats
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.runtime.latency import LatencyResult, interleaved_latency, median_interval
+from onnxslim.runtime.samples import Feed
+from onnxslim.runtime.session import Session
 
 TEXT = """<ir_version: 8, opset_import: ["" : 17]>
 g (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }"""
@@ -32,6 +35,19 @@ def test_rounds_end_early_when_they_are_enough() -> None:
         [model, model], FEED, budget_s=60.0, enough=lambda found: len(found.rounds) == 7
     )
     assert len(result.rounds) == 7
+
+
+def test_with_one_thread_waiting_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Session.run
+
+    def slowed(self: Session, feed: Feed) -> dict[str, ir.Array]:
+        time.sleep(2e-3)
+        return run(self, feed)
+
+    monkeypatch.setattr(Session, "run", slowed)
+    model = ir.parse_text(TEXT)
+    assert max(interleaved_latency([model], FEED, 1, budget_s=0.0).ms) < 1
+    assert min(interleaved_latency([model], FEED, 2, budget_s=0.0).ms) >= 2
 
 
 def test_a_feed_that_does_not_fit_is_told() -> None:

@@ -1,0 +1,196 @@
+"""What each operator costs in float and in int8, and what lies on the borders between the two.
+
+Measured: the profile of the whole float model and of the whole int8 model tell the time of each
+operator where it runs. What follows an operator without being one (activations, operators that
+are never integers) costs more in the int8 model where ONNX Runtime cannot fuse it behind a
+DequantizeLinear, and less where integers absorb it; that is counted too. Conversions have a price
+per element, whose scale is that of those seen in the int8 model.
+
+Assumed, for targets that are not this machine: multiply-accumulates and elements, times constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import log10
+
+from onnxslim import ir
+from onnxslim.ir import Node, Value
+from onnxslim.passes.quant.apply import node_id
+from onnxslim.passes.quant.attribution import Attributed
+from onnxslim.passes.quant.mixed_problem import Border, Choice, Problem
+from onnxslim.passes.quant.plan import edge_values
+from onnxslim.passes.quant.regions import Regions
+
+FLOAT, INT8 = 0, 1
+"""The choices of every operator, in this order."""
+
+STEPS = 24
+"""Costs are rounded to so many steps per decade (10 % each), so that two runs differ less."""
+
+Elements = Callable[[Value], int]
+
+# nanoseconds per element and microseconds per tensor; of tensors with four dimensions, layouts
+# change too: NCHW, in blocks of channels, or NHWC. Measured on one thread of an AMD EPYC (Zen 4).
+_QUANTIZE = {True: (0.60, 9.0), False: (0.30, 3.0)}
+_DEQUANTIZE = {True: (0.45, 9.0), False: (0.15, 3.0)}
+_SCALES = 0.25, 4.0  # how far another machine may be from that one
+
+_FLOAT_GMACS, _INT8_GMACS = 50.0, 150.0  # per second, of linear operators
+_FLOAT_NS, _INT8_NS = 0.25, 0.15  # per element, of the others
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds by operator: in float, in int8 without conversions, and what an operator's
+    result costs besides where it comes from integers and is read in float."""
+
+    float_ms: Mapping[str, float]
+    int8_ms: Mapping[str, float]
+    after_ms: Mapping[str, float]
+    conversions_ms: float | None = None  # of the int8 model; None where not measured
+
+    @property
+    def measured(self) -> bool:
+        """Whether this machine was asked."""
+        return self.conversions_ms is not None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A problem for `mixed`, without noise: its operators, and the parts of it by name."""
+
+    names: tuple[str, ...]  # of operators, in order
+    problem: Problem
+    measured: bool
+
+    def with_noise(self, noise: Mapping[str, float], sizes: Mapping[str, int]) -> Problem:
+        """The same with the noise of each operator in int8, and the size of each in float."""
+        operators = tuple(
+            (
+                _with(choices[FLOAT], 0.0, sizes.get(name, 0)),
+                _with(choices[INT8], noise.get(name, 0.0), 0),
+            )
+            for name, choices in zip(self.names, self.problem.operators, strict=True)
+        )
+        return Problem(operators, self.problem.borders)
+
+    def chosen(self, excluded: Iterable[str]) -> tuple[int, ...]:
+        """The choice of each operator where these stay in float."""
+        out = frozenset(excluded)
+        return tuple(FLOAT if name in out else INT8 for name in self.names)
+
+    def floats(self, chosen: Iterable[int]) -> frozenset[str]:
+        """The operators that stay in float."""
+        return frozenset(n for n, c in zip(self.names, chosen, strict=True) if c == FLOAT)
+
+    def ratio(self, name: str, chosen: tuple[int, ...]) -> float:
+        """Time with one operator in int8 over time with it in float, its borders counted."""
+        index = self.names.index(name)
+        own: list[float] = []
+        for choice in (FLOAT, INT8):
+            now = (*chosen[:index], choice, *chosen[index + 1 :])
+            borders = sum(self.problem.border_ms(b, now) for b in self.problem.around[index])
+            own.append(self.problem.operators[index][choice].ms + borders)
+        return own[INT8] / own[FLOAT] if own[FLOAT] > 0 else float("inf")
+
+
+def _with(choice: Choice, noise: float, size: float) -> Choice:
+    return Choice(choice.precision, choice.ms, noise, size, choice.reads, choice.writes)
+
+
+def measured_times(in_float: Attributed, in_int8: Attributed, names: Iterable[str]) -> Times:
+    """From the profiles of the whole float model and of the whole int8 model."""
+    float_ms: dict[str, float] = {}
+    after: dict[str, float] = {}
+    for name in names:
+        more = in_int8.after.get(name, 0.0) - in_float.after.get(name, 0.0)
+        layout = in_float.converting.get(name, 0.0)
+        float_ms[name] = in_float.own.get(name, 0.0) + layout + max(-more, 0.0)
+        after[name] = max(more, 0.0)
+    return Times(float_ms, in_int8.own, after, sum(in_int8.converting.values()))
+
+
+def assumed_times(macs: Mapping[str, int], elements: Mapping[str, int]) -> Times:
+    """From the size of the work: `macs` and `elements` of the result, by operator."""
+
+    def of(rate: float, ns: float) -> dict[str, float]:
+        return {n: macs.get(n, 0) / rate / 1e6 + count * ns / 1e6 for n, count in elements.items()}
+
+    return Times(of(_FLOAT_GMACS, _FLOAT_NS), of(_INT8_GMACS, _INT8_NS), {})
+
+
+def costs_of(regions: Regions, times: Times, elements: Elements) -> Costs:
+    """The costs of the operators that could be int8, in the order of the graph.
+
+    `elements` says how many a tensor has.
+    """
+    nodes = list(regions.nodes)
+    index = {node: i for i, node in enumerate(nodes)}
+    pairs = tuple(_pair(regions, node, times) for node in nodes)
+    borders = [_border(regions, value, index, times, elements) for value in edge_values(regions)]
+    names = tuple(map(node_id, nodes))
+    problem = Problem(pairs, tuple(borders))
+    scale = _scale(problem, times)
+    rounded = tuple(_rounded(border, scale) for border in borders)
+    return Costs(names, Problem(pairs, rounded), times.measured)
+
+
+def _pair(regions: Regions, node: Node, times: Times) -> tuple[Choice, Choice]:
+    name = node_id(node)
+    writes = regions.nodes[node].output != "float"
+    in_float = Choice("float32", _coarse(times.float_ms.get(name, 0.0)))
+    int8 = Choice("int8", _coarse(times.int8_ms.get(name, 0.0)), reads=True, writes=writes)
+    return in_float, int8
+
+
+def _border(
+    regions: Regions, value: Value, index: Mapping[Node, int], times: Times, elements: Elements
+) -> Border:
+    maker = regions.maker(value)
+    readers = [node for node, _ in regions.readers(value)]
+    rank4 = any(ir.op(node) in ("Conv", "ConvTranspose") for node in regions.around(value))
+    count = elements(value)
+    quantize, dequantize = (_ms(price[rank4], count) for price in (_QUANTIZE, _DEQUANTIZE))
+    if maker is not None and regions.nodes[maker].output == "optional":
+        dequantize = 0.0  # its kernel writes either
+    more = 0.0 if maker is None else times.after_ms.get(node_id(maker), 0.0)
+    also_float = value.is_graph_output() or len(value.uses()) > len(readers)
+    return Border(
+        None if maker is None else index[maker],
+        tuple(dict.fromkeys(index[node] for node in readers)),
+        quantize,
+        dequantize + more,
+        also_float,
+    )
+
+
+def _ms(price: tuple[float, float], count: int) -> float:
+    return price[0] * count / 1e6 + price[1] / 1e3
+
+
+def _scale(problem: Problem, times: Times) -> float:
+    """Of the conversions that the int8 model has, the time measured over that assumed."""
+    whole = (INT8,) * len(problem)
+    extra = sum(times.after_ms.values())
+    assumed = sum(problem.border_ms(border, whole) for border in problem.borders) - extra
+    if times.conversions_ms is None or assumed <= 0:
+        return 1.0
+    low, high = _SCALES
+    return min(max(times.conversions_ms / assumed, low), high)
+
+
+def _rounded(border: Border, scale: float) -> Border:
+    return Border(
+        border.maker,
+        border.readers,
+        _coarse(border.quantize_ms * scale),
+        _coarse(border.dequantize_ms * scale),
+        border.also_float,
+    )
+
+
+def _coarse(ms: float) -> float:
+    """Rounded to a step of the logarithmic grid."""
+    return 10 ** (round(log10(ms) * STEPS) / STEPS) if ms > 0 else 0.0
