@@ -61,6 +61,7 @@ class _Attribution:
     ) -> None:
         self.operators = operators
         self.makers = {str(v.name): node for node in model.graph for v in node.outputs if v.name}
+        self.order = {name: i for i, name in enumerate(["", *map(node_id, model.graph)])}
         self.result = Attributed()
         origins = [self._origin(kernel.node) for kernel in kernels]
         self.direct = {node_id(self.makers[o]) for o in origins if o is not None}
@@ -71,7 +72,8 @@ class _Attribution:
     def _count(self, kernel: Kernel, origin: str | None) -> None:
         op = ir.op(kernel.node).rpartition("::")[2]
         parts = [] if origin is None else self._parts(self.makers[origin])
-        linear = [p for p in parts if self._computes(op, self.operators[p])]
+        multiplies = any(word in op for word in _LINEAR)
+        linear = [p for p in parts if multiplies and self.operators[p] in _LINEAR]
         where, name = self.result.own, next(iter(linear or parts), None)
         if name is None:
             name = self._before(kernel.node)
@@ -108,13 +110,11 @@ class _Attribution:
             todo += more if len(seen) < _FUSED else []
         return found
 
-    def _computes(self, kernel: str, op: str) -> bool:
-        return op in _LINEAR and any(word in kernel for word in ("Conv", "MatMul", "Gemm"))
-
     def _before(self, node: Node) -> str:
-        """The operator that the kernel's first known input comes from; empty where none does."""
+        """The last operator that an input of the kernel comes from; empty where none does."""
         inputs = (str(value.name) for value in node.inputs if value is not None)
-        return next((self.reached[name] for name in inputs if name in self.reached), "")
+        found = [self.reached[name] for name in inputs if name in self.reached]
+        return max(found, key=self.order.__getitem__, default="")
 
 
 _LINEAR = frozenset({"Conv", "Gemm", "MatMul"})

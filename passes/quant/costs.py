@@ -11,23 +11,26 @@ Assumed, for targets that are not this machine: multiply-accumulates and element
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import log10
 
 from onnxslim import ir
 from onnxslim.ir import Node, Value
 from onnxslim.passes.quant.apply import node_id
 from onnxslim.passes.quant.attribution import Attributed
-from onnxslim.passes.quant.mixed_problem import Border, Choice, Problem
+from onnxslim.passes.quant.mixed_problem import Border, Choice, Need, Problem
 from onnxslim.passes.quant.plan import edge_values
-from onnxslim.passes.quant.regions import Regions
+from onnxslim.passes.quant.regions import Regions, activations
 
 FLOAT, INT8 = 0, 1
 """The choices of every operator, in this order."""
 
-STEPS = 24
-"""Costs are rounded to so many steps per decade (10 % each), so that two runs differ less."""
+STEPS = 48
+"""Costs are rounded to so many steps per decade (5 % each), so that two runs differ less."""
+
+CLEARLY = 1.05
+"""How much faster float must be to count as faster: more than two measurements differ."""
 
 Elements = Callable[[Value], int]
 
@@ -69,12 +72,20 @@ class Costs:
         """The same with the noise of each operator in int8, and the size of each in float."""
         operators = tuple(
             (
-                _with(choices[FLOAT], 0.0, sizes.get(name, 0)),
-                _with(choices[INT8], noise.get(name, 0.0), 0),
+                replace(choices[FLOAT], size=sizes.get(name, 0)),
+                replace(choices[INT8], noise=noise.get(name, 0.0)),
             )
             for name, choices in zip(self.names, self.problem.operators, strict=True)
         )
-        return Problem(operators, self.problem.borders)
+        return replace(self.problem, operators=operators)
+
+    def slowed(self, factor: float) -> Costs:
+        """The same with everything in float so many times slower."""
+        operators = tuple(
+            (replace(choices[FLOAT], ms=choices[FLOAT].ms * factor), choices[INT8])
+            for choices in self.problem.operators
+        )
+        return replace(self, problem=replace(self.problem, operators=operators))
 
     def chosen(self, excluded: Iterable[str]) -> tuple[int, ...]:
         """The choice of each operator where these stay in float."""
@@ -94,10 +105,6 @@ class Costs:
             borders = sum(self.problem.border_ms(b, now) for b in self.problem.around[index])
             own.append(self.problem.operators[index][choice].ms + borders)
         return own[INT8] / own[FLOAT] if own[FLOAT] > 0 else float("inf")
-
-
-def _with(choice: Choice, noise: float, size: float) -> Choice:
-    return Choice(choice.precision, choice.ms, noise, size, choice.reads, choice.writes)
 
 
 def measured_times(in_float: Attributed, in_int8: Attributed, names: Iterable[str]) -> Times:
@@ -131,16 +138,16 @@ def costs_of(regions: Regions, times: Times, elements: Elements) -> Costs:
     pairs = tuple(_pair(regions, node, times) for node in nodes)
     borders = [_border(regions, value, index, times, elements) for value in edge_values(regions)]
     names = tuple(map(node_id, nodes))
-    problem = Problem(pairs, tuple(borders))
-    scale = _scale(problem, times)
+    scale = _scale(Problem(pairs, tuple(borders)), times)
     rounded = tuple(_rounded(border, scale) for border in borders)
-    return Costs(names, Problem(pairs, rounded), times.measured)
+    needs = tuple(_needs(regions, index))
+    return Costs(names, Problem(pairs, rounded, needs), times.measured)
 
 
 def _pair(regions: Regions, node: Node, times: Times) -> tuple[Choice, Choice]:
     name = node_id(node)
     writes = regions.nodes[node].output != "float"
-    in_float = Choice("float32", _coarse(times.float_ms.get(name, 0.0)))
+    in_float = Choice("float32", _coarse(times.float_ms.get(name, 0.0) * CLEARLY))
     int8 = Choice("int8", _coarse(times.int8_ms.get(name, 0.0)), reads=True, writes=writes)
     return in_float, int8
 
@@ -166,6 +173,30 @@ def _border(
     )
 
 
+def _needs(regions: Regions, index: Mapping[Node, int]) -> Iterator[Need]:
+    """What `find_regions` asks of an operator that is not worth it by itself: every input comes as
+    integers or is quantized for a linear layer anyway, and an operator in int8 reads its output."""
+    for node, rule in regions.nodes.items():
+        if rule.role in ("linear", "residual"):
+            continue
+        outs = [regions.chain_of(value).out for value in node.outputs]
+        wanting = [reader for out in outs for reader, _ in regions.readers(out)]
+        yield Need(index[node], tuple(dict.fromkeys(index[n] for n in wanting)))
+        for i in activations(node, rule):
+            value = node.inputs[i]
+            if value is not None and ir.constant(value) is None:
+                yield Need(index[node], tuple(_feeding(regions, value, index)))
+
+
+def _feeding(regions: Regions, value: Value, index: Mapping[Node, int]) -> Iterator[int]:
+    maker = regions.maker(value)
+    if maker is not None and regions.leaves_integers(maker):
+        yield index[maker]
+    for node, _ in regions.readers(value):
+        if regions.nodes[node].role in ("linear", "residual"):
+            yield index[node]
+
+
 def _ms(price: tuple[float, float], count: int) -> float:
     return price[0] * count / 1e6 + price[1] / 1e3
 
@@ -182,13 +213,10 @@ def _scale(problem: Problem, times: Times) -> float:
 
 
 def _rounded(border: Border, scale: float) -> Border:
-    return Border(
-        border.maker,
-        border.readers,
-        _coarse(border.quantize_ms * scale),
-        _coarse(border.dequantize_ms * scale),
-        border.also_float,
+    quantize, dequantize = (
+        _coarse(ms * scale) for ms in (border.quantize_ms, border.dequantize_ms)
     )
+    return replace(border, quantize_ms=quantize, dequantize_ms=dequantize)
 
 
 def _coarse(ms: float) -> float:

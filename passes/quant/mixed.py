@@ -7,6 +7,7 @@ d_b = 1 where it is dequantized:
     min  sum_ic ms_ic y_ic + sum_b (quantize_b q_b + dequantize_b d_b)
     s.t. sum_c y_ic = 1,  sum_ic noise_ic y_ic <= noise,  sum_ic size_ic y_ic <= size
          q_b >= reads_r - writes_m,  d_b >= writes_m - reads_r   for maker m and each reader r of b
+         reads_n <= sum of reads_o over the others o that operator n needs one of
 
 after Yao et al., HAWQ-V3 (2021), section 3.4, whose operators have no borders. The q and d need
 not be declared as integers: whatever the y are, their least values are.
@@ -108,6 +109,7 @@ class _Program:
         self._choose_one()
         self._limit(limits)
         self._borders()
+        self._needs()
 
     def solved(self) -> _Found:
         """The answer of the solver, as far as it has one."""
@@ -164,6 +166,11 @@ class _Program:
                 self.rows.append(([*((i, -v) for i, v in difference), (q + 1, -1.0)], -inf, 0.0))
             if border.also_float:
                 self.rows.append(([*made, (q + 1, -1.0)], -inf, 0.0))
+
+    def _needs(self) -> None:
+        for need in self.problem.needs:
+            others = [(i, -v) for o in need.others for i, v in self._flags(o, "reads")]
+            self.rows.append(([*self._flags(need.operator, "reads"), *others], -inf, 0.0))
 
     def _flags(self, operator: int, what: str) -> list[tuple[int, float]]:
         choices, start = self.problem.operators[operator], self.starts[operator]

@@ -34,6 +34,7 @@ def descend(problem: Problem, limits: Limits, quiet: bool) -> tuple[int, ...] | 
     for _ in range(changes):
         if not walk.save():
             break
+    walk.settle()
     return tuple(walk.chosen) if limits.hold(problem, walk.chosen) else None
 
 
@@ -74,6 +75,19 @@ class _Walk:
             if self.cost(sums) < cost * (1 - 1e-9) and self.excess(sums) == 0
         ]
         return self._take(max(found, default=None))
+
+    def settle(self) -> None:
+        """What lacks what it needs takes its best choice without integers, if it has one."""
+        for _ in self.problem.operators:
+            moves = 0
+            for operator in self.problem.unmet(self.chosen):
+                choices = self.problem.operators[operator]
+                plain = [i for i, choice in enumerate(choices) if not choice.reads]
+                if plain and choices[self.chosen[operator]].reads:
+                    self.chosen[operator] = min(plain, key=[c.ms for c in choices].__getitem__)
+                    moves += 1
+            if not moves:
+                return
 
     def _take(self, best: tuple[float, int, int] | None) -> bool:
         if best is None:

@@ -43,11 +43,20 @@ class Border:
 
 
 @dataclass(frozen=True)
+class Need:
+    """An operator may read integers only where at least one of some others does."""
+
+    operator: int
+    others: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Problem:
     """A model to be chosen for."""
 
     operators: tuple[tuple[Choice, ...], ...]
     borders: tuple[Border, ...] = ()
+    needs: tuple[Need, ...] = ()
 
     def __len__(self) -> int:
         """How many operators."""
@@ -69,6 +78,15 @@ class Problem:
     def size(self, chosen: Sequence[int]) -> float:
         """The sum over operators."""
         return sum(choice.size for choice in self.picked(chosen))
+
+    def unmet(self, chosen: Sequence[int]) -> list[int]:
+        """The operators whose needs are not met."""
+        reads = [choice.reads for choice in self.picked(chosen)]
+        return [
+            need.operator
+            for need in self.needs
+            if reads[need.operator] and not any(reads[other] for other in need.others)
+        ]
 
     def border_ms(self, border: Border, chosen: Sequence[int]) -> float:
         """What one tensor costs with these choices."""
@@ -98,8 +116,9 @@ class Limits:
     ms: float = inf
 
     def hold(self, problem: Problem, chosen: Sequence[int]) -> bool:
-        """Whether choices are within all of them."""
-        return self.excess(problem.noise(chosen), problem.size(chosen), problem.ms(chosen)) == 0
+        """Whether choices are within all of them, and meet the needs of operators."""
+        sums = problem.noise(chosen), problem.size(chosen), problem.ms(chosen)
+        return self.excess(*sums) == 0 and not problem.unmet(chosen)
 
     def excess(self, noise: float, size: float, ms: float) -> float:
         """By how much sums are over the limits, as shares of these, together."""

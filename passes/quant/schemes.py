@@ -20,6 +20,7 @@ from onnxslim.passes.quant.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
 from onnxslim.passes.quant.layers import FEW_BITS
+from onnxslim.passes.quant.protection import Limit
 from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.search import Alternatives
 from onnxslim.passes.quant.selection import excluded_names
@@ -127,7 +128,8 @@ def _static(job: Job, done: Done) -> Done:
     options = job.options
     target = job.ctx.env.target.written(options.scheme)
     ctx = replace(job.ctx, env=replace(job.ctx.env, target=target))
-    goals = Goals(tuple(_alternatives(options)), options.goal, options.float_share)
+    limit = Limit(options.goal, options.float_share)
+    goals = Goals(tuple(_alternatives(options)), limit, options.scheme == "auto")
     count = len(ctx.env.calib) if ctx.env.calib else 0
     choices = replace(_choices(options, job.excluded), samples=count)
     return replace(done, static=quantize_static(job.model, ctx, choices, goals))

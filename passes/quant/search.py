@@ -1,13 +1,13 @@
-"""Choosing by trial on calibration samples: ranges, smoothing, rounding, what stays in float.
+"""Choosing by trial on calibration samples: ranges, smoothing, rounding, noise of single nodes.
 
 Every trial quantizes a snapshot of the float model and measures its outputs. The number of trials
 is bounded: at most 4 for the settings and, where the outputs miss their goal, one per node within
-`SECONDS`, then about twice `MOST_FLOAT` for nodes to leave in float.
+`SECONDS`; what stays in float then is chosen in `protection`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from onnxslim import ir
@@ -28,17 +28,11 @@ GOOD_DB = 30.0
 MARGIN_DB = 0.2
 """The gain for which a setting is changed; less is within the noise of a few samples."""
 
-STEP_DB = 1.0
-"""The gain that twice as many nodes left in float must bring, at least."""
-
 FEW = 4
 """Samples for the trial of a single node."""
 
 SECONDS = 20.0
 """For trials of single nodes; the others are predicted."""
-
-MOST_FLOAT = 32
-"""Nodes that may be left in float for the sake of accuracy."""
 
 
 @dataclass
@@ -79,51 +73,6 @@ class Search:
                 best = other
         return best
 
-    def protect(self, choices: Choices, goal_db: float, share: float) -> Choices:
-        """Leave few nodes in float, as many as it takes for `goal_db` or as long as it pays.
-
-        `share`: the part of all int8 weights that may go.
-        """
-        if self.score(choices) >= goal_db:
-            return choices
-        plan = plan_for(self.model, self.target, self.facts, choices)
-        ranking = _within(share, [s.name for s in self.sensitivities(plan, choices)], plan)
-        grown = self._grown(choices, ranking, goal_db)
-        return self._shrunk(choices, grown, ranking, goal_db, _sizes(plan))
-
-    def _grown(self, choices: Choices, ranking: Sequence[str], goal_db: float) -> Choices:
-        """The worst nodes, twice as many each time; then one more at a time, where it helps."""
-        best, count = choices, 1
-        while self.score(best) < goal_db and count < 2 * len(ranking):
-            tried = _without(choices, ranking[:count])
-            if self.score(tried) > self.score(best) + STEP_DB:
-                best = tried
-            count *= 2
-        for name in ranking:
-            if self.score(best) >= goal_db:
-                break
-            tried = _without(best, [name])
-            if self.score(tried) > self.score(best) + MARGIN_DB:
-                best = tried
-        return best
-
-    def _shrunk(
-        self,
-        choices: Choices,
-        grown: Choices,
-        ranking: Sequence[str],
-        goal_db: float,
-        sizes: Mapping[str, int],
-    ) -> Choices:
-        """Take those back that are not needed, large weights and little noise first."""
-        best, enough = grown, min(goal_db, self.score(grown))
-        own = [name for name in reversed(ranking) if name in grown.excluded - choices.excluded]
-        for name in sorted(own, key=lambda n: -sizes.get(n, 0)):
-            tried = replace(best, excluded=best.excluded - {name})
-            if self.score(tried) >= enough:
-                best = tried
-        return best
-
     def sensitivities(self, plan: Plan, choices: Choices) -> list[Sensitivity]:
         """The int8 nodes of a plan, those that the outputs suffer from most first."""
         every = frozenset(map(node_id, plan.regions.nodes))
@@ -153,18 +102,6 @@ def _without(choices: Choices, names: Iterable[str]) -> Choices:
     return replace(choices, excluded=choices.excluded | frozenset(names))
 
 
-def _sizes(plan: Plan) -> dict[str, int]:
+def weight_sizes(plan: Plan) -> dict[str, int]:
     """Node -> numbers in its weight."""
     return {node_id(node): layer.weight.values.size for node, layer in plan.layers.items()}
-
-
-def _within(share: float, ranking: Sequence[str], plan: Plan) -> list[str]:
-    """The part of a ranking whose weights are at most this share of all; at most 32 nodes."""
-    sizes = _sizes(plan)
-    left = share * sum(sizes.values())
-    chosen: list[str] = []
-    for name in ranking:
-        if sizes.get(name, 0) <= left and len(chosen) < MOST_FLOAT:
-            left -= sizes.get(name, 0)
-            chosen.append(name)
-    return chosen

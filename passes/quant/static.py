@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from onnxslim import ir
@@ -17,7 +17,9 @@ from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts, Seen
 from onnxslim.passes.quant.gates import GATED
 from onnxslim.passes.quant.judge import FLOOR_DB, MOST, Judge
+from onnxslim.passes.quant.placement import Placement
 from onnxslim.passes.quant.plan import Plan, tensors_to_see
+from onnxslim.passes.quant.protection import Limit, protected
 from onnxslim.passes.quant.regions import find_regions
 from onnxslim.passes.quant.search import Alternatives, Search
 from onnxslim.passes.quant.stated import stated_facts
@@ -35,8 +37,8 @@ class Goals:
     """What the search tries, and how far layers may be left in float."""
 
     alternatives: tuple[Alternatives, ...]
-    goal_db: float
-    float_share: float
+    limit: Limit
+    timed: bool  # whether operators that are slower in int8 may stay in float
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,23 @@ def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) 
     target = ctx.env.target
     facts, seen = _facts(model, ctx, choices)
     db, trials, searched = None, 0, choices
+    slower: Mapping[str, str] = {}
     if ctx.env.calib:
         judge = Judge(model, ctx.env.calib, ctx.env.threads, seen)
         if (feed := judge.blind_sample()) is not None:
             source = first_nonfinite(model, feed, ctx.env.threads)
             return Static(None, choices, declined=tuple(_unjudged(model, source)))
         search = Search(model, target, facts, judge)
-        searched = search.best(choices, goals.alternatives, goals.goal_db)
-        searched = search.protect(searched, goals.goal_db, goals.float_share)
+        searched = search.best(choices, goals.alternatives, goals.limit.goal_db)
+        placement = Placement(search, ctx)
+        if goals.timed:
+            searched, slower = placement.faster(searched)
+        searched = protected(search, placement, searched, goals.limit)
         db, trials = search.score(searched), len(search.results)
         if db < FLOOR_DB:
             return Static(None, searched, db, None, trials, _ruined(model, search, choices, db))
     plan, final, report = _audited(model, ctx, facts, searched)
-    declined = (*_kept(model, choices, searched, final), *_inside(model))
+    declined = (*_kept(model, choices, searched, final, slower), *_inside(model))
     return Static(plan, final, db, report, trials, declined)
 
 
@@ -163,7 +169,13 @@ def _inside(model: Model) -> tuple[Declined, ...]:
     )
 
 
-def _kept(model: Model, given: Choices, searched: Choices, final: Choices) -> tuple[Declined, ...]:
+def _kept(
+    model: Model,
+    given: Choices,
+    searched: Choices,
+    final: Choices,
+    slower: Mapping[str, str],
+) -> tuple[Declined, ...]:
     """The layers that stay in float by decision, and why."""
     reasons = {
         **dict.fromkeys(given.excluded, "kept in float by the options ops and skip"),
@@ -173,6 +185,7 @@ def _kept(model: Model, given: Choices, searched: Choices, final: Choices) -> tu
         **dict.fromkeys(
             final.excluded - searched.excluded, "the runtime made no int8 kernel of it"
         ),
+        **slower,
     }
     linear = [node for node in model.graph if ir.op(node) in ("Conv", "Gemm", "MatMul")]
     return tuple(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnxslim.passes.quant import mixed
 from onnxslim.passes.quant.mixed import least_noise, least_time
 from onnxslim.passes.quant.mixed_greedy import descend
-from onnxslim.passes.quant.mixed_problem import Border, Choice, Limits, Problem
+from onnxslim.passes.quant.mixed_problem import Border, Choice, Limits, Need, Problem
 
 
 def operator(
@@ -80,6 +80,14 @@ def test_limits_that_nothing_keeps_to_have_no_solution() -> None:
     assert least_noise(problem, ms=5) is None
 
 
+def test_what_needs_others_in_int8_stays_in_float_without_them() -> None:
+    layer, add = operator(9, 10, 0), operator(4, 1, 0)
+    alone = Problem((layer, add), (), (Need(1, (0,)),))
+    assert names(alone, least_time(Problem((layer, add))).chosen) == ["float32", "int8"]  # type: ignore[union-attr]
+    assert names(alone, least_time(alone).chosen) == ["int8", "int8"]  # type: ignore[union-attr]
+    assert names(alone, least_time(alone, noise=0).chosen) == ["int8", "int8"]  # type: ignore[union-attr]
+
+
 def test_nothing_to_choose_is_solved() -> None:
     found = least_time(Problem(()))
     assert found is not None
@@ -98,7 +106,9 @@ def problems(draw: st.DrawFn) -> Problem:
     index = st.integers(0, count - 1)
     readers = st.lists(index, unique=True, max_size=3).map(tuple)
     border = st.builds(Border, st.none() | index, readers, _parts, _parts, flag)
-    return Problem(tuple(operators), tuple(draw(st.lists(border, max_size=6, unique=True))))
+    need = st.builds(Need, index, st.lists(index, unique=True, max_size=2).map(tuple))
+    borders = draw(st.lists(border, max_size=6, unique=True))
+    return Problem(tuple(operators), tuple(borders), tuple(draw(st.lists(need, max_size=3))))
 
 
 @settings(max_examples=150, deadline=None)
