@@ -85,10 +85,10 @@ class _Attribution:
 
     def _origin(self, node: Node) -> str | None:
         """The tensor of the model whose name the kernel's begins with."""
-        name = (node.name or "").removeprefix("fused ")
-        return _longest_start(name, self.makers) or _longest_start(
-            next((str(v.name) for v in node.outputs if v.name in self.makers), ""), self.makers
-        )
+        named = _longest_start((node.name or "").removeprefix("fused "), self.makers)
+        if named is not None or ir.op(node).rpartition("::")[2] in CONVERSIONS:
+            return named
+        return next((str(v.name) for v in node.outputs if v.name in self.makers), None)
 
     def _parts(self, node: Node) -> list[str]:
         """The operators in a kernel that ends with this node: those before it, as far as they have
