@@ -34,7 +34,11 @@ NET = (
     f" [a] a = {CONV} (x, wa) r = Relu(a) [b] b = {CONV} (r, wb) s = Add(b, r)"
     f" [c] y = {CONV} (s, wc) t = Softmax(s) }}"
 )
-WEIGHTS: dict[str, Sequence[int]] = {name: (16, 16, 3, 3) for name in ("wa", "wb", "wc")}
+WEIGHTS: dict[str, Sequence[int]] = {
+    "wa": (16, 16, 3, 3),
+    "wb": (16, 16, 3, 3),
+    "wc": (16, 16, 3, 3),
+}
 OPERATORS = {"a": "Conv", "b": "Conv", "s": "Add", "y": "Conv"}
 
 
