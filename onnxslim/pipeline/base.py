@@ -126,6 +126,12 @@ class Pass(ABC):
         """
         return None
 
+    def between(self, result: PassResult, passed: Pass) -> Pass | None:
+        """A pass milder than this one, after which the check failed, and less mild than `passed`,
+        after which it did not; None where there is none to speak of. `result` is what this did.
+        """
+        return None
+
 
 T = TypeVar("T")
 

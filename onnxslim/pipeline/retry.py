@@ -1,13 +1,14 @@
 """A check that fails sends the pass that is over budget back to do less, a few times at most.
 
-The check says no more than yes or no: what a pass leaves out in the next try is its own choice,
-made on calibration samples.
+Once it passes, what lies between the last try that failed and the one that passed is tried, so
+that little of the budget is left over. The check says no more than yes or no: what a pass leaves
+out in the next try is its own choice, made on calibration samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from onnxslim import ir
 from onnxslim.ir import Model
@@ -20,6 +21,9 @@ from onnxslim.pipeline.manager import Stage, run_passes
 
 TRIES = 5
 """How often a pass is sent back."""
+
+NEARER = 2
+"""How often something between the last that failed and the one that passed is tried."""
 
 
 def run_within_budget(
@@ -37,15 +41,18 @@ def run_within_budget(
     if _passed(stages) or len(stages) < 2:
         return stages
     index = find_over_budget(stages[:-1], stages[-1].pass_, ctx).index
+    retry = _Retry(model, ctx, instruments, guard, index)
     for count in range(1, TRIES + 1):
-        milder = stages[index].pass_.stricter(stages[index].result)
+        failed = stages[index]
+        milder = failed.pass_.stricter(failed.result)
         if milder is None:
             break
-        passes = [*passes[:index], milder, *passes[index + 1 :]]
-        stages = _again(model, passes, ctx, instruments, guard, stages[:index])
-        stages[index] = _noted(stages[index], count)
+        stages = retry.run(stages, milder)
         if _passed(stages):
+            stages = retry.nearer(stages, failed)
+            stages[index] = _noted(stages[index], count)
             break
+        stages[index] = _noted(stages[index], count)
     return stages
 
 
@@ -54,20 +61,56 @@ def _passed(stages: Sequence[Stage]) -> bool:
     return verdict is None or verdict.passed
 
 
-def _again(
-    model: Model,
-    passes: Sequence[Pass],
-    ctx: Context,
-    instruments: Sequence[Instrument],
-    guard: Guard | None,
-    kept: Sequence[Stage],
-) -> list[Stage]:
-    """Run the passes after those that are kept, from the state that these left."""
-    ir.restore(model, kept[-1].model if kept else ctx.original)
-    ctx.analyses.invalidate(Aspect.ALL)
-    for instrument in instruments:
-        instrument.rewind(len(kept))
-    return run_passes(model, passes, ctx, instruments, guard, kept)
+@dataclass(frozen=True)
+class _Retry:
+    """Runs the passes from one of them on, from the state that those before it left."""
+
+    model: Model
+    ctx: Context
+    instruments: Sequence[Instrument]
+    guard: Guard | None
+    index: int
+
+    def run(self, stages: Sequence[Stage], instead: Pass) -> list[Stage]:
+        """With another pass in the place of the one that is sent back."""
+        kept = stages[: self.index]
+        self._rewind(kept)
+        later = (stage.pass_ for stage in stages[self.index + 1 :])
+        passes = [*(stage.pass_ for stage in kept), instead, *later]
+        return run_passes(self.model, passes, self.ctx, self.instruments, self.guard, kept)
+
+    def nearer(self, passed: list[Stage], failed: Stage) -> list[Stage]:
+        """The mildest stages found that pass the check."""
+        last = passed
+        for _ in range(NEARER):
+            middle = failed.pass_.between(failed.result, passed[self.index].pass_)
+            if middle is None:
+                break
+            last = self.run(passed, middle)
+            if _passed(last):
+                passed = last
+            else:
+                failed = last[self.index]
+        if last is not passed:
+            self._restore(passed)
+        return passed
+
+    def _restore(self, stages: Sequence[Stage]) -> None:
+        """Leave the model, and what the instruments have seen, as after these stages."""
+        self._rewind(stages[: self.index])
+        for stage in stages[self.index :]:
+            for instrument in self.instruments:
+                instrument.before(stage.pass_, self.model, self.ctx)
+            ir.restore(self.model, stage.model)
+            for instrument in reversed(self.instruments):
+                instrument.after(stage.pass_, self.model, self.ctx, stage.result)
+        self.ctx.analyses.invalidate(Aspect.ALL)
+
+    def _rewind(self, kept: Sequence[Stage]) -> None:
+        ir.restore(self.model, kept[-1].model if kept else self.ctx.original)
+        self.ctx.analyses.invalidate(Aspect.ALL)
+        for instrument in self.instruments:
+            instrument.rewind(len(kept))
 
 
 def _noted(stage: Stage, count: int) -> Stage:

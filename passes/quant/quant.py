@@ -22,6 +22,9 @@ from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
 TIGHTER_DB = 3.0
 """By how much the goal rises when the check fails."""
 
+NEAR_DB = 0.5
+"""Goals that differ by less are the same."""
+
 LEAST_SHARE = 0.1
 """Of the weights, the share that may at least stay in float once the check has failed."""
 
@@ -115,6 +118,14 @@ class Quant(Pass):
         goal = round(max(self.goal, db) + TIGHTER_DB, 1)
         share = min(1.0, max(2 * self.float_share, LEAST_SHARE))
         return None if goal > 60 else replace(self, goal=goal, float_share=share)
+
+    def between(self, result: PassResult, passed: Pass) -> Quant | None:
+        """Halfway between what was reached and the goal that was enough, unless that is near."""
+        db = result.stats.get("output_db")
+        if not isinstance(passed, Quant) or not isinstance(db, float):
+            return None
+        goal = round((max(self.goal, db) + passed.goal) / 2, 2)
+        return replace(passed, goal=goal) if passed.goal - goal >= NEAR_DB else None
 
     def run(self, model: Model, ctx: Context) -> PassResult:
         """Quantize the model in place; it stays untouched when nothing can be quantized.

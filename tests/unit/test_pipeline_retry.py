@@ -33,6 +33,11 @@ class Worsen(Pass):
     def stricter(self, result: PassResult) -> Worsen | None:
         return replace(self, by=self.by - self.step) if self.step else None
 
+    def between(self, result: PassResult, passed: Pass) -> Worsen | None:
+        assert isinstance(passed, Worsen)
+        middle = (self.by + passed.by) // 2
+        return replace(self, by=middle) if middle > passed.by else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Pass):
@@ -82,13 +87,25 @@ def test_the_pass_over_budget_does_less_until_the_check_passes(ctx: Context) -> 
         *("back to 1", "11", "1", "check"),
         *("back to 1", "8", "1", "check"),
         *("back to 1", "5", "1", "check"),
+        *("back to 1", "6", "1", "check"),
+        *("back to 1", "7", "1", "check"),  # the most that passes
     ]
     verdict = stages[-1].result.verdict
     assert verdict is not None
-    assert (verdict.passed, verdict.after) == (True, 8.0)
-    assert [stage.model.model_version for stage in stages] == [2, 7, 8, 8]
+    assert (verdict.passed, verdict.after) == (True, 10.0)
+    assert [stage.model.model_version for stage in stages] == [2, 9, 10, 10]
     assert "worsen was sent back 3 times, because the check failed" in stages[1].result.notes[0]
     assert len(footprints.seen) == 5  # the original and four passes
+
+
+def test_what_lies_between_a_try_that_failed_and_one_that_passed_is_tried(ctx: Context) -> None:
+    stages, ran, footprints = run(ctx, Worsen(by=18, step=16))
+    tries = [by for by in ran if by.isdigit()]
+    assert tries == ["18", "2", "10", "14", "10"]  # 14 fails again: 10 is put back
+    assert stages[-1].model.model_version == 10
+    assert len(footprints.seen) == 3
+    assert stages[0].pass_ == Worsen(by=10, step=16)
+    assert "worsen was sent back once" in stages[0].result.notes[0]
 
 
 @pytest.mark.parametrize(("step", "tries"), [(0, 0), (1, TRIES)])

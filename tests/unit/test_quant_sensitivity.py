@@ -95,6 +95,17 @@ def test_milder_is_a_higher_goal_until_nothing_is_left() -> None:
     assert Quant(scheme="dynamic").stricter(PassResult(stats={"int8_layers": 3})) is None
 
 
+def test_between_is_halfway_until_that_is_near() -> None:
+    failed, passed = PassResult(stats={"output_db": 21.0}), Quant(goal=24.0, float_share=0.1)
+    middle = Quant().between(failed, passed)
+    assert middle == Quant(goal=22.5, float_share=0.1)
+    assert middle is not None
+    nearer = middle.between(PassResult(stats={"output_db": 22.6}), passed)
+    assert nearer == Quant(goal=23.3, float_share=0.1)
+    assert Quant(goal=23.3).between(PassResult(stats={"output_db": 23.4}), passed) is None
+    assert Quant(scheme="dynamic").between(PassResult(), passed) is None
+
+
 def _compiled(passes: Sequence[Quant | Check]) -> tuple[Model, Report]:
     model = outlier()
     samples = feeds(model, 24, {"N": 4})
