@@ -3,15 +3,18 @@ BatchNormalizations. Tensors go by name, so that the facts hold for snapshots to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from onnxslim import ir
 from onnxslim.analyses.layer_stats import Moments, Statistics, Tap
+from onnxslim.analyses.linear import Linear
 from onnxslim.analyses.tensor_stats import TensorRange
 from onnxslim.ir import Array
+from onnxslim.passes.quant.importance import bin_importance, channel_axis, importance
 from onnxslim.passes.quant.qparams import QParams
 from onnxslim.passes.quant.ranges import Method, Observed, find_range
 
@@ -45,8 +48,11 @@ class Facts(Protocol):
     def moments(self, tap: Tap) -> Moments | None:
         """Mean and covariance of the rows that a layer reads."""
 
-    def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
-        """The lowest and highest number that should get an integer of its own."""
+    def range(
+        self, tensor: str, method: Method, percentile: float, readers: Sequence[Linear] = ()
+    ) -> Range | None:
+        """The lowest and highest number that should get an integer of its own; with the method
+        "output" as is best for the outputs of `readers`."""
 
     def unknown(self, tensor: str) -> str:
         """Why the range of a tensor is not known, as the reason to leave its layers in float."""
@@ -82,26 +88,43 @@ class Seen:
     rows: Callable[[], Mapping[Tap, Moments]] = dict[Tap, Moments]
     memo: Memo = field(default_factory=dict["object", "Array | None"], repr=False)
     plans: Plans = field(default_factory=dict[str, tuple[object, object]], repr=False)
-    _ranges: dict[tuple[str, Method, float], Range | None] = field(
-        default_factory=dict["tuple[str, Method, float]", "Range | None"], repr=False
+    _ranges: dict[object, Range | None] = field(
+        default_factory=dict["object", "Range | None"], repr=False
     )
 
-    def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
+    def range(
+        self, tensor: str, method: Method, percentile: float, readers: Sequence[Linear] = ()
+    ) -> Range | None:
         """By the method; searched once. None for a tensor of zeros: whatever the layer does with
         other numbers, these samples do not tell."""
-        key = tensor, method, percentile
+        of = readers if method == "output" else ()
+        key = tensor, method, percentile, tuple(id(ir.constant(layer.weight)) for layer in of)
         if key not in self._ranges:
-            self._ranges[key] = self._found_range(tensor, method, percentile)
+            self._ranges[key] = self._found_range(tensor, method, percentile, of)
         return self._ranges[key]
 
-    def _found_range(self, tensor: str, method: Method, percentile: float) -> Range | None:
+    def _found_range(
+        self, tensor: str, method: Method, percentile: float, readers: Sequence[Linear]
+    ) -> Range | None:
         span = self.spans.tensors.get(tensor)
         if span is None or span.min == span.max == 0:
             return None
         observed = None if method == "minmax" else self._observed(tensor)
-        return (
-            (span.min, span.max) if observed is None else find_range(observed, method, percentile)
-        )
+        if observed is None:
+            return span.min, span.max
+        return find_range(self._weighted(tensor, observed, readers), method, percentile)
+
+    def _weighted(self, tensor: str, seen: Observed, readers: Sequence[Linear]) -> Observed:
+        """Each number counted as often as the readers make of its error, as far as that is known:
+        where they agree on the channels, and these were seen."""
+        axes = {channel_axis(layer) for layer in readers}
+        channels = self.channels(tensor, *axes) if len(axes) == 1 else None
+        known = [importance(layer) for layer in readers]
+        if channels is None or any(of.shape != channels.min.shape for of in known):
+            return seen
+        step, total = (seen.high - seen.low) / len(seen.counts), np.sum(known, axis=0)
+        by_bin = bin_importance(seen.centers, step, channels.min, channels.max, total)
+        return replace(seen, counts=seen.counts * by_bin)
 
     def unknown(self, tensor: str) -> str:
         """Never excited, or the reason of the statistics."""
@@ -147,7 +170,9 @@ class Stated:
     memo: Memo = field(default_factory=dict["object", "Array | None"], repr=False)
     plans: Plans = field(default_factory=dict[str, tuple[object, object]], repr=False)
 
-    def range(self, tensor: str, method: Method, percentile: float) -> Range | None:
+    def range(
+        self, tensor: str, method: Method, percentile: float, readers: Sequence[Linear] = ()
+    ) -> Range | None:
         """The interval, whatever the method."""
         return self.intervals.get(tensor)
 

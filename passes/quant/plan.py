@@ -133,7 +133,9 @@ def _range(regions: Regions, facts: Facts, choices: Choices, value: Value) -> Ra
     given = given_params(value)
     if given is not None:
         return given.low, given.high
-    return facts.range(str(value.name), choices.method, choices.percentile)
+    readers = (regions.layers.get(node) for node, _ in regions.readers(value))
+    layers = [layer for layer in readers if layer is not None]
+    return facts.range(str(value.name), choices.method, choices.percentile, layers)
 
 
 def _smoothed(regions: Regions, edges: Mapping[Value, Edge], facts: Facts) -> dict[Value, Edge]:

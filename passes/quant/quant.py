@@ -68,8 +68,11 @@ class Quant(Pass):
         "standard",
         "of scheme=weight: DequantizeLinear, which ONNX Runtime fuses, or its own MatMulNBits",
     )
-    ranges: Literal["auto", "minmax", "percentile", "mse"] = option(
-        "auto", "how a tensor's range is chosen; auto takes what is best on calibration samples"
+    ranges: Literal["auto", "minmax", "percentile", "mse", "entropy", "output"] = option(
+        "auto",
+        "how a tensor's range is chosen: mse by the tensor's own error, output by that of the "
+        "layers that read it, entropy as TensorRT does; auto takes what is best on calibration "
+        "samples",
     )
     percentile: float = option(
         99.999, "share of the numbers inside of a percentile range", "50 to 100"

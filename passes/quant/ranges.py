@@ -1,4 +1,5 @@
-"""The range of a tensor from its histogram: all of it, a percentile, or the least squared error."""
+"""The range of a tensor from its histogram: all of it, a percentile, the least squared error, of
+its own or of what is made of it, or the least loss of information."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from typing import Literal
 import numpy as np
 
 from onnxslim.ir import Array
+from onnxslim.passes.quant.entropy import LEVELS, entropy_threshold, magnitudes
 from onnxslim.passes.quant.qparams import QParams, asymmetric
 
-Method = Literal["minmax", "percentile", "mse"]
+Method = Literal["minmax", "percentile", "mse", "entropy", "output"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ def find_range(seen: Observed, method: Method, percentile: float = 99.99) -> tup
         return seen.min, seen.max
     if method == "percentile":
         return _percentile(seen, percentile)
+    if method == "entropy":
+        return _least_divergence(seen)
     return least_squared_error(seen)
 
 
@@ -60,6 +64,14 @@ def _percentile(seen: Observed, percentile: float) -> tuple[float, float]:
     last = int(np.searchsorted(share, 1 - tail, side="left"))
     low, high = seen.low + first * step, seen.low + (last + 1) * step
     return max(low, seen.min), min(high, seen.max)
+
+
+def _least_divergence(seen: Observed) -> tuple[float, float]:
+    """The same threshold on both sides, as far as the numbers reach."""
+    step = (seen.high - seen.low) / len(seen.counts)
+    levels = LEVELS if seen.min < 0 < seen.max else 2 * LEVELS
+    threshold = step * entropy_threshold(magnitudes(seen.counts, seen.low, step), levels)
+    return max(seen.min, -threshold), min(seen.max, threshold)
 
 
 _SHRINK = np.concatenate([np.arange(1.0, 0.5, -0.025), np.geomspace(0.5, 0.05, 12)])
