@@ -1,8 +1,8 @@
 """Data-free int8 for layers: MatMul | Gemm -> quantize the input as it comes, multiply integers.
 
 x, W -> DynamicQuantizeLinear(x); MatMulInteger(xq, Wq); Cast; * (x_scale * w_scale) [; + bias]
-which ONNX Runtime makes one DynamicQuantizeMatMul of. Wq is int8 with a scale per column.
-LSTM: see recurrent.py.
+which ONNX Runtime makes one DynamicQuantizeMatMul of. Wq is int8 with a scale per column, of as
+many bits as the target adds up without saturation. LSTM: see recurrent.py.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from onnxslim.passes.quant.recurrent import quantize_lstm
 from onnxslim.passes.quant.selection import first_output
 from onnxslim.pipeline.base import Declined, Layer
 from onnxslim.targets import Target
+from onnxslim.targets.forms import Numbers
 
 SMALLEST = 4096
 """Numbers in a weight below which quantizing the input costs more than it saves."""
@@ -42,6 +43,7 @@ def quantize_dynamic(
     done: list[Layer] = []
     declined: list[Declined] = []
     weights: Weights = {}
+    numbers = target.forms.get("int8", target.form).weight
     for node in list(ir.nodes(editor.model)):
         if ir.op(node) not in target.dynamic or first_output(node) in excluded:
             continue
@@ -49,7 +51,7 @@ def quantize_dynamic(
         if _is_quantized(node.inputs[1]) or (outside and not everywhere):
             continue
         row = Layer(ir.label(node), ir.op(node), "dynamic int8")  # has its outputs yet
-        reason = _quantized(editor, node, weights, per_channel)
+        reason = _quantized(editor, node, weights, per_channel, numbers)
         if reason is None:
             done.append(row)
         else:
@@ -63,15 +65,17 @@ Weights = dict[tuple[int, bool, float, Scope], tuple[Value, Value, Value]]
 stored once."""
 
 
-def _quantized(editor: Editor, node: Node, weights: Weights, per_channel: bool) -> str | None:
+def _quantized(
+    editor: Editor, node: Node, weights: Weights, per_channel: bool, numbers: Numbers
+) -> str | None:
     """Rewrite one layer, or say why not."""
     try:
         if ir.op(node) == "LSTM":
-            return quantize_lstm(editor, node, per_channel)
+            return quantize_lstm(editor, node, per_channel, numbers)
         layer = linear(node)
         reason = layer if isinstance(layer, str) else _misfit(layer)
         if not isinstance(layer, str) and reason is None:
-            _rewrite(editor, layer, weights, per_channel)
+            _rewrite(editor, layer, weights, per_channel, numbers)
     except EditError as error:
         return str(error)
     return reason
@@ -97,13 +101,15 @@ def _misfit(layer: Linear) -> str | None:
     return None
 
 
-def _rewrite(editor: Editor, layer: Linear, weights: Weights, per_channel: bool) -> None:
+def _rewrite(
+    editor: Editor, layer: Linear, weights: Weights, per_channel: bool, numbers: Numbers
+) -> None:
     node, name = layer.node, str(layer.node.outputs[0].name)
     tensor, scope = ir.constant(layer.weight), editor.scope_of(layer.weight)
     key = id(tensor), layer.transposed, layer.alpha, scope
     if key not in weights:
         columns = np.ascontiguousarray(layer.matrix()[0].T)  # [in, out], alpha inside
-        integers = quantize_weight(columns, 1, per_channel)
+        integers = quantize_weight(columns, 1, per_channel, numbers=numbers)
         weights[key] = _stored(editor, scope, str(layer.weight.name), integers)
     nodes = _chain(editor, layer, weights[key], name)
     mark = FloatLayer(ir.op(node), tensor, layer.transposed, node.name or "")

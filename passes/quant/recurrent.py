@@ -13,13 +13,16 @@ from onnxslim import ir
 from onnxslim.ir import Array, Editor, Node, TensorProtocol, Value
 from onnxslim.passes.quant.contrib import DOMAIN, import_domain
 from onnxslim.passes.quant.marks import FLOAT, FloatRecurrent
-from onnxslim.passes.quant.qparams import TINY
+from onnxslim.passes.quant.qparams import TINY, rounded
+from onnxslim.targets.forms import INT8, Numbers
 
 SMALLEST = 16384
 """Numbers in the weights of a direction below which it is not faster (measured with VNNI)."""
 
 
-def quantize_lstm(editor: Editor, node: Node, per_channel: bool) -> str | None:
+def quantize_lstm(
+    editor: Editor, node: Node, per_channel: bool, numbers: Numbers = INT8
+) -> str | None:
     """Put the int8 operator in the place of an LSTM; returns why not, if so."""
     reason = _misfit(node)
     if reason is not None:
@@ -32,7 +35,7 @@ def quantize_lstm(editor: Editor, node: Node, per_channel: bool) -> str | None:
         weight = ir.array(value)
         assert value is not None
         assert weight is not None
-        values, scale = quantize_gates(weight, per_channel)
+        values, scale = quantize_gates(weight, per_channel, numbers)
         scope, hint = editor.scope_of(value), str(value.name)
         integers.append(editor.initializer(scope, f"{hint}.int8", values))
         parameters.append(editor.initializer(scope, f"{hint}.scale", scale))
@@ -48,14 +51,16 @@ def quantize_lstm(editor: Editor, node: Node, per_channel: bool) -> str | None:
     return None
 
 
-def quantize_gates(weight: Array, per_channel: bool) -> tuple[Array, Array]:
+def quantize_gates(
+    weight: Array, per_channel: bool, numbers: Numbers = INT8
+) -> tuple[Array, Array]:
     """Weights [D, 4H, K] as int8 [D, K, 4H] and scales float32 [D, 4H], or [D] for one each."""
     turned = np.ascontiguousarray(np.transpose(weight, (0, 2, 1)))
     magnitude = np.abs(turned).max(axis=1 if per_channel else (1, 2))
-    scale = (magnitude.astype(np.float64) / 127).astype(np.float32)
+    scale = (magnitude.astype(np.float64) / numbers.high).astype(np.float32)
     scale = np.where(scale < TINY, np.float32(1), scale)
     spread = scale[:, None, :] if per_channel else scale[:, None, None]
-    return np.clip(np.rint(turned / spread), -127, 127).astype(np.int8), scale
+    return rounded(turned / spread, numbers), scale
 
 
 def restore_lstm(editor: Editor, node: Node, mark: FloatRecurrent) -> None:

@@ -204,6 +204,16 @@ def test_samples(folder: Path, capsys: Captured, arrays: Arrays, message: str) -
     refused(capsys, message, "in.onnx", "out.onnx", "--calib", "data.npz")
 
 
+@pytest.mark.parametrize("place", ["cut.npz", "samples"])
+def test_a_truncated_sample_file_is_named(folder: Path, capsys: Captured, place: str) -> None:
+    content = (folder / "data.npz").read_bytes()
+    (folder / "samples").mkdir()
+    (folder / "samples" / "0.npz").write_bytes(content)
+    for cut in ("cut.npz", "samples/1.npz"):
+        (folder / cut).write_bytes(content[: len(content) // 2])
+    refused(capsys, "not a readable .npz file", "in.onnx", "out.onnx", "--calib", place)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -5,15 +5,20 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from onnxslim import ir
+from tests.quantizing import build
 from tests.small import TEXT
 
 LINE = "error: interrupted; every file is whole, as new or as it was before"
+LAYER = "net (float[N,64] x) => (float[N,96] y) { y = MatMul(x, w) }"
 
 AT = """
 import importlib, os, signal, sys
@@ -28,7 +33,7 @@ for part in path:
 original = getattr(owner, last)
 setattr(owner, last, interrupt)
 from onnxslim.cli import main
-sys.exit(main(["in.onnx", "out.onnx", "--report", "r.json"]))
+sys.exit(main(["in.onnx", "out.onnx", "--report", "r.json", *{flags!r}]))
 """
 WAIT = """
 import sys, time
@@ -76,8 +81,29 @@ def start(code: str, folder: Path) -> subprocess.Popen[str]:
     ],
 )
 def test_at_any_moment(folder: Path, place: str, name: str) -> None:
+    interrupted(folder, place, name)
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("onnxslim.analyses.collect", "watch"),
+        ("onnxslim.analyses.observe", "Observer.add"),
+        ("onnxslim.passes.quant.search", "Search.score"),
+    ],
+)
+def test_while_quant_calibrates(folder: Path, place: str, name: str) -> None:
+    samples = np.random.default_rng(0).normal(size=(16, 64)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        np.savez(f"{elsewhere}/data.npz", x=samples)
+        ir.save(build(LAYER, {"w": (64, 96)}), folder / "in.onnx")
+        flags = ("--passes", "quant", "--calib", f"{elsewhere}/data.npz")
+        interrupted(folder, place, name, flags)
+
+
+def interrupted(folder: Path, place: str, name: str, flags: Sequence[str] = ()) -> None:
     source = (folder / "in.onnx").read_bytes()
-    process = start(AT.format(place=place, name=name), folder)
+    process = start(AT.format(place=place, name=name, flags=tuple(flags)), folder)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == LINE

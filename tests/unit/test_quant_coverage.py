@@ -11,6 +11,7 @@ from onnxslim.passes.quant.recurrent import quantize_gates
 from onnxslim.passes.quant.remove import to_float
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.runtime.samples import Feed
+from onnxslim.targets import get_target
 from tests.quantizing import build, feeds, kernels, operators, outputs, quantize, sqnr_db
 
 # LSTM
@@ -358,3 +359,28 @@ def _shift_of_means(one: Model, other: Model, samples: list[Feed]) -> float:
         for model in (one, other)
     ]
     return float(np.abs(means[0] - means[1]).max())
+
+
+# Processors that saturate sums of two products
+
+
+@pytest.mark.parametrize("op", ["MatMul", "LSTM"])
+def test_dynamic_weights_have_as_many_bits_as_the_target_adds_up(op: str) -> None:
+    bodies = {
+        "MatMul": ("net (float[N,96] x) => (float[N,96] y) { y = MatMul(x, w) }", {"w": (96, 96)}),
+        "LSTM": (
+            "net (float[T,N,48] x) => (float[T,1,N,64] y)"
+            " { y = LSTM <hidden_size = 64> (x, w, r) }",
+            {"w": (1, 256, 48), "r": (1, 256, 64)},
+        ),
+    }
+    highest: dict[str, int] = {}
+    for name in ("ort-cpu-vnni", "ort-cpu-avx2"):
+        model = build(*bodies[op])
+        quantize(model, target=get_target(name), scheme="dynamic")
+        arrays = [ir.array(value) for value in model.graph.initializers.values()]
+        integers = [
+            a.astype(int) for a in arrays if a is not None and a.dtype == np.int8 and a.any()
+        ]
+        highest[name] = max(int(np.abs(a).max()) for a in integers)
+    assert highest == {"ort-cpu-vnni": 127, "ort-cpu-avx2": 63}

@@ -88,7 +88,7 @@ def test_importance_is_the_power_of_the_output_for_one_number_wrong(
     for channel in range(6):
         x = np.zeros([d if isinstance(d, int) else 1 for d in model.graph.inputs[0].shape or ()])
         spots = [(0, channel, row, column) for row in (4, 5) for column in (4,)]
-        powers = []
+        powers: list[float] = []
         for spot in spots if x.ndim == 4 else [(0, channel)]:
             wrong = x.astype(np.float32)
             wrong[spot] = 1
@@ -109,10 +109,10 @@ def test_bin_importance_is_the_mean_over_the_channels_that_reach_a_bin() -> None
     low, high, of = -rng.uniform(0, 4, 20), rng.uniform(0, 4, 20), rng.uniform(1, 2, 20)
     step = 0.25
     centers = np.arange(-5, 5, step) + step / 2
-    slow = []
+    slow: list[float] = []
     for center in centers:
         reach = (low <= center + step / 2) & (high >= center - step / 2)
-        slow.append(of[reach].mean() if reach.any() else 0.0)
+        slow.append(float(of[reach].mean()) if reach.any() else 0.0)
     np.testing.assert_allclose(bin_importance(centers, step, low, high, of), slow, rtol=1e-12)
 
 
