@@ -35,6 +35,10 @@ class Row:
     peak_mb: float | None = None
 
 
+SETS = {"avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI", "avx2": "AVX2, no VNNI"}
+"""Instruction sets of which the first found says how int8 runs."""
+
+
 def machine() -> dict[str, str]:
     """Processor, Python and versions."""
     cpu = platform.processor() or platform.machine()
@@ -43,7 +47,8 @@ def machine() -> dict[str, str]:
     if info.exists():
         fields = dict(_field(line) for line in info.read_text().splitlines() if ":" in line)
         cpu = fields.get("model name", cpu)
-        flags = " with AVX512-VNNI" if "avx512_vnni" in fields.get("flags", "") else ""
+        names = fields.get("flags", "").split()
+        flags = next((f" with {label}" for flag, label in SETS.items() if flag in names), "")
     return {
         "processor": cpu + flags,
         "python": sys.version.split()[0],

@@ -20,6 +20,7 @@ from tests.bench.quant.tools import Tool
 from tests.bench.simplify.latency import open_file
 from tests.bench.simplify.store import Record, Store
 from tests.bench.simplify.tools import ROOT
+from tests.bench.table import machine
 
 LIMIT_S = 420  # a compile that takes longer is ended
 THREADS = (1, 2)
@@ -49,7 +50,8 @@ class Bench:
         return self.store.get(case.name, tool.file, self._key(case, tool))
 
     def _key(self, case: Case, tool: Tool) -> str:
-        return f"{digest_of(case.model)} {tool.version}"
+        # sums of products saturate on some processors, so scores differ as well
+        return f"{digest_of(case.model)} {tool.version} {machine()['processor']}"
 
     def path(self, case: Case, tool: Tool) -> Path:
         """Where the compiled model is."""
@@ -73,7 +75,8 @@ class Bench:
         """Latency of all results that run, in turns, beside FP32's."""
         found = {tool: self.noted(case, tool) for tool in chosen}
         good = [tool for tool, record in found.items() if record and not record["failure"]]
-        key = " ".join([digest_of(case.model), *(str((found[t] or {})["file"]) for t in good)])
+        files = [str((found[t] or {})["file"]) for t in good]
+        key = " ".join([digest_of(case.model), machine()["processor"], *files])
 
         def make() -> Record:
             paths = [self.path(case, tool) for tool in good]

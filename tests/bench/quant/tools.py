@@ -51,6 +51,7 @@ PEERS = (
         (
             "S8S8",
             "U8S8 per channel",
+            "U8S8 per channel, reduced range",
             "U8S8 per channel, Conv MatMul Gemm",
             "dynamic",
             "dynamic, MatMul",

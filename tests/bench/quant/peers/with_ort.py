@@ -22,8 +22,9 @@ def defaults(job: Job) -> None:
     ort.quantize_static(str(ready), str(job.out), reader(job, ort.CalibrationDataReader))
 
 
-def guided(job: Job, operators: list[str] | None = None) -> None:
-    """Unsigned activations, signed weights, one scale per channel: the guide's advice for VNNI."""
+def guided(job: Job, operators: list[str] | None = None, *, reduced: bool = False) -> None:
+    """Unsigned activations, signed weights, one scale per channel: the guide's advice for VNNI;
+    with a reduced range, weights of 7 bits, that for machines without it."""
     ort = _library()
     ready = job.prepared(job.at_opset())
     ort.quantize_static(
@@ -34,6 +35,7 @@ def guided(job: Job, operators: list[str] | None = None) -> None:
         weight_type=ort.QuantType.QInt8,
         per_channel=True,
         op_types_to_quantize=operators,
+        reduce_range=reduced,
     )
 
 
@@ -48,6 +50,7 @@ if __name__ == "__main__":
         {
             "S8S8": defaults,
             "U8S8 per channel": guided,
+            "U8S8 per channel, reduced range": partial(guided, reduced=True),
             "U8S8 per channel, Conv MatMul Gemm": partial(guided, operators=_HEAVY),
             "dynamic": dynamic,
             "dynamic, MatMul": partial(dynamic, operators=["MatMul"]),
