@@ -366,7 +366,7 @@ def _shift_of_means(one: Model, other: Model, samples: list[Feed]) -> float:
 
 @pytest.mark.parametrize("op", ["MatMul", "LSTM"])
 def test_dynamic_weights_have_as_many_bits_as_the_target_adds_up(op: str) -> None:
-    bodies = {
+    bodies: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         "MatMul": ("net (float[N,96] x) => (float[N,96] y) { y = MatMul(x, w) }", {"w": (96, 96)}),
         "LSTM": (
             "net (float[T,N,48] x) => (float[T,1,N,64] y)"
