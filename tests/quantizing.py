@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -83,6 +84,7 @@ def quantize(
     model: Model,
     calib: Sequence[Feed] | None = None,
     target: Target | None = None,
+    cache: Path | None = None,
     **options: object,
 ) -> PassResult:
     """One run of the pass in place, as the pipeline would do it, by default for this machine."""
@@ -91,6 +93,7 @@ def quantize(
             target=target or any_size(get_target("ort-cpu")),
             executor=executor,
             calib=None if calib is None else FeedList(calib),
+            cache=cache,
         )
         context = Context(env, AnalysisManager(model, env), ir.snapshot(model))
         result = Quant(**options).run(model, context)  # type: ignore[arg-type]

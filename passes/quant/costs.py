@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import log10
 
+import numpy as np
+
 from onnxslim import ir
-from onnxslim.ir import Node, Value
+from onnxslim.ir import Array, Node, Value
 from onnxslim.passes.quant.apply import node_id
 from onnxslim.passes.quant.attribution import Attributed
 from onnxslim.passes.quant.mixed_problem import Border, Choice, Need, Problem
@@ -117,6 +119,22 @@ def measured_times(in_float: Attributed, in_int8: Attributed, names: Iterable[st
         float_ms[name] = in_float.own.get(name, 0.0) + layout + max(-more, 0.0)
         after[name] = max(more, 0.0)
     return Times(float_ms, in_int8.own, after, sum(in_int8.converting.values()))
+
+
+def to_arrays(times: Times) -> dict[str, Array]:
+    """For a file; `from_arrays` reads it again."""
+    tables = (times.float_ms, times.int8_ms, times.after_ms)
+    names = sorted({name for table in tables for name in table})
+    rows = [[table.get(name, 0.0) for name in names] for table in tables]
+    conversions = np.array(times.conversions_ms or 0.0)
+    return {"names": np.array(names, np.str_), "ms": np.array(rows), "conversions": conversions}
+
+
+def from_arrays(arrays: Mapping[str, Array]) -> Times:
+    """Measured times from what `to_arrays` made."""
+    names = arrays["names"].tolist()
+    in_float, int8, after = (dict(zip(names, row, strict=True)) for row in arrays["ms"].tolist())
+    return Times(in_float, int8, after, float(arrays["conversions"]))
 
 
 def assumed_times(macs: Mapping[str, int], elements: Mapping[str, int]) -> Times:

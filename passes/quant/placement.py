@@ -3,7 +3,8 @@
 The float model and the int8 model are profiled once each, the choice is made for all operators
 together (`mixed`), and the two models that come of it take turns: only what is faster beyond the
 noise counts. A target that is not this machine gets no such choice, but its costs are assumed
-where accuracy has a price.
+where accuracy has a price. What was measured is kept in the cache folder of the run, if it has
+one: then the next run decides alike. Without it, what is about as fast in both may change.
 """
 
 from __future__ import annotations
@@ -11,15 +12,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from onnxslim import ir
 from onnxslim.analyses.cost import cost_table
+from onnxslim.analyses.measured import remembered
 from onnxslim.analyses.shapes import Shapes, ShapeTable
 from onnxslim.errors import RuntimeUnavailable
-from onnxslim.ir import Editor, Model, Value
+from onnxslim.ir import Array, Editor, Model, Value
 from onnxslim.passes.quant.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.attribution import attribute, name_by_outputs
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.costs import Costs, Times, assumed_times, costs_of, measured_times
+from onnxslim.passes.quant.costs import (
+    Costs,
+    Times,
+    assumed_times,
+    costs_of,
+    from_arrays,
+    measured_times,
+    to_arrays,
+)
 from onnxslim.passes.quant.mixed import least_time
 from onnxslim.passes.quant.regions import Regions
 from onnxslim.passes.quant.search import Search
@@ -86,31 +98,36 @@ class Placement:
         operators = {node_id(node): ir.op(node) for node in regions.nodes}
         in_float = ir.snapshot(self.search.model)
         name_by_outputs(in_float)
-        feed = env.calib[0]
+        models, feed = [in_float, self._twin(choices)], env.calib[0]
+
+        def measure() -> Mapping[str, Array]:
+            profiles = [kernel_times(model, feed, env.threads, _PROFILE_S) for model in models]
+            if not all(profiles):
+                return {}
+            model = self.search.model
+            before, after = (attribute(profile, model, operators) for profile in profiles)
+            return to_arrays(measured_times(before, after, operators))
+
         try:
-            profiles = [
-                kernel_times(model, feed, env.threads, _PROFILE_S)
-                for model in (in_float, self._twin(choices))
-            ]
+            found = remembered("kernels", models, feed, env, measure)
         except RuntimeUnavailable:
             return None
-        if not all(profiles):
-            return None
-        model = self.search.model
-        before, after = (attribute(profile, model, operators) for profile in profiles)
-        return measured_times(before, after, operators)
+        return from_arrays(found) if found else None
 
     def _is_faster(self, tried: Choices, choices: Choices) -> bool:
         env = self.ctx.env
         assert env.calib is not None
-        models = [self._twin(choices), self._twin(tried)]
+        models, feed = [self._twin(choices), self._twin(tried)], env.calib[0]
+
+        def measure() -> Mapping[str, Array]:
+            found = interleaved_latency(models, feed, env.threads, _TURNS_S, enough=_is_settled)
+            return {"rounds": np.array(found.rounds)}
+
         try:
-            found = interleaved_latency(
-                models, env.calib[0], env.threads, _TURNS_S, enough=_is_settled
-            )
+            rounds = remembered("races", models, feed, env, measure)["rounds"]
         except RuntimeUnavailable:
             return False
-        return found.is_slower(model=0, base=1)
+        return LatencyResult(tuple(map(tuple, rounds.tolist()))).is_slower(model=0, base=1)
 
     def _twin(self, choices: Choices) -> Model:
         """The model with these choices, its nodes named after their outputs."""

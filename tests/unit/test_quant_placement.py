@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from onnxslim.passes.quant.costs import (
     Times,
     assumed_times,
     costs_of,
+    from_arrays,
     measured_times,
+    to_arrays,
 )
 from onnxslim.passes.quant.mixed import least_time
 from onnxslim.passes.quant.regions import find_regions
@@ -183,14 +186,37 @@ def asked() -> list[int]:
 
 
 def _placed(
-    monkeypatch: pytest.MonkeyPatch, slow: str, ratio: float, asked: list[int]
+    monkeypatch: pytest.MonkeyPatch,
+    slow: str,
+    ratio: float,
+    asked: list[int],
+    cache: Path | None = None,
 ) -> PassResult:
     float_ms = dict.fromkeys(OPERATORS, 1.0)
     int8_ms = {name: 5.0 if name == slow else 0.3 for name in OPERATORS}
     monkeypatch.setattr(placement, "kernel_times", _profile(float_ms, int8_ms))
     monkeypatch.setattr(placement, "interleaved_latency", _race(ratio, asked))
     model = net()
-    return quantize(model, feeds(model))
+    return quantize(model, feeds(model), cache=cache)
+
+
+def test_times_can_be_kept_in_a_file() -> None:
+    times = Times({"a": 1.0, "b": 2.0}, {"a": 0.5}, {"b": 0.25}, 0.125)
+    read = from_arrays(to_arrays(times))
+    assert read.measured
+    assert (read.float_ms, read.conversions_ms) == (times.float_ms, 0.125)
+    assert read.int8_ms == {"a": 0.5, "b": 0.0}
+    assert read.after_ms == {"a": 0.0, "b": 0.25}
+
+
+def test_a_second_run_with_the_same_cache_decides_alike(
+    monkeypatch: pytest.MonkeyPatch, asked: list[int], tmp_path: Path
+) -> None:
+    first = _placed(monkeypatch, "b", 0.8, asked, tmp_path)
+    again = _placed(monkeypatch, "none", 2.0, asked, tmp_path)
+    assert first.layers == again.layers
+    assert len(asked) == 1
+    assert len(_placed(monkeypatch, "none", 2.0, asked).layers) == 3
 
 
 def test_what_is_slower_in_int8_stays_in_float_and_says_why(
