@@ -78,7 +78,7 @@ class Placement:
             floats = costs.floats(found.chosen)
             tried = replace(choices, excluded=choices.excluded | floats)
             if self._is_faster(tried, choices):
-                return tried, {name: _reason(costs.ratio(name, found.chosen)) for name in floats}
+                return tried, {name: _reason(costs.ratio(name)) for name in floats}
         return choices, {}
 
     def costs(self, choices: Choices) -> Costs:
@@ -157,5 +157,5 @@ def _is_settled(found: LatencyResult) -> bool:
 
 def _reason(ratio: float) -> str:
     if ratio > 1.05:
-        return f"in int8 it takes {ratio:.1f} times as long here, conversions counted"
-    return "in float it saves the conversions around its neighbours"
+        return f"in int8 it takes {ratio:.1f} times as long here"
+    return "in int8 it saves less time here than the conversions around it cost"
