@@ -113,7 +113,7 @@ class Protection:
         return best
 
     def _returned(self, choices: Choices, found: Choices, goal_db: float) -> Choices:
-        """Without what the goal does not need, the dearest first."""
+        """Without what the goal does not need, the dearest first; not what would be slower then."""
         best, enough = found, min(goal_db, self.search.score(found))
         own = found.excluded - choices.excluded
         ordered = sorted(
@@ -121,7 +121,7 @@ class Protection:
         )
         for name in ordered[:MOST_RETURNS]:
             tried = replace(best, excluded=best.excluded - {name})
-            if self.search.score(tried) >= enough:
+            if self._saved(name, best) >= 0 and self.search.score(tried) >= enough:
                 best = tried
         return best
 
