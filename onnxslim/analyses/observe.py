@@ -92,7 +92,7 @@ class Observer:
         values = x if x.dtype.kind == "f" else np.asarray(x, np.float32)
         if not is_finite(values):
             return Unusable(f"it holds NaN or infinity in sample {index}", index, nonfinite=True)
-        kept = _unpadded(values, padding_mask(feed))
+        kept = unpadded(values, padding_mask(feed))
         if self.watch.stats and values.size:
             seen = values if kept is None else values.reshape(-1, values.shape[-1])[kept]
             self._add_stats(seen)
@@ -136,7 +136,7 @@ def channel_axis(rank: int, around: int | None) -> int:
     return 1 if first and rank > 2 else -1
 
 
-def _unpadded(x: Array, mask: Array | None) -> Array | None:
+def unpadded(x: Array, mask: Array | None) -> Array | None:
     """The rows (of features on the last axis) that are not padding; None when all are kept."""
     if mask is None or x.ndim < 2:
         return None

@@ -34,8 +34,16 @@ def refusal(node: Node) -> str | None:
         return f"{operator} is random"
     if node.op_type in QUANTIZATION:
         return f"{operator} is kept: it says what runs in integers"
+    if _widens(node):
+        return f"{operator} is kept: its constant is stored in few bits"
     if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
         return f"{operator} holds graphs"
     if any(attribute.is_ref() for attribute in node.attributes.values()):
         return "an attribute differs from call to call of its function"
     return None
+
+
+def _widens(node: Node) -> bool:
+    """Whether this is the Cast of a constant of less than 8 bits a number."""
+    constant = ir.constant(node.inputs[0]) if node.op_type == "Cast" else None
+    return constant is not None and constant.dtype.bitwidth < 8

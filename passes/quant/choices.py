@@ -19,4 +19,5 @@ class Choices:
     per_channel: bool = True
     bits: int = 8
     samples: int = 0  # of calibration: for how many observations a covariance counts
+    wide: frozenset[str] = frozenset()  # layers whose weights have 8 bits all the same
     excluded: frozenset[str] = frozenset()

@@ -15,6 +15,7 @@ from onnxslim.analyses.linear import Linear
 from onnxslim.analyses.tensor_stats import TensorRange
 from onnxslim.ir import Array
 from onnxslim.passes.quant.importance import bin_importance, channel_axis, importance
+from onnxslim.passes.quant.paired import Paired
 from onnxslim.passes.quant.qparams import QParams
 from onnxslim.passes.quant.ranges import Method, Observed, find_range
 
@@ -43,6 +44,11 @@ class Facts(Protocol):
     @property
     def plans(self) -> Plans:
         """The last plan of each layer; most trials change few."""
+        ...
+
+    @property
+    def pairs(self) -> dict[str, Paired]:
+        """By layer, what it reads in the quantized model; filled while that is made."""
         ...
 
     def moments(self, tap: Tap) -> Moments | None:
@@ -88,6 +94,7 @@ class Seen:
     rows: Callable[[], Mapping[Tap, Moments]] = dict[Tap, Moments]
     memo: Memo = field(default_factory=dict["object", "Array | None"], repr=False)
     plans: Plans = field(default_factory=dict[str, tuple[object, object]], repr=False)
+    pairs: dict[str, Paired] = field(default_factory=dict[str, Paired], repr=False)
     _ranges: dict[object, Range | None] = field(
         default_factory=dict["object", "Range | None"], repr=False
     )
@@ -169,6 +176,7 @@ class Stated:
     intervals: Mapping[str, Range]
     memo: Memo = field(default_factory=dict["object", "Array | None"], repr=False)
     plans: Plans = field(default_factory=dict[str, tuple[object, object]], repr=False)
+    pairs: dict[str, Paired] = field(default_factory=dict[str, Paired], repr=False)
 
     def range(
         self, tensor: str, method: Method, percentile: float, readers: Sequence[Linear] = ()

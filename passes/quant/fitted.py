@@ -1,7 +1,8 @@
 """Integers of few bits and their scales, fitted together to the covariance of the layer's input.
 
-Minimizes tr(dW C dW^T) with dW = W - s Q: GPTQ (Frantar et al., 2022) in the order of the diagonal
-of C for each of some scales, then for each row the best of these, then in turn cyclic coordinate
+Minimizes tr(dW C dW^T) with dW = W - s Q: for each row the scale that is best for the nearest
+integers and the diagonal of C, GPTQ (Frantar et al., 2022) in the order of that diagonal with this
+scale and a smaller one, the better of the two, then in turn cyclic coordinate
 descent (Behdin et al., QuantEase, 2023) and the scale that is best for the integers,
 s = w C q / q C q. Neither of the two can raise the error.
 """
@@ -13,10 +14,13 @@ import numpy as np
 from onnxslim.ir import Array
 from onnxslim.passes.quant.rounding import round_by_covariance
 
-FACTORS = (1.0, 0.92, 0.85, 0.78, 0.7, 0.62, 0.54)
+FACTORS = tuple(1 - 0.04 * i for i in range(14))
 """Scales that are tried, as shares of the one that holds the largest weight."""
 
-SWEEPS = 4
+NEAR = (1.0, 0.93)
+"""Shares of the scale that is best for the nearest integers with which GPTQ is tried."""
+
+SWEEPS = 3
 """Sweeps of coordinate descent, each followed by a fit of the scales."""
 
 _BLOCK = 64
@@ -25,7 +29,7 @@ _BLOCK = 64
 def fit(
     weight: Array, scale: Array, covariance: Array, top: int, shared: bool = False
 ) -> tuple[Array, Array]:
-    """Integers [G, out, d] of magnitude up to `top`, and scales [G, out]; all float64.
+    """Integers [G, out, d] from -top - 1 to top, and scales [G, out]; all float64.
 
     `weight` [G, out, d], `covariance` [G, d, d]. `scale` [G, out] holds the largest weights.
     `shared`: one scale for all rows, so that it is chosen for their sum.
@@ -35,6 +39,7 @@ def fit(
     w = np.take_along_axis(weight, order[:, None, :], axis=2)
     c = np.take_along_axis(covariance, order[:, :, None], axis=1)
     c = np.take_along_axis(c, order[:, None, :], axis=2)
+    scale = _nearest_scale(w, scale, c, top, shared)
     integers, scales = _best_factor(w, scale, c, top, shared)
     for _ in range(SWEEPS):
         integers = descend(w, scales, c, integers, top)
@@ -51,12 +56,27 @@ def row_errors(weight: Array, scale: Array, covariance: Array, integers: Array) 
     return errors
 
 
+def _nearest_scale(w: Array, scale: Array, c: Array, top: int, shared: bool) -> Array:
+    """The scales of `FACTORS` for which rounding to the nearest errs least by the diagonal of C."""
+    diagonal = np.diagonal(c, axis1=1, axis2=2)[:, None, :]
+    errors: list[Array] = []
+    for factor in FACTORS:
+        s = (scale * factor)[:, :, None]
+        dw: Array = w - np.clip(np.rint(w / s), -top - 1, top) * s
+        errors.append((dw**2 * diagonal).sum(axis=2))
+    table: Array = np.stack(errors)
+    if shared:
+        table = np.broadcast_to(table.sum(axis=(1, 2), keepdims=True), table.shape)
+    best: Array = np.asarray(FACTORS)[table.argmin(axis=0)]
+    return np.multiply(scale, best)
+
+
 def _best_factor(w: Array, scale: Array, c: Array, top: int, shared: bool) -> tuple[Array, Array]:
     """The integers and scales of the best factor, row by row."""
-    count = len(FACTORS)
-    scales = np.concatenate([scale * f for f in FACTORS], axis=1)
+    count = len(NEAR)
+    scales = np.concatenate([scale * f for f in NEAR], axis=1)
     rows = np.tile(w, (1, count, 1))
-    integers = round_by_covariance(rows, scales, c, top)
+    integers = round_by_covariance(rows, scales, c, top, -top - 1)
     groups, out, d = w.shape
     errors = row_errors(rows, scales, c, integers).reshape(groups, count, out)
     if shared:
@@ -84,7 +104,7 @@ def descend(weight: Array, scale: Array, covariance: Array, integers: Array, top
         for i in range(block.stop - start):
             column = start + i
             wanted = q[:, :, column] + local[:, :, i] / (scale * step[:, None, column])
-            new = np.clip(np.rint(wanted), -top, top)
+            new = np.clip(np.rint(wanted), -top - 1, top)
             change = (new - q[:, :, column]) * scale
             local -= change[:, :, None] * covariance[:, column, None, block]
             q[:, :, column] = new

@@ -10,9 +10,11 @@ from onnxslim import ir
 from onnxslim.analyses.layer_stats import Moments
 from onnxslim.analyses.linear import Linear
 from onnxslim.ir import Array
+from onnxslim.passes.quant.asymmetric import moved
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts
 from onnxslim.passes.quant.fitted import fit
+from onnxslim.passes.quant.paired import Paired
 from onnxslim.passes.quant.qparams import (
     QParams,
     QWeight,
@@ -38,6 +40,10 @@ class LayerPlan:
     x: QParams
     shift: Array | None = None  # float64 [out]: the correction where the next node adds the bias
 
+    def matrix(self) -> Array:
+        """What the integers stand for, [G, out/G, d] float32."""
+        return _matrix(self.layer, self.weight.dequantized())
+
 
 def plan_layer(
     layer: Linear,
@@ -59,12 +65,20 @@ def plan_layer(
     assert bias is not None
     if form.bias == "int32":
         quantized = widened_for_bias(quantized, bias, x.scale, weight)
+    pair = facts.pairs.get(str(layer.node.outputs[0].name)) if choices.second_order else None
+    pair = pair if pair is None or smooth is None else pair.divided(smooth)
     if choices.second_order and not form.weight.is_float:
         centred = layer.bias_index is not None or (added and choices.bias_correction)
-        quantized = _rounded(layer, weight, quantized, smooth, facts, choices, centred)
+        if pair is None:
+            quantized = _rounded(layer, weight, quantized, smooth, facts, choices, centred)
+        else:
+            quantized = _remade(layer, weight, quantized, pair, choices, centred)
         if form.bias == "int32":
             quantized = widened_for_bias(quantized, bias, x.scale, weight)
-    shift = _shift(layer, weight, quantized, smooth, facts, choices)
+    if pair is None or not choices.bias_correction:
+        shift = _shift(layer, weight, quantized, smooth, facts, choices)
+    else:
+        shift = _shift_of_pair(layer, quantized, pair)
     if layer.bias_index is None:
         return LayerPlan(layer, quantized, None, x, shift if added else None)
     bias = bias if shift is None else bias + shift
@@ -153,6 +167,40 @@ def _fitted(
         scales = fitted.reshape(-1).astype(np.float32)
         facts.memo.update(zip(places, (values, scales), strict=True))
     return replace(nearest, values=values, scale=scales)
+
+
+def _remade(
+    layer: Linear,
+    weight: Array,
+    nearest: QWeight,
+    pair: Paired,
+    choices: Choices,
+    centred: bool,
+) -> QWeight:
+    """The weight moved to make up for the errors before it, and rounded for the inputs it gets."""
+    pair = pair if centred else pair.about_zero()
+    count = max(choices.samples, 1)
+    target = moved(_matrix(layer, weight).astype(np.float64), pair)
+    own = _unmatrix(layer, weight.shape, target).astype(np.float32)
+    few = choices.bits <= FEW_BITS
+    axis = nearest.axis
+    start = quantize_weight(own, axis, not nearest.per_tensor, choices.bits, nearest.numbers)
+    scale = start.scale.astype(np.float64).reshape(layer.groups, -1)
+    top = top_of(start.numbers, choices.bits)
+    known = shrunk(pair.covariance, count) if few else pair.covariance
+    if few:
+        integers, scale = fit(target, scale, known, top, shared=start.per_tensor)
+    else:
+        integers = round_by_covariance(target, scale, known, top)
+    values = _unmatrix(layer, weight.shape, integers).astype(np.int8)
+    return replace(start, values=values, scale=scale.reshape(-1).astype(np.float32))
+
+
+def _shift_of_pair(layer: Linear, quantized: QWeight, pair: Paired) -> Array:
+    """E[y] - Wq E[x^] per output, [out]: the mean of the output as in the float model."""
+    rows = _matrix(layer, quantized.dequantized().astype(np.float64))
+    shift: Array = pair.target - (rows @ pair.mean[:, :, None])[:, :, 0]
+    return shift.reshape(-1)
 
 
 def _spread(moments: Moments, smooth: Array | None, centred: bool) -> Array:

@@ -104,11 +104,11 @@ def _layer_plan(
     regions: Regions, node: Node, layer: Linear, edge: Edge, facts: Facts, choices: Choices
 ) -> LayerPlan:
     """The integers of a layer; those of the plan before, where nothing that matters has changed."""
-    own = replace(_for_rule(choices, regions.nodes[node]), excluded=frozenset())
+    own = _own(_for_rule(choices, regions.nodes[node]), str(node.outputs[0].name))
     added = _takes_shift(regions, layer)
     smooth = None if edge.smooth is None else edge.smooth.tobytes()
     name, content = str(node.outputs[0].name), id(ir.constant(layer.weight))
-    key = content, edge.dequantize, smooth, own, regions.form, added
+    key = content, edge.dequantize, smooth, own, regions.form, added, id(facts.pairs.get(name))
     known = facts.plans.get(name)
     if known is None or known[0] != key:
         x = edge.dequantize
@@ -116,6 +116,12 @@ def _layer_plan(
         facts.plans[name] = known = (key, plan)
     assert isinstance(known[1], LayerPlan)
     return replace(known[1], layer=layer)
+
+
+def _own(choices: Choices, name: str) -> Choices:
+    """The choices for one layer."""
+    bits = 8 if name in choices.wide else choices.bits
+    return replace(choices, bits=bits, wide=frozenset(), excluded=frozenset())
 
 
 def _takes_shift(regions: Regions, layer: Linear) -> bool:

@@ -159,6 +159,7 @@ class QWeight:
     axis: int
     numbers: Numbers = INT8
     per_tensor: bool = False  # all scales are the same, and written as one
+    bits: int = 8  # what the integers fit into
 
     def dequantized(self) -> Array:
         """The weight that the integers stand for, float32."""
@@ -189,7 +190,7 @@ def quantize_weight(
     scale = np.where(scale < TINY, np.float32(1), scale)
     values = rounded(np.clip(weight / scale, -top, top), numbers)
     scales = np.ascontiguousarray(scale.reshape(-1))
-    return QWeight(values, scales, axis, numbers, per_tensor=not per_channel)
+    return QWeight(values, scales, axis, numbers, per_tensor=not per_channel, bits=bits)
 
 
 def top_of(numbers: Numbers, bits: int) -> int:

@@ -56,8 +56,8 @@ class Quant(Pass):
     per_channel: bool = option(True, "one scale per output channel of a weight, else one for all")
     weight_bits: int = option(
         8,
-        "7 avoids saturation on x86 without VNNI; 4 to 6 are for scheme=int8, stored as int8, "
-        "with scales fitted to the data; scheme=weight takes 2 to 8, stores 4 or 8",
+        "7 avoids saturation on x86 without VNNI; 4 to 6 are for scheme=int8, with scales fitted "
+        "to the data, 4 stored as int4; scheme=weight takes 2 to 8, stores 4 or 8",
         "7 or 8, with scheme=int8 4 to 8, with scheme=weight 2 to 8",
     )
     block_size: int = option(32, "inputs with one scale in scheme=weight", "16, 32, 64, 128 or 256")
@@ -78,13 +78,18 @@ class Quant(Pass):
         99.999, "share of the numbers inside of a percentile range", "50 to 100"
     )
     bias_correction: bool = option(True, "restore the means of outputs, which rounding shifts")
-    rounding: Literal["auto", "nearest", "second_order"] = option(
-        "auto", "of weights; second_order makes up for each error, and costs a calibration run"
+    rounding: Literal["auto", "nearest", "second_order", "sequential"] = option(
+        "auto",
+        "of weights; second_order makes up for each error, and costs a calibration run; sequential "
+        "also for the errors of all layers before, and costs some fifteen",
     )
     smooth: Literal["auto", "on", "off"] = option(
         "auto", "move outliers of MatMul and Gemm inputs into their weights"
     )
     goal: float = option(12.0, "dB of the outputs below which layers are left in float", "0 to 60")
+    wide_share: float = option(
+        0.1, "of the weights, at most so many keep 8 bits where the others get 4 to 6", "0 to 1"
+    )
     float_share: float = option(0.05, "of the weights, at most so many stay float", "0 to 1")
     portable: bool = option(
         False,
@@ -109,6 +114,8 @@ class Quant(Pass):
             raise ValueError(f"percentile={self.percentile:g}, expected 50 to 100")
         if not 0 <= self.goal <= 60:
             raise ValueError(f"goal={self.goal:g}, expected 0 to 60")
+        if not 0 <= self.wide_share <= 1:
+            raise ValueError(f"wide_share={self.wide_share:g}, expected 0 to 1")
         if not 0 <= self.float_share <= 1:
             raise ValueError(f"float_share={self.float_share:g}, expected 0 to 1")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from onnxslim import ir
 from onnxslim.ir import Model
 from onnxslim.passes.quant.coverage import conversions, coverage
-from onnxslim.passes.quant.layers import LayerPlan
+from onnxslim.passes.quant.layers import FEW_BITS, LayerPlan
 from onnxslim.passes.quant.plan import Plan
 from onnxslim.passes.quant.static import Static
 from onnxslim.pipeline.analysis import Aspect
@@ -31,6 +31,7 @@ class Done:
     remarks: tuple[str, ...] = ()  # sentences of the schemes
     own: tuple[str, ...] = ()  # operators of one runtime alone that were written
     timed_on: Feed | None = None  # see PassResult
+    packed: int = 0  # numbers that are stored in 4 bits
 
     @property
     def count(self) -> int:
@@ -83,6 +84,7 @@ def result_of(done: Done, before: Model) -> PassResult:
     stats: Stats = {"int8_layers": done.int8, "folded": done.folded}
     if done.static is not None and done.static.plan is not None and done.static.plan.layers:
         stats.update(_static_stats(done.static, done.static.plan))
+        stats.update(_bits(done.static.plan, done.packed))
         layers = [*map(_row, done.static.plan.layers.values()), *layers]
     return PassResult(
         changed=Aspect.ALL,
@@ -123,10 +125,24 @@ def _static_stats(static: Static, plan: Plan) -> Stats:
     return stats
 
 
+def _bits(plan: Plan, packed: int) -> Stats:
+    """Where some weights have few bits: what share of the weights has how many."""
+    sizes = Counter[int]()
+    for layer in plan.layers.values():
+        sizes[layer.weight.bits] += layer.weight.values.size
+    if min(sizes) > FEW_BITS:
+        return {}
+    shares = {bits: size / sizes.total() for bits, size in sorted(sizes.items())}
+    text = " ".join(f"{bits}:{share:.2%}" for bits, share in shares.items())
+    return {"weight_bits": text, "stored_in_4_bits": packed}
+
+
 def _row(plan: LayerPlan) -> Layer:
     node, channels = plan.layer.node, len(plan.weight.scale)
+    few = plan.weight.bits <= FEW_BITS
+    kind = f"{plan.weight.bits}-bit" if few else plan.weight.numbers.dtype
     return Layer(
         ir.label(node),
         ir.op(node),
-        f"{plan.weight.numbers.dtype} weights ({channels} channels), {plan.x.numbers.dtype} input",
+        f"{kind} weights ({channels} channels), {plan.x.numbers.dtype} input",
     )

@@ -19,15 +19,18 @@ DAMPING = 0.01
 _BLOCK = 64  # columns whose errors reach the columns behind them in one product
 
 
-def round_by_covariance(weight: Array, scale: Array, covariance: Array, top: int) -> Array:
-    """Integers of magnitude up to `top`, float64 [G, out, d].
+def round_by_covariance(
+    weight: Array, scale: Array, covariance: Array, top: int, low: int | None = None
+) -> Array:
+    """Integers from `low` (-top unless given) to `top`, float64 [G, out, d].
 
     `weight` [G, out, d] in float64, `scale` [G, out], `covariance` [G, d, d]. Where an input never
     varies, the nearest integers are returned. Cost: out * d^2 multiplications per group.
     """
     steps = np.broadcast_to(scale[:, :, None], weight.shape)
-    ends = np.broadcast_to(np.float64(top), weight.shape)
-    return round_to_grid(weight, steps, covariance, -ends, ends)
+    lowest = np.broadcast_to(np.float64(-top if low is None else low), weight.shape)
+    highest = np.broadcast_to(np.float64(top), weight.shape)
+    return round_to_grid(weight, steps, covariance, lowest, highest)
 
 
 def round_to_grid(weight: Array, scale: Array, covariance: Array, low: Array, high: Array) -> Array:
@@ -73,6 +76,8 @@ def _factor(covariance: Array) -> Array:
     level = np.trace(covariance, axis1=1, axis2=2)[:, None, None] / d
     damped: Array = covariance + np.where(level > 0, DAMPING * level, 1.0) * np.eye(d)
     lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
+    if d <= _BLOCK:
+        return np.linalg.inv(lower)[:, ::-1, ::-1]
     return np.stack([_lower_inverse(one)[::-1, ::-1] for one in lower])
 
 

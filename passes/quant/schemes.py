@@ -20,6 +20,7 @@ from onnxslim.passes.quant.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
 from onnxslim.passes.quant.layers import FEW_BITS
+from onnxslim.passes.quant.packed import PACKED_BITS, PACKED_SINCE, pack, why_not_packed
 from onnxslim.passes.quant.protection import Limit
 from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.search import Alternatives
@@ -64,6 +65,9 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
         ir.raise_opset(model, _min_opset(ctx.env.target, options.scheme))
     except EditError as error:
         return Done(refused=(Declined("model", str(error)),))
+    if options.scheme == "int8" and options.weight_bits <= PACKED_BITS:
+        with suppress(EditError):  # the weights lie in bytes then
+            ir.raise_opset(model, PACKED_SINCE)
     there = _own(model, ctx.env.target)
     operators = _gates(model, ctx.env.target, options.scheme) | _fused(ctx.env.target, options)
     folded = canonicalize(Editor(model), operators).count
@@ -128,8 +132,13 @@ def _static(job: Job, done: Done) -> Done:
     options = job.options
     target = job.ctx.env.target.written(options.scheme)
     ctx = replace(job.ctx, env=replace(job.ctx.env, target=target))
-    limit = Limit(options.goal, options.float_share)
-    goals = Goals(tuple(_alternatives(options)), limit, options.scheme == "auto")
+    goals = Goals(
+        tuple(_alternatives(options)),
+        Limit(options.goal, options.float_share),
+        options.scheme == "auto",
+        options.wide_share,
+        options.rounding == "sequential" or _fits(options),
+    )
     count = len(ctx.env.calib) if ctx.env.calib else 0
     choices = replace(_choices(options, job.excluded), samples=count)
     return replace(done, static=quantize_static(job.model, ctx, choices, goals))
@@ -151,6 +160,18 @@ def _dynamic(job: Job, done: Done) -> Done:
         everywhere,
     )
     return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+
+
+def _packed(job: Job, done: Done) -> Done:
+    """Weights of 4 bits stored as int4, where this machine's runtime takes them."""
+    plan = None if done.static is None else done.static.plan
+    if plan is None or job.options.weight_bits > PACKED_BITS:
+        return done
+    local = job.ctx.env.target.local
+    why = why_not_packed(job.model) if local else "only ONNX Runtime is known to fuse them"
+    if why is not None:
+        return replace(done, remarks=(*done.remarks, f"weights of 4 bits lie in bytes: {why}"))
+    return replace(done, packed=pack(Editor(job.model)))
 
 
 def _embeddings(job: Job, done: Done) -> Done:
@@ -201,7 +222,7 @@ RUINED = (
 
 SCHEMES: Mapping[str, tuple[Scheme, ...]] = {
     "auto": (_static, _dynamic, _embeddings),
-    "int8": (_static, _embeddings),
+    "int8": (_static, _embeddings, _packed),
     "int16": (_static,),
     "fp8": (_static,),
     "dynamic": (_dynamic, _embeddings),
@@ -222,7 +243,7 @@ def _choices(options: Quant, excluded: frozenset[str]) -> Choices:
         percentile=options.percentile,
         bias_correction=options.bias_correction,
         smooth=options.smooth == "on",
-        second_order=options.rounding == "second_order" or _fits(options),
+        second_order=options.rounding in ("second_order", "sequential") or _fits(options),
         per_channel=options.per_channel,
         bits=options.weight_bits,
         excluded=excluded,

@@ -16,7 +16,7 @@ from onnxslim.ir import Editor, Model, Value
 from onnxslim.passes.quant.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts
-from onnxslim.passes.quant.judge import BEST_DB, Judge
+from onnxslim.passes.quant.judge import BEST_DB, MOST, Judge
 from onnxslim.passes.quant.plan import Edge, Plan
 from onnxslim.targets import Target
 
@@ -52,10 +52,14 @@ class Search:
         if choices.smooth and not self._smooths(choices):
             self.results[choices] = self.score(replace(choices, smooth=False))
         else:
-            twin = ir.snapshot(self.model)
-            quantize(Editor(twin), self.target, self.facts, choices)
-            self.results[choices] = self.judge.sqnr_db(twin)
+            self.results[choices] = self.trial(choices)
         return self.results[choices]
+
+    def trial(self, choices: Choices, samples: int = MOST) -> float:
+        """Signal to noise in dB with these choices and what is known now, on so many samples."""
+        twin = ir.snapshot(self.model)
+        quantize(Editor(twin), self.target, self.facts, choices)
+        return self.judge.sqnr_db(twin, samples)
 
     def _smooths(self, choices: Choices) -> bool:
         """Whether any tensor would be smoothed."""
@@ -78,10 +82,8 @@ class Search:
         every = frozenset(map(node_id, plan.regions.nodes))
 
         def alone(name: str) -> float:
-            twin = ir.snapshot(self.model)
             only = replace(_without(choices, every - {name}), second_order=False)
-            quantize(Editor(twin), self.target, self.facts, only)
-            return self.judge.sqnr_db(twin, FEW)
+            return self.trial(only, FEW)
 
         return sensitivities(self._local_db(plan), alone, SECONDS)
 

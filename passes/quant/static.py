@@ -17,12 +17,15 @@ from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts, Seen
 from onnxslim.passes.quant.gates import GATED
 from onnxslim.passes.quant.judge import FLOOR_DB, MOST, Judge
+from onnxslim.passes.quant.layers import FEW_BITS
 from onnxslim.passes.quant.placement import Placement
 from onnxslim.passes.quant.plan import Plan, tensors_to_see
 from onnxslim.passes.quant.protection import Limit, protected
 from onnxslim.passes.quant.regions import find_regions
 from onnxslim.passes.quant.search import Alternatives, Search
+from onnxslim.passes.quant.sequential import improved
 from onnxslim.passes.quant.stated import stated_facts
+from onnxslim.passes.quant.widths import widened
 from onnxslim.pipeline.base import Context, Declined
 
 POSITIONS = 64
@@ -39,6 +42,8 @@ class Goals:
     alternatives: tuple[Alternatives, ...]
     limit: Limit
     timed: bool  # whether operators that are slower in int8 may stay in float
+    wide_share: float = 0.0  # of the weights, where these have few bits
+    sequential: bool = False  # whether layers are rounded for what the layers before leave
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,15 @@ def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) 
             return Static(None, choices, declined=tuple(_unjudged(model, source)))
         search = Search(model, target, facts, judge)
         searched = search.best(choices, goals.alternatives, goals.limit.goal_db)
+        if searched.bits <= FEW_BITS:
+            searched = widened(search, searched, goals.wide_share)
         placement = Placement(search, ctx)
         if goals.timed:
             searched, slower = placement.faster(searched)
         searched = protected(search, placement, searched, goals.limit)
         db, trials = search.score(searched), len(search.results)
+        if goals.sequential:
+            db = improved(search, ctx, searched)
         if db < FLOOR_DB:
             return Static(None, searched, db, None, trials, _ruined(model, search, choices, db))
     plan, final, report = _audited(model, ctx, facts, searched)
