@@ -50,7 +50,7 @@ def _change(weight: Array, paired: Paired, ridge: float) -> Array:
     damped: Array = c.copy()
     damped[:, np.arange(d), np.arange(d)] += np.where(level > 0, ridge * (diagonal + level), 1.0)
     solved: Array = np.linalg.solve(damped, np.swapaxes(_drift(weight, paired), 1, 2))
-    change: Array = np.swapaxes(solved, 1, 2)
+    change: Array = np.asarray(np.swapaxes(solved, 1, 2))
     return change
 
 
