@@ -50,13 +50,13 @@ def _change(weight: Array, paired: Paired, ridge: float) -> Array:
     damped: Array = c.copy()
     damped[:, np.arange(d), np.arange(d)] += np.where(level > 0, ridge * (diagonal + level), 1.0)
     solved: Array = np.linalg.solve(damped, np.swapaxes(_drift(weight, paired), 1, 2))
-    change: Array = np.asarray(np.swapaxes(solved, 1, 2))
-    return change
+    return np.asarray(np.swapaxes(solved, 1, 2))
 
 
 def _drift(weight: Array, paired: Paired) -> Array:
     """K, [G, out, d]."""
-    return np.subtract(paired.cross, weight @ paired.covariance)
+    drift: Array = paired.cross - weight @ paired.covariance
+    return drift
 
 
 def _gain(weight: Array, paired: Paired, change: Array) -> float:

@@ -137,7 +137,7 @@ def _static(job: Job, done: Done) -> Done:
         Limit(options.goal, options.float_share),
         options.scheme == "auto",
         options.wide_share,
-        options.rounding == "sequential" or _fits(options),
+        options.rounding == "sequential",
     )
     count = len(ctx.env.calib) if ctx.env.calib else 0
     choices = replace(_choices(options, job.excluded), samples=count)
