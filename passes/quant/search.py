@@ -1,7 +1,7 @@
 """Choosing by trial on calibration samples: ranges, smoothing, rounding, noise of single nodes.
 
 Every trial quantizes a snapshot of the float model and measures its outputs. The number of trials
-is bounded: at most 4 for the settings and, where the outputs miss their goal, one per node within
+is bounded: at most 6 for the settings and, where the outputs miss their goal, one per node within
 `SECONDS`; what stays in float then is chosen in `protection`.
 """
 

@@ -60,7 +60,8 @@ class Bench:
     def _make(self, case: Case, tool: Tool) -> Record:
         out = self.path(case, tool)
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.unlink(missing_ok=True)
+        for left in out.parent.glob(f"{out.name}*"):  # weights beside it, too
+            left.unlink()
         took = watch(["timeout", str(LIMIT_S), *tool.command(case, out)], out)
         record: Record = {**asdict(took), "file": ""}
         if not took.failure and not out.exists():
