@@ -17,6 +17,7 @@ GROUP = "onnxslim.passes"
 BUILTIN: Mapping[str, str] = {
     "fold": "onnxslim.passes.fold.fold:Fold",
     "simplify": "onnxslim.passes.simplify.simplify:Simplify",
+    "prune": "onnxslim.passes.prune.prune:Prune",
     "lowrank": "onnxslim.passes.lowrank.lowrank:Lowrank",
     "quant": "onnxslim.passes.quant.quant:Quant",
     "cast": "onnxslim.passes.cast.cast:Cast",

@@ -102,7 +102,7 @@ def _stage(
 ) -> int:
     """Fit the layers of one stage from one run of the samples; how many were kept."""
     makers = {str(v.name): node for node in model.graph for v in node.outputs}
-    found = [_spot(makers[name]) for name in names if name in makers]
+    found = [spot_of(makers[name]) for name in names if name in makers]
     spots = [spot for spot in found if spot is not None]
     if not spots:
         return 0
@@ -113,7 +113,7 @@ def _stage(
     )
 
 
-def _spot(node: Node) -> Spot | None:
+def spot_of(node: Node) -> Spot | None:
     """Where a second factor and its offset are, from the node that makes the layer's output."""
     layer = linear(node)
     if isinstance(layer, Linear):

@@ -1,0 +1,170 @@
+"""How many units each group loses: least loss per MAC saved, until the budget is met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim.analyses.axes import AxisMap
+from onnxslim.ir import Array, Node
+from onnxslim.passes.prune.importance import Ranking
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A group with what it may lose: counts of units removed, in steps, the first 0."""
+
+    ranking: Ranking
+    steps: tuple[int, ...]
+    gain: float = 1.0  # of a relative loss, in the outputs of the model
+
+    def loss(self, at: int) -> float:
+        """The loss after so many steps."""
+        return self.gain * float(self.ranking.losses[self.steps[at]])
+
+
+class Macs:
+    """The MACs of a model while units go: each node's are the product of its axes."""
+
+    def __init__(self, axes: AxisMap, counts: Mapping[Node, int]) -> None:
+        self.axes = axes
+        self.work = [(w.node, [axes.classes(a) for a in w.axes]) for w in axes.trace.work]
+        known = {node for node, _ in self.work}
+        self.fixed = sum(n for node, n in counts.items() if node not in known)
+        self.counts = [counts.get(node, 0) for node, _ in self.work]
+        self._touching: dict[int, list[int]] = {}
+        for at, (_, kinds) in enumerate(self.work):
+            for found in np.unique(np.concatenate([np.zeros(0, np.int64), *kinds])).tolist():
+                self._touching.setdefault(found, []).append(at)
+
+    def total(self, removed: Array) -> float:
+        """The MACs without what is removed."""
+        return self.fixed + self.of(range(len(self.work)), removed)
+
+    def touched(self, ranking: Ranking) -> list[int]:
+        """The nodes that a group's units take part in."""
+        first = ranking.group.units[0].tolist()
+        return sorted({at for found in first for at in self._touching.get(found, ())})
+
+    def of(self, nodes: Sequence[int] | range, removed: Array) -> float:
+        """The MACs of some nodes."""
+        total = 0.0
+        for at in nodes:
+            share = float(self.counts[at])
+            if share:
+                for classes in self.work[at][1]:
+                    share *= 1.0 - float(removed[classes].mean())
+            total += share
+        return total
+
+
+def steps(size: int, multiple: int, floor: float) -> tuple[int, ...]:
+    """Numbers of units that may go so that a multiple of `multiple` stays, or of half of it, and
+    so on, until two such multiples fit; at least the share `floor` stays, and one unit."""
+    while multiple > 1 and size < 2 * multiple:
+        multiple //= 2
+    least = max(1, int(np.ceil(size * floor)))
+    stays = [n for n in range(multiple, size, multiple) if n >= least]
+    return (0, *(size - n for n in reversed(stays)))
+
+
+def by_share(choices: Sequence[Choice], share: float) -> list[int]:
+    """The step of each group nearest to a share of its units, at least one step where it can."""
+    found: list[int] = []
+    for choice in choices:
+        wanted = share * choice.ranking.group.size
+        found.append(min(range(len(choice.steps)), key=lambda i: abs(choice.steps[i] - wanted)))
+    return found
+
+
+def by_macs(
+    axes: AxisMap, macs: Macs, choices: Sequence[Choice], budget: float
+) -> tuple[list[int], float]:
+    """Steps whose MACs are within the budget, or all that there are; and the MACs left.
+
+    Greedy: the step of least loss per MAC saved at what is left so far goes first. Each step looks
+    at all groups, and counts the nodes of each again only where a neighbour has changed.
+    """
+    removed = axes.nothing()
+    taken = [0] * len(choices)
+    touched = [macs.touched(choice.ranking) for choice in choices]
+    left = macs.total(removed)
+    saved: list[float | None] = [None] * len(choices)
+    while left > budget:
+        best: tuple[float, int, int] | None = None
+        for i, choice in enumerate(choices):
+            if taken[i] + 1 >= len(choice.steps):
+                continue
+            if saved[i] is None:
+                saved[i] = _saving(macs, choice, taken[i], touched[i], removed)
+            gain = saved[i] or 0.0
+            lost = choice.loss(taken[i] + 1) - choice.loss(taken[i])
+            price = lost / gain if gain > 0 else np.inf
+            if best is None or price < best[0]:
+                best = (price, i, taken[i] + 1)
+        if best is None or best[0] == np.inf:
+            break
+        _, i, at = best
+        left -= saved[i] or 0.0
+        _remove(choices[i], taken[i], at, removed)
+        taken[i] = at
+        mine = set(touched[i])
+        saved = [None if mine & set(touched[j]) else s for j, s in enumerate(saved)]
+    return taken, _spend(macs, choices, taken, touched, removed, left, budget)
+
+
+def _spend(
+    macs: Macs,
+    choices: Sequence[Choice],
+    taken: list[int],
+    touched: Sequence[list[int]],
+    removed: Array,
+    left: float,
+    budget: float,
+) -> float:
+    """Take steps back, the greatest loss first, while the budget holds; the MACs left."""
+    while True:
+        best: tuple[float, int, float] | None = None
+        for i, choice in enumerate(choices):
+            if taken[i] == 0:
+                continue
+            gain = choice.loss(taken[i]) - choice.loss(taken[i] - 1)
+            if best is not None and gain <= best[0]:
+                continue
+            before: Array = np.array(removed)
+            _put_back(choice, taken[i], before)
+            more = macs.of(touched[i], before) - macs.of(touched[i], removed)
+            if left + more <= budget:
+                best = (gain, i, more)
+        if best is None:
+            return left
+        _, i, more = best
+        _put_back(choices[i], taken[i], removed)
+        taken[i] -= 1
+        left += more
+
+
+def _put_back(choice: Choice, at: int, removed: Array) -> None:
+    for unit in choice.ranking.order[choice.steps[at - 1] : choice.steps[at]]:
+        removed[choice.ranking.group.units[unit]] = False
+
+
+def _saving(macs: Macs, choice: Choice, at: int, nodes: list[int], removed: Array) -> float:
+    after: Array = np.array(removed)
+    _remove(choice, at, at + 1, after)
+    return macs.of(nodes, removed) - macs.of(nodes, after)
+
+
+def _remove(choice: Choice, before: int, after: int, removed: Array) -> None:
+    for unit in choice.ranking.order[choice.steps[before] : choice.steps[after]]:
+        removed[choice.ranking.group.units[unit]] = True
+
+
+def removal(axes: AxisMap, choices: Sequence[Choice], taken: Sequence[int]) -> Array:
+    """Flags of the classes that go."""
+    removed = axes.nothing()
+    for choice, at in zip(choices, taken, strict=True):
+        _remove(choice, 0, at, removed)
+    return removed

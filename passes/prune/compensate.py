@@ -1,0 +1,114 @@
+"""The layers that read what goes, fitted in closed form to what they gave with it.
+
+W_K + W_P C_PK C_KK^-1 and a bias that keeps the mean: the least squares of the output over what is
+left (Frantar, Singh and Alistarh 2022, eq. 3; the covariance form of He et al. 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from onnxslim.analyses.axes import AxisMap, Layer
+from onnxslim.analyses.columns import Tap
+from onnxslim.analyses.layer_stats import Moments
+from onnxslim.analyses.linear import Linear, linear
+from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.lowrank.refit import spot_of
+from onnxslim.passes.prune.mask import makers
+from onnxslim.passes.prune.score import damping
+
+
+def compensate(
+    editor: Editor, axes: AxisMap, removed: Array, moments: Mapping[Tap, Moments]
+) -> int:
+    """Change the weights before the cut; columns that go become zero. How many layers changed.
+
+    The editor may be that of a snapshot. A layer without a bias keeps the second moment instead of
+    the covariance.
+    """
+    twins, count = makers(editor.model), 0
+    for layer in axes.trace.layers:
+        own = linear(twins[str(layer.node.outputs[0].name)])
+        if not isinstance(own, Linear) or own.groups > 1 or own.tap not in moments:
+            continue
+        lost = lost_columns(axes, layer, own, removed)
+        if lost.any() and not lost.all():
+            _fit(editor, own, moments[own.tap], lost)
+            count += 1
+    return count
+
+
+def lost_columns(axes: AxisMap, layer: Layer, own: Linear, removed: Array) -> Array:
+    """Flags of the columns of a layer's matrix that go."""
+    if layer.columns is None:
+        return np.zeros(own.in_features, np.bool_)
+    gone = removed[axes.classes(layer.columns)]
+    return np.repeat(gone, own.in_features // gone.size)
+
+
+def give_biases(editor: Editor) -> None:
+    """Dense Conv and Gemm without a bias get one of zeros, which a fit can change."""
+    for node in list(editor.model.graph):
+        own = linear(node)
+        if not isinstance(own, Linear) or own.bias_index is None or own.groups > 1:
+            continue
+        if own.bias is None:
+            zeros = own.from_bias(np.zeros(own.out_features))
+            hint = f"{node.outputs[0].name}_bias"
+            node.resize_inputs(3)
+            node.replace_input_with(2, editor.initializer(editor.scope_of(node), hint, zeros))
+
+
+def fitted(axes: AxisMap, removed: Array) -> list[str]:
+    """The outputs of the layers that lose columns and can be fitted, in the order of the model."""
+    names: list[str] = []
+    for layer in axes.trace.layers:
+        own = linear(layer.node)
+        if isinstance(own, Linear) and lost_columns(axes, layer, own, removed).any():
+            spot = spot_of(layer.node)
+            if spot is not None:
+                names.append(spot.output)
+    return names
+
+
+def _fit(editor: Editor, own: Linear, seen: Moments, lost: Array) -> None:
+    spot = spot_of(own.node)
+    offset = None if spot is None else spot.offset()
+    spread = (seen.second if offset is None else seen.covariance())[0]
+    if not np.isfinite(spread).all():
+        return
+    matrix = own.matrix()[0].astype(np.float64)
+    kept = ~lost
+    gram = spread[np.ix_(kept, kept)]
+    level = float(np.trace(gram)) / len(gram)
+    ridge = damping(seen) * level if level > 0 else 1.0
+    cross = matrix[:, lost] @ spread[np.ix_(lost, kept)]
+    fitted = np.zeros_like(matrix)
+    fitted[:, kept] = matrix[:, kept] + np.linalg.solve(gram + ridge * np.eye(len(gram)), cross.T).T
+    weight = editor.unshare(own.node, own.weight_index)
+    editor.replace_initializer(weight, own.from_matrix(fitted[None]))
+    if spot is not None and offset is not None:
+        content = spot.content(offset + (matrix - fitted) @ seen.mean[0])
+        if content is not None:
+            editor.replace_initializer(editor.unshare(spot.holder, spot.index), content)
+
+
+def sliced(reference: Model, axes: AxisMap, removed: Array, names: list[str]) -> None:
+    """Let values of the reference be what the cut model has of them, under the same names."""
+    editor, twins = Editor(reference), makers(reference)
+    kinds = {str(value.name): axes.axes(value) for value in axes.trace.axes}
+    for name in names:
+        value = next(v for v in twins[name].outputs if v.name == name)
+        for axis, classes in enumerate(kinds[name]):
+            if classes is not None and removed[classes].any():
+                keep = np.flatnonzero(~removed[classes]).astype(np.int64)
+                value.name = editor.name(f"{name}_whole")
+                places = editor.initializer(editor.scope_of(twins[name]), "kept", keep)
+                pick = editor.node(
+                    "Gather", [value, places], outputs=[f"{name}_kept"], attributes={"axis": axis}
+                )
+                editor.insert_after(value.producer() or twins[name], [pick])
+                value = pick.outputs[0]
+                value.name = name

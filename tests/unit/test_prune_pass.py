@@ -1,0 +1,209 @@
+"""The pass on small models: what it removes, repairs, declines and says, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from onnxslim import ir
+from onnxslim.errors import OptionError
+from onnxslim.ir import Array, Model
+from onnxslim.passes.prune.budget import steps
+from onnxslim.passes.prune.prune import Prune
+from onnxslim.passes.prune.score import Consumer, greedy
+from onnxslim.pipeline.analysis import AnalysisManager, Aspect
+from onnxslim.pipeline.base import Context, Environment, PassResult
+from onnxslim.runtime.samples import Feed, FeedList
+from onnxslim.runtime.session import open_session
+from onnxslim.targets import get_target
+from tests.prunable import NETWORKS
+from tests.quantizing import build, feeds
+
+MLP = """g (float[N,24] x) => (float[N,8] y) {
+  a = Gemm (x, w1, b1)  r = Relu (a)  b = MatMul (r, w2)  c = Add (b, b2)  s = Tanh (c)
+  y = Gemm (s, w3, b3) }"""
+
+
+def mlp() -> Model:
+    """Layers whose hidden units are mixtures of few signals, so that most can be made up for."""
+    rng = np.random.default_rng(3)
+    first = rng.normal(size=(24, 6)) @ rng.normal(size=(6, 64)) / 5
+    second = rng.normal(size=(64, 6)) @ rng.normal(size=(6, 48)) / 30
+    weights: dict[str, Sequence[int] | Array] = {
+        "w1": first.astype(np.float32), "b1": (64,), "w2": second.astype(np.float32), "b2": (48,),
+        "w3": (48, 8), "b3": (8,),
+    }  # fmt: skip
+    return build(MLP, weights)
+
+
+def prune(model: Model, calib: Sequence[Feed] | None = None, **options: object) -> PassResult:
+    """One run of the pass in place."""
+    with ThreadPoolExecutor(1) as executor:
+        env = Environment(
+            get_target("ort-cpu"), executor, calib=None if calib is None else FeedList(calib)
+        )
+        context = Context(env, AnalysisManager(model, env), ir.snapshot(model))
+        result = Prune(**options).run(model, context)  # type: ignore[arg-type]
+    ir.verify(model)
+    return result
+
+
+def error(model: Model, original: Model, samples: Sequence[Feed]) -> float:
+    """Relative squared error of the outputs."""
+    one, two = open_session(original), open_session(model)
+    pairs = [(one.run(feed)["y"], two.run(feed)["y"]) for feed in samples]
+    apart = sum(float(np.square(a - b).sum()) for a, b in pairs)
+    return apart / sum(float(np.square(a).sum()) for a, _ in pairs)
+
+
+@pytest.fixture
+def samples() -> list[Feed]:
+    return feeds(mlp(), 60, {"N": 16})
+
+
+def test_ranking_with_repair_beats_magnitude_and_no_repair(samples: list[Feed]) -> None:
+    original, errors = mlp(), dict[str, float]()
+    variants: dict[str, dict[str, object]] = {
+        "ours": {},
+        "unrepaired": {"compensate": False},
+        "magnitude": {"importance": "magnitude", "compensate": False},
+    }
+    for name, options in variants.items():
+        model = ir.snapshot(original)
+        result = prune(model, samples[:40], share=0.5, multiple=1, **options)
+        assert result.changed is Aspect.ALL
+        errors[name] = error(model, original, samples[40:])
+    assert errors["ours"] < 0.1 * errors["magnitude"]
+    assert errors["ours"] < 0.3 * errors["unrepaired"]
+
+
+@pytest.mark.parametrize("importance", ["loss", "wanda", "variance", "magnitude"])
+def test_the_budget_of_macs_is_met_and_multiples_are_kept(
+    importance: str, samples: list[Feed]
+) -> None:
+    model = mlp()
+    result = prune(model, samples, ratio=0.5, importance=importance)
+    assert 0.3 < float(result.stats["macs_ratio"]) <= 0.5
+    shapes = {
+        v.name: v.const_value.shape for v in model.graph.initializers.values() if v.const_value
+    }
+    first = next(int(s[1]) for n, s in shapes.items() if str(n).startswith("w1"))  # type: ignore[arg-type]
+    assert first < 64
+    assert first % 8 == 0
+    assert [layer.action for layer in result.layers]
+
+
+def test_without_samples_it_goes_by_the_weights_and_says_so() -> None:
+    model = mlp()
+    before = ir.weight_bytes(model)
+    result = prune(model, ratio=0.6)
+    assert ir.weight_bytes(model) < 0.8 * before
+    assert "no calibration samples" in result.notes[0]
+
+
+def test_kinds_and_names_can_be_chosen() -> None:
+    model = NETWORKS["attention"].model()
+    result = prune(model, share=0.34, only=("heads",), multiple=1)
+    assert [layer.action for layer in result.layers] == ["2 of 3 attention heads stay"]
+    model = mlp()
+    prune(model, share=0.5, skip=("a",))
+    sizes = sorted(int(v.shape[0]) for v in model.graph.initializers.values() if v.shape)  # type: ignore[arg-type]
+    assert 64 in sizes
+
+
+def test_what_stays_is_declined_with_the_reason(samples: list[Feed]) -> None:
+    reasons = {d.node: d.reason for d in prune(mlp(), samples, share=0.5).declined}
+    assert "it is an output of the model" in reasons["y"]
+
+
+def test_few_samples_are_told(samples: list[Feed]) -> None:
+    notes = " ".join(prune(mlp(), samples[:3], share=0.5).notes)
+    assert "more rows are needed" in notes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 1.5}, "ratio=1.5 given, expected a number between 0 and 1"),
+        ({"share": 0.0}, "share=0 given, expected a number between 0 and 1"),
+        ({"ratio": 0.5, "share": 0.5}, "ratio and share given, expected one of them"),
+        ({"floor": 1.0}, "floor=1 given, expected 0 or more and less than 1"),
+        ({"multiple": -1}, "multiple=-1 given, expected 0 or more"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Prune(**options)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_pruned_is_refused_with_the_reason_and_left_alone() -> None:
+    model = build("g (float[N,6] x) => (float[N,4] y) { y = MatMul (x, w) }", {"w": (6, 4)})
+    before = ir.checksum(model)
+    with pytest.raises(OptionError, match="nothing of the model can be pruned: y: output 'y'"):
+        prune(model)
+    assert ir.checksum(model) == before
+
+
+def test_a_budget_that_cannot_be_met_is_refused_with_the_nearest() -> None:
+    model = mlp()
+    before = ir.checksum(model)
+    with pytest.raises(OptionError, match=r"cannot be met: what can go leaves 0\.\d+"):
+        prune(model, ratio=0.1, floor=0.5)
+    assert ir.checksum(model) == before
+
+
+def test_a_quantized_model_is_refused() -> None:
+    body = """g (float[N,6] x) => (float[N,4] y) {
+      q = QuantizeLinear (x, one, zp)  d = DequantizeLinear (q, one, zp)
+      y = MatMul (d, w) }"""
+    body = body.replace(", zp", "")
+    with pytest.raises(OptionError, match=r"quantized already .* --passes prune,quant"):
+        prune(build(body, {"w": (6, 4)}))
+
+
+def test_a_failed_check_sends_it_back_to_remove_less_until_it_is_hardly_anything() -> None:
+    result = PassResult()
+    tried: list[float | None] = []
+    step = Prune(ratio=0.5)
+    while (milder := step.stricter(result)) is not None:
+        assert isinstance(milder, Prune)
+        step = milder
+        tried.append(step.ratio)
+    assert tried == sorted(tried, key=lambda r: r or 0)
+    assert 0.9 < (tried[-1] or 0) < 1
+
+
+@pytest.mark.parametrize(
+    ("size", "multiple", "floor", "expected"),
+    [
+        (64, 16, 0.2, (0, 16, 32, 48)),
+        (64, 16, 0.5, (0, 16, 32)),
+        (24, 16, 0.2, (0, 8, 16)),
+        (100, 16, 0.5, (0, 4, 20, 36)),
+        (3, 1, 0.0, (0, 1, 2)),
+        (2, 16, 0.9, (0,)),
+    ],
+)
+def test_what_stays_is_a_multiple(
+    size: int, multiple: int, floor: float, expected: tuple[int, ...]
+) -> None:
+    assert steps(size, multiple, floor) == expected
+
+
+def test_the_greedy_loss_is_that_of_a_least_squares_fit() -> None:
+    rng = np.random.default_rng(0)
+    x: Array = rng.normal(size=(4000, 10)) @ rng.normal(size=(10, 10))
+    x = x - x.mean(axis=0)
+    weight: Array = rng.normal(size=(5, 10))
+    covariance: Array = np.matmul(np.transpose(x), x) / len(x)
+    blocks: list[Array] = [np.arange(2 * i, 2 * i + 2) for i in range(5)]
+    order, losses = greedy([Consumer(weight, covariance, blocks, 1e-9)], 5, 3)
+    kept = x[:, np.concatenate([blocks[i] for i in range(5) if i not in order])]
+    wanted = np.matmul(x, np.transpose(weight))
+    fit: Array = np.linalg.pinv(kept) @ wanted
+    left = float(np.square(wanted - kept @ fit).sum()) / float(np.square(wanted).sum())
+    assert losses[-1] == pytest.approx(left, rel=1e-4)
+    assert (np.diff(losses) >= 0).all()
