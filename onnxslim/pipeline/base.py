@@ -12,6 +12,7 @@ from typing import ClassVar, TypeVar
 
 from onnxslim.ir import Model
 from onnxslim.pipeline.analysis import AnalysisManager, Aspect
+from onnxslim.pipeline.opened import Opened
 from onnxslim.runtime.samples import Feed, Samples
 from onnxslim.targets.base import Target
 
@@ -36,6 +37,7 @@ class Environment:
     seed: int = 0
     cache: Path | None = None
     progress: Progress = silent
+    opened: Opened = field(default_factory=Opened)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def _run_one(
     local = ctx.env.target.local  # other machines' times are not measured here
     if guard is not None and local and pass_.guarded and result.changed:
         result, kept = guard.judge(model, before, result, ctx)
+    ctx.env.opened.clear()
     seconds, peak = time.perf_counter() - start, peak_mb()
     for instrument in reversed(instruments):
         instrument.after(pass_, model, ctx, result)

@@ -31,8 +31,9 @@ def time_in_turn(before: Model, after: Model, env: Environment) -> Comparison:
     """The default stopwatch: real runs on one sample, with the threads of the environment, until
     it is plain which is faster."""
     env.progress("timing", 0, 0)
+    models = [before, env.opened.find(after) or after]
     found = interleaved_latency(
-        [before, after], sample_of(before, env), env.threads, enough=LatencyResult.is_plain
+        models, sample_of(before, env), env.threads, enough=LatencyResult.is_plain
     )
     return Comparison(found.ms[0], found.ms[1], found.ratio(), found.noise, found.is_slower())
 

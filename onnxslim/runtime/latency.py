@@ -12,13 +12,14 @@ from onnxslim.ir import Model
 from onnxslim.runtime.samples import Feed
 from onnxslim.runtime.session import Session, open_session
 
-_WARM_UP = 2
+_WARM_UP = 1  # the turn that finds how often to repeat is another
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 400
 _LEAST_TURN = 5e-4  # seconds; a shorter run is repeated within its turn
 _FLOOR = 0.02  # two sessions of one model differ by about this much, by where their memory lies
 _ALPHA = 0.01
-_PLAIN = 1.25  # a ratio that differs by more needs no precision to be told from 1
-_PLAIN_ROUNDS = 9  # all on one side of 1 by chance: 2 * 0.5^9 = 0.4 %, at any ratio of 1
+_PLAIN = {9: 1.25, 5: 1.5}
+"""Rounds -> a ratio that all of them pass on the same side needs no precision to be told from 1. By
+chance: at most 2 * 0.5^9 = 0.4 % for nine at a ratio of 1; five have to be further away."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,11 @@ class LatencyResult:
         return self.interval(model, base)[0] > 1 and self.ratio(model, base) > 1 + _FLOOR
 
     def is_plain(self, model: int = 1, base: int = 0) -> bool:
-        """Whether all of at least nine rounds say the same, by a quarter: more tell nothing new."""
+        """Whether all of at least nine rounds say the same, by a quarter, or all of five by a half:
+        more tell nothing new."""
         ratios = self.ratios(model, base)
-        same = max(ratios) * _PLAIN < 1 or min(ratios) > _PLAIN
-        return same and len(ratios) >= _PLAIN_ROUNDS
+        least = max(1 / max(ratios), min(ratios))
+        return any(len(ratios) >= rounds and least > by for rounds, by in _PLAIN.items())
 
 
 def interleaved_latency(

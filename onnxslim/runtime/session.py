@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,7 +19,16 @@ from onnxslim.runtime.samples import Array, Feed
 from onnxslim.runtime.serialize import Serialized, serialize
 from onnxslim.runtime.types import TensorInfo, input_infos
 
-__all__ = ["Optimize", "Session", "TensorInfo", "input_infos", "open_session", "optimized_graph"]
+__all__ = [
+    "Audited",
+    "Optimize",
+    "Session",
+    "TensorInfo",
+    "input_infos",
+    "open_audited",
+    "open_session",
+    "optimized_graph",
+]
 
 Optimize = Literal["all", "extended", "basic", "none"]
 
@@ -70,6 +80,10 @@ class Session:
                 values = self._ort.run(names, fed)
         return dict(zip(names, values, strict=True))
 
+    def end_profiling(self) -> Path:
+        """The file that the profiler wrote, if it was on."""
+        return Path(self._ort.end_profiling())
+
 
 def open_session(
     model: ir.Model,
@@ -91,12 +105,28 @@ def open_session(
     return Session(_open(source, options), input_infos(model), source.keep)
 
 
+@dataclass(frozen=True)
+class Audited:
+    """A session and what ONNX Runtime made of its model on this machine: the optimized graph."""
+
+    session: Session
+    graph: ir.Model
+
+
+def open_audited(model: ir.Model, *, threads: int = 1, optimize: Optimize = "all") -> Audited:
+    """Open the model in ONNX Runtime like `open_session`, and read the graph that it runs.
+
+    Raises RuntimeUnavailable like `open_session`.
+    """
+    return _audited(model, threads, optimize)
+
+
 def optimized_graph(model: ir.Model, optimize: Optimize = "all") -> ir.Model:
     """What ONNX Runtime makes of the model on this machine: its own optimized graph.
 
     Raises RuntimeUnavailable like `open_session`.
     """
-    return _optimized(model, 1, optimize)[0]
+    return _audited(model, 1, optimize).graph
 
 
 def profiled(
@@ -108,19 +138,18 @@ def profiled(
     Raises RuntimeUnavailable like `open_session` and `Session.run`.
     """
     with tempfile.TemporaryDirectory(prefix="onnxslim-", ignore_cleanup_errors=True) as folder:
-        optimized, ort = _optimized(model, threads, "all", str(Path(folder, "profile")))
-        session, count = Session(ort, input_infos(model)), 0
+        opened, count = _audited(model, threads, "all", str(Path(folder, "profile"))), 0
         while not enough(count):
-            session.run(feed)
+            opened.session.run(feed)
             count += 1
-        events = json.loads(Path(ort.end_profiling()).read_text(encoding="utf-8"))
-    return optimized, [e for e in events if e.get("cat") == "Node"]
+        events = json.loads(opened.session.end_profiling().read_text(encoding="utf-8"))
+    return opened.graph, [e for e in events if e.get("cat") == "Node"]
 
 
-def _optimized(
+def _audited(
     model: ir.Model, threads: int, optimize: Optimize, profile: str | None = None
-) -> tuple[ir.Model, Any]:
-    """The optimized graph and the session that runs it."""
+) -> Audited:
+    """`profile` begins the name of the file that the profiler writes, if it is to."""
     source = serialize(model)
     folder = tempfile.TemporaryDirectory(prefix="onnxslim-", ignore_cleanup_errors=True)
     options = _options(source, threads, optimize)
@@ -131,10 +160,10 @@ def _optimized(
         options.add_session_config_entry(f"{_SAVE_KEY}_min_size_in_bytes", "1024")
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile
-    ort = _open(source, options)
-    result = ir.read_unchecked(path)
-    weakref.finalize(result, folder.cleanup)  # its weights are mapped from there
-    return result, ort
+    session = Session(_open(source, options), input_infos(model), source.keep)
+    graph = ir.read_unchecked(path)
+    weakref.finalize(graph, folder.cleanup)  # its weights are mapped from there
+    return Audited(session, graph)
 
 
 def _options(source: Serialized, threads: int, optimize: Optimize) -> Any:

@@ -26,6 +26,6 @@ def rejected(before: Model, after: Model, env: Environment) -> str | None:
 
 
 def _run(model: Model, env: Environment) -> None:
-    session = open_session(model, threads=env.threads)
+    session = env.opened.find(model) or open_session(model, threads=env.threads)
     if env.calib:
         session.run(env.calib[0])

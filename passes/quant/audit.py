@@ -10,7 +10,6 @@ from typing import Literal
 
 from onnxslim import ir
 from onnxslim.ir import Model, Node
-from onnxslim.runtime.session import optimized_graph
 
 Place = Literal["end", "border", "constant", "idle"]
 
@@ -37,13 +36,11 @@ class Audit:
         return sum(self.places.values())
 
 
-def audit(model: Model, planned: Mapping[str, str]) -> Audit:
-    """Look at the optimized graph. `planned`: node name -> operator, for what should be int8.
-
-    Raises RuntimeUnavailable where ONNX Runtime cannot open the model.
-    """
+def audit(optimized: Model, planned: Mapping[str, str]) -> Audit:
+    """Look at ONNX Runtime's optimized graph. `planned`: node name -> operator, for what should
+    be int8."""
     int8, places, left = 0, Counter[Place](), set[str]()
-    for node in optimized_graph(model).graph:
+    for node in optimized.graph:
         kernel = _kernel(node)
         int8 += kernel.startswith(_INT8)
         if kernel in (_Q, _DQ):

@@ -10,7 +10,7 @@ import numpy as np
 from onnxslim.analyses.layer_ranges import Ranges, evenly
 from onnxslim.ir import Array, Model
 from onnxslim.runtime.samples import Feed, Samples
-from onnxslim.runtime.session import open_session
+from onnxslim.runtime.session import Session, open_session
 
 SECONDS = 1.0
 """How long the runs of the float model may take; so few samples are used for slow models."""
@@ -30,7 +30,7 @@ class Judge:
         self, model: Model, samples: Samples, threads: int, seen: Ranges | None = None
     ) -> None:
         """`seen`: a run of these samples that may have kept outputs; then there is none here."""
-        self._threads = threads
+        self.threads = threads
         self._feeds: list[Feed] = []
         self._expected: list[Mapping[str, Array]] = []
         if seen is None or not seen.outputs:
@@ -43,7 +43,7 @@ class Judge:
             self._expected.append(seen.outputs[index])
 
     def _run(self, model: Model, samples: Samples) -> None:
-        session = open_session(model, threads=self._threads)
+        session = open_session(model, threads=self.threads)
         start = time.perf_counter()
         for index in evenly(len(samples), MOST):
             feed = samples[index]
@@ -52,13 +52,13 @@ class Judge:
             if len(self._feeds) >= LEAST and time.perf_counter() - start > SECONDS:
                 break
 
-    def sqnr_db(self, model: Model, most: int = MOST) -> float:
+    def sqnr_db(self, model: Model | Session, most: int = MOST) -> float:
         """Signal to noise of the outputs in dB, the mean over outputs; -inf for NaN or Inf where
         the float model has numbers. Where it has none itself, nothing is compared.
 
         `most`: samples that are run at most.
         """
-        session = open_session(model, threads=self._threads)
+        session = model if isinstance(model, Session) else open_session(model, threads=self.threads)
         outputs = [session.run(feed) for feed in self._feeds[:most]]
         names = [name for name, value in self._expected[0].items() if value.dtype.kind == "f"]
         return float(np.mean([self._output_db(name, outputs) for name in names])) if names else 0.0

@@ -18,6 +18,7 @@ from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts
 from onnxslim.passes.quant.judge import BEST_DB, MOST, Judge
 from onnxslim.passes.quant.plan import Edge, Plan
+from onnxslim.passes.quant.trial import Trial, attempt
 from onnxslim.targets import Target
 
 Alternatives = Callable[[Choices], Iterable[Choices]]
@@ -44,6 +45,7 @@ class Search:
     facts: Facts
     judge: Judge
     results: dict[Choices, float] = field(default_factory=dict["Choices", float])
+    last: Trial | None = None  # the trial that was made last
 
     def score(self, choices: Choices) -> float:
         """Signal to noise in dB with these choices; every different trial is made once."""
@@ -52,7 +54,10 @@ class Search:
         if choices.smooth and not self._smooths(choices):
             self.results[choices] = self.score(replace(choices, smooth=False))
         else:
-            self.results[choices] = self.trial(choices)
+            self.last = None  # frees its session before the next is opened
+            threads = self.judge.threads
+            self.last = attempt(self.model, self.target, self.facts, choices, threads)
+            self.results[choices] = self.judge.sqnr_db(self.last.opened.session)
         return self.results[choices]
 
     def trial(self, choices: Choices, samples: int = MOST) -> float:

@@ -11,7 +11,7 @@ from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.nonfinite import first_nonfinite
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Model, Node
-from onnxslim.passes.quant.apply import node_id, plan_for, quantize
+from onnxslim.passes.quant.apply import node_id, plan_for
 from onnxslim.passes.quant.audit import Audit, audit
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts, Seen
@@ -25,6 +25,7 @@ from onnxslim.passes.quant.regions import find_regions
 from onnxslim.passes.quant.search import Alternatives, Search
 from onnxslim.passes.quant.sequential import improved
 from onnxslim.passes.quant.stated import stated_facts
+from onnxslim.passes.quant.trial import Trial, attempt
 from onnxslim.passes.quant.widths import widened
 from onnxslim.pipeline.base import Context, Declined
 
@@ -75,7 +76,7 @@ def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) 
     """
     target = ctx.env.target
     facts, seen = _facts(model, ctx, choices)
-    db, trials, searched = None, 0, choices
+    db, trials, searched, last = None, 0, choices, None
     slower: Mapping[str, str] = {}
     if ctx.env.calib:
         judge = Judge(model, ctx.env.calib, ctx.env.threads, seen)
@@ -90,12 +91,12 @@ def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) 
         if goals.timed:
             searched, slower = placement.faster(searched)
         searched = protected(search, placement, searched, goals.limit)
-        db, trials = search.score(searched), len(search.results)
+        db, trials, last = search.score(searched), len(search.results), search.last
         if goals.sequential:
-            db = improved(search, ctx, searched)
+            db, last = improved(search, ctx, searched), None
         if db < FLOOR_DB:
             return Static(None, searched, db, None, trials, _ruined(model, search, choices, db))
-    plan, final, report = _audited(model, ctx, facts, searched)
+    plan, final, report = _audited(model, ctx, facts, searched, last)
     declined = (*_kept(model, choices, searched, final, slower), *_inside(model))
     return Static(plan, final, db, report, trials, declined)
 
@@ -122,26 +123,31 @@ def _facts(model: Model, ctx: Context, choices: Choices) -> tuple[Facts, Ranges 
 
 
 def _audited(
-    model: Model, ctx: Context, facts: Facts, choices: Choices
+    model: Model, ctx: Context, facts: Facts, choices: Choices, last: Trial | None
 ) -> tuple[Plan, Choices, Audit | None]:
-    """Try on a snapshot until the runtime fuses all that is planned, then do it."""
-    report = None
-    for _ in range(AUDITS):
-        twin = ir.snapshot(model)
-        for node in twin.graph:
-            node.name = node_id(node)  # its name may be absent
-        plan = quantize(ir.Editor(twin), ctx.env.target, facts, choices)
-        if not ctx.env.target.local:
+    """Try until the runtime fuses all that is planned, then do it; the first trial is the `last`
+    one of the search, if that is of the same choices."""
+    target, threads, report = ctx.env.target, ctx.env.threads, None
+    trial = last
+    for audits in reversed(range(AUDITS + 1)):
+        if trial is None or trial.choices != choices:
+            trial = attempt(model, target, facts, choices, threads)
+        if not target.local or not audits:
             break
-        names = {str(n.name): GATED.get(ir.op(n), ir.op(n)) for n in _fused(plan)}
+        names = {str(n.name): GATED.get(ir.op(n), ir.op(n)) for n in _fused(trial.plan)}
         try:
-            report = audit(twin, names)
+            report = audit(trial.opened.graph, names)
         except RuntimeUnavailable:
             break
         if not report.left:
             break
-        choices = replace(choices, excluded=choices.excluded | report.left)
-    return quantize(ir.Editor(model), ctx.env.target, facts, choices), choices, report
+        left_float = {trial.ids[name] for name in report.left}
+        choices = replace(choices, excluded=choices.excluded | left_float)
+    assert trial is not None
+    trial.adopt(model)
+    if "opened" in vars(trial):
+        ctx.env.opened.keep(model, trial.opened.session)
+    return trial.plan, choices, report
 
 
 def _fused(plan: Plan) -> Iterator[Node]:

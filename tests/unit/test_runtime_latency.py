@@ -70,6 +70,9 @@ def test_plain_are_nine_rounds_that_all_differ_by_a_quarter() -> None:
     assert _result([(1.0, 0.7)] * 9).is_plain()
     assert _result([(1.0, 1.3)] * 9).is_plain()
     assert not _result([(1.0, 0.7)] * 8).is_plain()
+    assert _result([(1.0, 0.6)] * 5).is_plain()
+    assert not _result([(1.0, 0.6)] * 4).is_plain()
+    assert not _result([(1.0, 0.6)] * 4 + [(1.0, 0.7)]).is_plain()
     assert not _result([(1.0, 0.7)] * 20 + [(1.0, 0.85)]).is_plain()
     assert not _result([(1.0, 0.7)] * 9 + [(1.0, 1.3)] * 9).is_plain()
 
