@@ -47,12 +47,14 @@ ORT_HEAVY = Setting(
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a compile took, or why it failed; `cpu_s` are seconds of all processors together."""
+    """What a compile took, or why it failed; `cpu_s` are seconds of all processors together, and
+    `anonymous_mb` the peak without mapped files."""
 
     seconds: float
     cpu_s: float
     peak_mb: float
     failure: str = ""
+    anonymous_mb: float | None = None
 
 
 def compile_case(case: Case, setting: Setting, out: Path) -> Compiled:
@@ -69,7 +71,7 @@ def watch(command: list[str], out: Path) -> Compiled:
         subprocess.run(watched, stdout=sink, stderr=sink, check=True, cwd=out.parent, env=_ENV)
     took = json.loads(found.read_text(encoding="utf-8"))
     failure = "" if took["code"] == 0 else _last_line(log)
-    return Compiled(took["seconds"], took["cpu_s"], took["peak_mb"], failure)
+    return Compiled(took["seconds"], took["cpu_s"], took["peak_mb"], failure, took["anonymous_mb"])
 
 
 def _last_line(log: Path) -> str:
