@@ -69,11 +69,11 @@ class Consumer:
         part: Array = self.inverse[np.ix_(columns, columns)]
         rows: Array = self.inverse[columns]
         lost: Array = self.weight[:, columns]
-        solved: Array = np.linalg.solve(part, np.concatenate([lost.T, rows], axis=1))
-        loss = float(np.sum(lost.T * solved[:, : len(lost)])) / self.power
-        shift = solved[:, len(lost) :]
+        own: Array = np.transpose(lost)
+        loss = float(np.sum(own * np.linalg.solve(part, own))) / self.power
+        shift: Array = np.linalg.solve(part, rows)
         self.weight = self.weight - lost @ shift
-        self.inverse = self.inverse - rows.T @ shift
+        self.inverse = self.inverse - np.transpose(rows) @ shift
         self.weight[:, columns] = 0
         # what is gone has no part in later steps
         self.inverse[columns] = 0
