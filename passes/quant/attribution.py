@@ -9,7 +9,7 @@ operator in it counts for the linear one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnxslim import ir
@@ -122,6 +122,6 @@ _FUSED = 12  # nodes that one kernel may come from
 
 
 def _longest_start(name: str, known: Collection[str]) -> str | None:
-    """The longest of the known names that a name begins with."""
-    ends: Iterable[int] = range(len(name), 0, -1)
+    """The longest of the known names that a name begins with, as a word."""
+    ends = (end for end in range(len(name), 0, -1) if name[end : end + 1] in ("", "_", "/"))
     return next((name[:end] for end in ends if name[:end] in known), None)

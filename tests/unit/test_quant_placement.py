@@ -77,6 +77,17 @@ def test_a_kernel_belongs_to_the_operator_that_its_name_begins_with() -> None:
     assert found.total == sum(kernel.ms for kernel in kernels)
 
 
+def test_a_name_counts_as_a_word() -> None:
+    kernels = [
+        kernel("add_7", "Add", "s", "t9", 1),  # not `a`
+        kernel("y/MatMulAddFusion", "Gemm", "s", "t8", 2),
+        kernel("fused b", "FusedConv", "r", "t7", 4),
+    ]
+    found = attribute(kernels, net(), OPERATORS)
+    assert found.own == {"y": 2, "b": 4}
+    assert found.after == {"": 1}
+
+
 def test_every_linear_operator_has_a_time_in_float_and_in_int8() -> None:
     model, samples = net(), feeds(net())
     in_int8 = ir.snapshot(model)
