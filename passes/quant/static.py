@@ -32,6 +32,10 @@ from onnxslim.pipeline.base import Context, Declined
 POSITIONS = 64
 """Rows per sample from which a layer's covariance is estimated."""
 
+WIDEST = 4608
+"""Features of a layer, up to which its covariance is collected (170 MB for each group): those of a
+Conv with 512 channels and a kernel of 3 x 3. The weights of wider ones get the nearest integers."""
+
 AUDITS = 2
 """Rounds of leaving in float what the runtime did not fuse."""
 
@@ -109,7 +113,8 @@ def _facts(model: Model, ctx: Context, choices: Choices) -> tuple[Facts, Ranges 
     excluded = {node for node in model.graph if node_id(node) in choices.excluded}
     regions = find_regions(model, ctx.env.target, excluded)
     names = tuple(dict.fromkeys(str(value.name) for value in tensors_to_see(regions)))
-    taps = tuple(dict.fromkeys(layer.tap for layer in regions.layers.values()))
+    narrow = (layer for layer in regions.layers.values() if layer.in_features <= WIDEST)
+    taps = tuple(dict.fromkeys(layer.tap for layer in narrow))
     whole, later = LayerStats(tensors=names), LayerStats(taps=taps, positions=POSITIONS)
     seen = None
     if choices.method == "minmax":

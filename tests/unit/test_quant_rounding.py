@@ -8,6 +8,7 @@ import pytest
 from onnxslim import ir
 from onnxslim.ir import Array
 from onnxslim.passes.quant.rounding import round_by_covariance
+from onnxslim.passes.quant.static import WIDEST
 from tests.quantizing import build, feeds, quantize, rounding_case, sqnr_db
 
 
@@ -75,3 +76,18 @@ def test_a_layer_is_better_rounded_in_its_own_layout(layer: str) -> None:
     # Rounding of the activations is in both, so the gain is small, but it is there; a wrong layout
     # of the integers would give an error as large as the signal.
     assert sqnr_db(before, second, samples) > sqnr_db(before, nearest, samples)
+
+
+@pytest.mark.parametrize(("features", "same"), [(64, False), (WIDEST + 1, True)])
+def test_layers_that_are_too_wide_for_a_covariance_get_the_nearest_integers(
+    features: int, same: bool
+) -> None:
+    body = f"net (float[N,{features}] x) => (float[N,8] y) {{ y = MatMul(x, w) }}"
+    weights: list[Array] = []
+    for rounding in ("nearest", "second_order"):
+        model = build(body, {"w": (features, 8)})
+        quantize(model, feeds(model), scheme="int8", rounding=rounding, ranges="minmax")
+        found = [ir.array(v) for v in model.graph.initializers.values()]
+        weights += [x for x in found if x is not None and x.shape == (features, 8)]
+    assert [x.dtype for x in weights] == [np.int8, np.int8]
+    assert np.array_equal(weights[0], weights[1]) == same
