@@ -83,6 +83,11 @@ class Quant(Pass):
         "of weights; second_order makes up for each error, and costs a calibration run; sequential "
         "also for the errors of all layers before, and costs some fifteen",
     )
+    equalize: Literal["auto", "on", "off"] = option(
+        "auto",
+        "scale channels between two layers so that both weights round better; auto where "
+        "per_channel is off",
+    )
     smooth: Literal["auto", "on", "off"] = option(
         "auto", "move outliers of MatMul and Gemm inputs into their weights"
     )

@@ -24,6 +24,7 @@ class Done:
     """All that was done to a model."""
 
     folded: int = 0
+    equalized: int = 0  # layers
     synthetic: bool = False
     static: Static | None = None
     layers: tuple[Layer, ...] = ()  # rows of what is not static
@@ -82,6 +83,8 @@ def result_of(done: Done, before: Model) -> PassResult:
     """The result of a pass that changed the model, which was `before`."""
     layers = list(done.layers)
     stats: Stats = {"int8_layers": done.int8, "folded": done.folded}
+    if done.equalized:
+        stats["equalized"] = done.equalized
     if done.static is not None and done.static.plan is not None and done.static.plan.layers:
         stats.update(_static_stats(done.static, done.static.plan))
         stats.update(_bits(done.static.plan, done.packed))

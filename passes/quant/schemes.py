@@ -15,6 +15,7 @@ from onnxslim.passes.quant.canonical import canonicalize
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.dynamic import quantize_dynamic
 from onnxslim.passes.quant.embeddings import quantize_embeddings
+from onnxslim.passes.quant.equalize import equalize
 from onnxslim.passes.quant.fallback import dynamic_instead
 from onnxslim.passes.quant.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.half import Half, store_half
@@ -71,13 +72,20 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
     there = _own(model, ctx.env.target)
     operators = _gates(model, ctx.env.target, options.scheme) | _fused(ctx.env.target, options)
     folded = canonicalize(Editor(model), operators).count
+    equalized = equalize(Editor(model), options.weight_bits) if _equalizes(options) else 0
     ctx.analyses.invalidate(Aspect.ALL)
     job = Job(model, ctx, options, excluded_names(model, options.ops, options.skip))
-    done = Done(folded=folded, synthetic=not ctx.env.calib)
+    done = Done(folded=folded, equalized=equalized, synthetic=not ctx.env.calib)
     for scheme in SCHEMES[options.scheme]:
         done = scheme(job, done)
     refused = (*done.refused, *uncovered(model, ctx.env.target, ruled_out))
     return replace(done, refused=refused, own=tuple(_own(model, ctx.env.target) - there))
+
+
+def _equalizes(options: Quant) -> bool:
+    """Whether layers are to be scaled: those that get one scale each gain most by it."""
+    wanted = options.equalize == "on" or (options.equalize == "auto" and not options.per_channel)
+    return wanted and _static in SCHEMES[options.scheme]
 
 
 def _own(model: Model, target: Target) -> Counter[str]:

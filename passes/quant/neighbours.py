@@ -1,0 +1,103 @@
+"""Pairs of layers with nothing between them but what is positively homogeneous per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.analyses.linear import Linear, linear
+from onnxslim.ir import Array, Model, Node, Value
+
+ELEMENTWISE = frozenset({"Identity", "LeakyRelu", "Relu"})
+"""Operators with f(x / s) = f(x) / s for s > 0 per channel, wherever the channels lie."""
+
+OF_IMAGES = frozenset({"AveragePool", "Flatten", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
+"""The same for channels on axis 1."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The only reader of a layer's output is the other layer. `repeat`: inputs of the second per
+    channel of the first: taps of the window, places of a flattened image."""
+
+    first: Linear
+    second: Linear
+    repeat: int
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether the second layer has a group for each channel."""
+        return self.second.groups > 1
+
+    def columns(self, weight: Array) -> Array:
+        """What of the second's weight [G, out/G, d] reads each channel, [C, n]."""
+        if self.depthwise:
+            return weight.reshape(len(weight), -1)
+        split = weight.reshape(weight.shape[1], -1, self.repeat)
+        return np.asarray(np.swapaxes(split, 0, 1).reshape(split.shape[1], -1))
+
+    def scaled(self, weight: Array, s: Array) -> Array:
+        """The second's weight with its inputs multiplied by s [C]."""
+        if self.depthwise:
+            return np.multiply(weight, s[:, None, None])
+        return np.multiply(weight, np.repeat(s, self.repeat))
+
+
+def pairs(model: Model) -> list[Pair]:
+    """All pairs of the main graph, in its order."""
+    return list(_pairs(model))
+
+
+def _pairs(model: Model) -> Iterator[Pair]:
+    for node in model.graph:
+        first = linear(node)
+        second = None if isinstance(first, str) else _behind(first)
+        pair = None if isinstance(first, str) or second is None else _pair(first, second)
+        if pair is not None:
+            yield pair
+
+
+def _behind(first: Linear) -> Linear | None:
+    """The layer that alone reads a layer's output, after what may lie between."""
+    value = first.node.outputs[0]
+    node = _only_reader(value)
+    while node is not None and _homogeneous(node, first.kind == "conv"):
+        value = node.outputs[0]
+        node = _only_reader(value)
+    found = None if node is None else linear(node)
+    fits = isinstance(found, Linear) and found.input is value and found.tap.axis == -1
+    return found if fits and isinstance(found, Linear) else None
+
+
+def _homogeneous(node: Node, image: bool) -> bool:
+    if ir.op(node) == "Flatten" and ir.attribute(node, "axis", 1) != 1:
+        return False
+    return ir.op(node) in ELEMENTWISE or (image and ir.op(node) in OF_IMAGES)
+
+
+def _only_reader(value: Value) -> Node | None:
+    uses = tuple(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    node = uses[0].node
+    return node if node.graph is ir.graph_of(value) else None
+
+
+def _pair(first: Linear, second: Linear) -> Pair | None:
+    """None where channels do not meet, or a bias is computed."""
+    channels = first.out_features
+    if any(layer.bias_vector() is None for layer in (first, second)):
+        return None
+    if second.groups > 1:
+        depthwise = second.groups == channels and second.out_features % channels == 0
+        return Pair(first, second, second.in_features) if depthwise else None
+    if second.in_features % channels:
+        return None
+    # a conv reads channels slowest, as a flattened image has them; others must meet one to one
+    repeat = second.in_features // channels
+    if second.kind != "conv" and repeat > 1 and first.kind != "conv":
+        return None
+    return Pair(first, second, repeat)
