@@ -35,7 +35,7 @@ class Pair:
     def columns(self, weight: Array) -> Array:
         """What of the second's weight [G, out/G, d] reads each channel, [C, n]."""
         if self.depthwise:
-            return weight.reshape(len(weight), -1)
+            return np.asarray(weight.reshape(len(weight), -1))
         split = weight.reshape(weight.shape[1], -1, self.repeat)
         return np.asarray(np.swapaxes(split, 0, 1).reshape(split.shape[1], -1))
 
