@@ -43,7 +43,8 @@ class Pair:
         """The second's weight with its inputs multiplied by s [C]."""
         if self.depthwise:
             return np.multiply(weight, s[:, None, None])
-        return np.multiply(weight, np.repeat(s, self.repeat))
+        factors: Array = np.repeat(s, self.repeat)
+        return np.asarray(weight * factors)
 
 
 def pairs(model: Model) -> list[Pair]:
