@@ -5,7 +5,7 @@ x * HardSigmoid(x), x * Clip(x + 3, 0, 6) / 6 -> HardSwish    (where the target 
 layer + HardSigmoid(alpha, beta) -> layer' + Clip(0, 1)
 MatMul of matrices + Add of a constant vector -> Gemm
 x * 1, x / 1, x + 0 -> x
-attention -> MultiHeadAttention    (where the target has it of its own)
+attention -> MultiHeadAttention, its projections -> one    (where the target has it of its own)
 """
 
 from __future__ import annotations
@@ -21,18 +21,24 @@ from onnxslim.passes.fold.affine import ChannelAffine, fold_into_producer
 from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM, rank_of, scalar_affine
 from onnxslim.passes.quant.attention import FUSED_ATTENTION
 from onnxslim.passes.quant.gates import GATED
+from onnxslim.passes.quant.projections import PROJECTIONS
 from onnxslim.passes.simplify.fuse.activations import RULES as ACTIVATIONS
 from onnxslim.passes.simplify.fuse.gemm import MATMUL_ADD
 from onnxslim.rewrite import Outcome, Rewrite, Rule, apply
 
 
-def canonicalize(editor: Editor, operators: Collection[str] = ()) -> Outcome:
+def canonicalize(
+    editor: Editor, operators: Collection[str] = (), *, named: bool = False
+) -> Outcome:
     """Apply the rules to all scopes, and remove what nothing reads any more.
 
     `operators`: what patterns should become: what the target computes in int8, or has of its own.
+    `named`: options name some layers, so that no layers become one.
     """
     gates = [rule for rule in ACTIVATIONS if rule.makes in GATED]
     chosen = [rule for rule in (*gates, FUSED_ATTENTION) if rule.makes in operators]
+    if FUSED_ATTENTION in chosen and not named:
+        chosen.append(PROJECTIONS)
     outcome = apply(editor, (*chosen, *RULES))
     editor.remove_dead()
     return outcome

@@ -71,7 +71,7 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
             ir.raise_opset(model, PACKED_SINCE)
     there = _own(model, ctx.env.target)
     operators = _gates(model, ctx.env.target, options.scheme) | _fused(ctx.env.target, options)
-    folded = canonicalize(Editor(model), operators).count
+    folded = canonicalize(Editor(model), operators, named=bool(options.skip)).count
     equalized = equalize(Editor(model), options.weight_bits) if _equalizes(options) else 0
     ctx.analyses.invalidate(Aspect.ALL)
     job = Job(model, ctx, options, excluded_names(model, options.ops, options.skip))

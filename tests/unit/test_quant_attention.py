@@ -11,6 +11,7 @@ from onnxslim import ir
 from onnxslim.analyses.facts import Facts
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.quant.attention import FUSED_ATTENTION
+from onnxslim.passes.quant.canonical import canonicalize
 from onnxslim.rewrite import Outcome, apply
 from onnxslim.runtime.session import open_session
 from onnxslim.targets import get_target
@@ -155,7 +156,7 @@ def test_quant_fuses_attention_for_its_target() -> None:
     before, samples = ir.snapshot(model), feeds(model, sizes={"S": 5})
     result = quantize(model, samples)
     assert kernels(model)["MultiHeadAttention"] == 1
-    assert kernels(model)["MatMulIntegerToFloat"] == 4
+    assert kernels(model)["MatMulIntegerToFloat"] == 2
     assert any(ATTENTION in note for note in result.notes)
     one, two = (open_session(m).run(samples[0])["y"] for m in (before, model))
     noise = float(((one - two) ** 2).sum() / (one**2).sum())
@@ -179,3 +180,55 @@ def test_other_targets_keep_it_written_out() -> None:
     model = attention(PROJECTED, SOFTMAX)
     quantize(model, feeds(model, sizes={"S": 5}), any_size(get_target("openvino")), scheme="int8")
     assert operators(model)[ATTENTION] == 0
+
+
+# Its projections
+
+
+def _projected(body: str, **options: object) -> tuple[Model, Model]:
+    before = build(body, {**WEIGHTS, **CONSTANTS})
+    model = ir.snapshot(before)
+    canonicalize(Editor(model), {ATTENTION}, **options)  # type: ignore[arg-type]
+    ir.verify(model)
+    return before, model
+
+
+BIASED = PROJECTED.replace("qr = Reshape(q,", "qb = Add(q, bq) qr = Reshape(qb,").replace(
+    "kr = Reshape(k,", "kb = Add(k, bq) kr = Reshape(kb,"
+)
+
+
+def _whole(heads: str) -> str:
+    return f"{HEAD}{heads} s = MatMul(qh, kh){SOFTMAX}{JOINED} }}"
+
+
+@pytest.mark.parametrize(
+    ("heads", "products", "adds"),
+    [
+        pytest.param(PROJECTED, 1, 0, id="without biases"),
+        pytest.param(BIASED, 2, 1, id="two of three with a bias"),
+        pytest.param(PROJECTED.replace("MatMul(x, wk)", "MatMul(x, wq)"), 3, 0, id="a tied weight"),
+        pytest.param(PACKED, 1, 0, id="one product already"),
+    ],
+)
+def test_projections_of_one_tensor_become_one(heads: str, products: int, adds: int) -> None:
+    before, model = _projected(_whole(heads))
+    assert operators(model)["MatMul"] == products + 1  # that of the output
+    assert operators(model)["Add"] == adds
+    assert operators(model)["Split"] == (products < 3)
+    feed = feeds(model, 1, {"N": 2, "S": 5})[0]
+    assert outputs(model, feed)[0] == pytest.approx(outputs(before, feed)[0], abs=1e-5)
+
+
+def test_layers_that_options_name_stay_apart() -> None:
+    _, model = _projected(_whole(PROJECTED), named=True)
+    assert operators(model)["MatMul"] == 4
+    assert operators(model)[ATTENTION] == 1
+
+
+def test_quant_makes_one_kernel_of_the_projections() -> None:
+    model = build(_whole(BIASED), {**WEIGHTS, **CONSTANTS})
+    result = quantize(model, feeds(model, sizes={"S": 5}))
+    assert kernels(model)["MatMulIntegerToFloat"] == 3
+    assert kernels(model)["Add"] == 0
+    assert result.stats["int8_layers"] == 3
