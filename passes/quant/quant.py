@@ -81,7 +81,8 @@ class Quant(Pass):
     rounding: Literal["auto", "nearest", "second_order", "sequential"] = option(
         "auto",
         "of weights; second_order makes up for each error, and costs a calibration run; sequential "
-        "also for the errors of all layers before, and costs some fifteen",
+        "also for the errors of all layers before, and costs a run for each layer; auto does so "
+        "for 4 to 6 bits with 256 samples or more",
     )
     equalize: Literal["auto", "on", "off"] = option(
         "auto",

@@ -140,14 +140,14 @@ def _static(job: Job, done: Done) -> Done:
     options = job.options
     target = job.ctx.env.target.written(options.scheme)
     ctx = replace(job.ctx, env=replace(job.ctx.env, target=target))
+    count = len(ctx.env.calib) if ctx.env.calib else 0
     goals = Goals(
         tuple(_alternatives(options)),
         Limit(options.goal, options.float_share),
         options.scheme == "auto",
         options.wide_share,
-        options.rounding == "sequential",
+        options.rounding == "sequential" or (_fits(options) and count >= ENOUGH),
     )
-    count = len(ctx.env.calib) if ctx.env.calib else 0
     choices = replace(_choices(options, job.excluded), samples=count)
     return replace(done, static=quantize_static(job.model, ctx, choices, goals))
 
@@ -256,6 +256,12 @@ def _choices(options: Quant, excluded: frozenset[str]) -> Choices:
         bits=options.weight_bits,
         excluded=excluded,
     )
+
+
+ENOUGH = 256
+"""Samples from which layers are rounded one after the other by themselves. With 64 views of 8
+photos an EfficientNet-Lite0 lost 0.4 dB on other photos by it; with 512 images a ResNet gained 1.8.
+"""
 
 
 def _fits(options: Quant) -> bool:

@@ -22,6 +22,9 @@ MOST = 64
 POSITIONS = 64
 """Rows per sample."""
 
+SAMPLES = 256
+"""That are run for each layer, at most, spread evenly over all."""
+
 HELD = 256 << 20
 """Bytes of the float model's outputs that are held at a time."""
 
@@ -49,7 +52,10 @@ def pair_layers(search: Search, ctx: Context, choices: Choices) -> None:
     changed, both would.
     """
     assert ctx.env.calib is not None
-    looking = Looking(ctx.env.calib, Sampling(POSITIONS, seed=ctx.env.seed), ctx.env.threads)
+    samples = ctx.env.calib
+    if len(samples) > SAMPLES:
+        samples = samples.take([len(samples) * i // SAMPLES for i in range(SAMPLES)])
+    looking = Looking(samples, Sampling(POSITIONS, seed=ctx.env.seed), ctx.env.threads)
     plan = plan_for(search.model, search.target, search.facts, choices)
     layers = {node_id(node): layer for node, layer in plan.layers.items()}
     order = list(layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from onnxslim import ir
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.observe import Sampling
 from onnxslim.ir import Array, Model
+from onnxslim.passes.quant import schemes, sequential
 from onnxslim.passes.quant.asymmetric import moved
 from onnxslim.passes.quant.paired import Looking, Paired, Reader, paired, targets
 from onnxslim.passes.quant.qparams import QParams
@@ -143,6 +144,24 @@ def test_sequential_rounding_keeps_the_outputs_better_also_on_other_samples() ->
     quantize(alone, every[:32], rounding="second_order", **options)
     quantize(after, every[:32], rounding="sequential", **options)
     assert sqnr_db(before, after, every[32:]) > sqnr_db(before, alone, every[32:]) + 0.5
+
+
+@pytest.mark.parametrize(("enough", "same"), [(8, "sequential"), (9, "second_order")])
+def test_few_bits_are_rounded_in_sequence_with_enough_samples(
+    enough: int, same: Literal["sequential", "second_order"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schemes, "ENOUGH", enough)
+    default, given, samples = _net(), _net(), feeds(_net(), 8)
+    quantize(default, samples, scheme="int8", weight_bits=4)
+    quantize(given, samples, scheme="int8", weight_bits=4, rounding=same)
+    assert ir.checksum(default) == ir.checksum(given)
+
+
+def test_a_spread_of_many_samples_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after, samples = _net(), _net(), feeds(_net(), 24)
+    monkeypatch.setattr(sequential, "SAMPLES", 6)
+    quantize(after, samples, scheme="int8", weight_bits=4, rounding="sequential", goal=0.0)
+    assert sqnr_db(before, after, samples) > 20
 
 
 def test_layers_without_a_bias_keep_their_outputs() -> None:
