@@ -1,8 +1,9 @@
 """Runs a command and writes its seconds, peak memory and exit code as JSON.
 
 A process of its own: what Linux reports as a child's peak starts at that of the process it was
-forked from, and this one is small. The peak counts mapped files; anonymous memory, which does not,
-is sampled every 10 ms (proc(5), RssAnon) and is None where the system does not tell it.
+forked from, and this one is small. A child may set its peak back, as this project does for each
+pass, so that memory is sampled too, every 10 ms: resident memory, which counts mapped files, and
+anonymous memory, which does not (proc(5), VmRSS and RssAnon; None where the system does not tell).
 
 python -m tests.bench.peak OUT.json COMMAND...
 """
@@ -19,27 +20,27 @@ import time
 from pathlib import Path
 
 _EVERY = 0.01  # seconds
-_ANONYMOUS = re.compile(r"RssAnon:\s+(\d+) kB")
+_FIELD = re.compile(r"(VmRSS|RssAnon):\s+(\d+) kB")
 
 
 class Sampler(threading.Thread):
-    """The most anonymous memory that a process was seen with, while it runs."""
+    """The most memory that a process was seen with, while it runs."""
 
     def __init__(self, process: int) -> None:
         super().__init__(daemon=True)
         self._status = Path(f"/proc/{process}/status")
         self.ended = threading.Event()
-        self.peak_kb: int | None = None
+        self.peak_mb: dict[str, float] = {}
 
     def run(self) -> None:
         """Look until it has ended."""
         while not self.ended.wait(_EVERY):
             try:
-                found = _ANONYMOUS.search(self._status.read_text())
+                fields = _FIELD.findall(self._status.read_text())
             except OSError:
                 return
-            if found is not None:
-                self.peak_kb = max(self.peak_kb or 0, int(found[1]))
+            for name, size in fields:
+                self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), int(size) / 1024)
 
 
 def main() -> None:
@@ -57,8 +58,8 @@ def main() -> None:
     found = {
         "seconds": seconds,
         "cpu_s": usage.ru_utime + usage.ru_stime,
-        "peak_mb": usage.ru_maxrss / 1024,
-        "anonymous_mb": None if sampler.peak_kb is None else sampler.peak_kb / 1024,
+        "peak_mb": max(usage.ru_maxrss / 1024, sampler.peak_mb.get("VmRSS", 0.0)),
+        "anonymous_mb": sampler.peak_mb.get("RssAnon"),
         "code": child.returncode,
     }
     with open(out, "w", encoding="utf-8") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ INTRO = f"""# What quantizing costs
 
 Written by `python -m tests.bench.quant.compile_cost`. *Seconds* are those of the whole process,
 imports included, the least of the rounds; *processor* adds up what all threads computed or waited
-for in a spin, and says more where other programs ran too. *Limit*: for min-max ranges the peer's
+for in a spin. Where *load* is above the number of CPUs, other programs ran too: then the seconds
+say little, and those of the processor a bit more than alone. *Limit*: for min-max ranges the peer's
 seconds on the same file and samples, elsewhere a number of seconds that was set. *Anonymous* is the
 peak of memory without mapped files (model and samples are read where they lie, so that their pages
 count in *peak* and can be taken back at any time); it stays below twice the model plus
@@ -72,7 +74,8 @@ class Cost:
 
 def write(costs: Sequence[Cost], out: Path) -> None:
     """Both files."""
-    about = {**machine(), "seed": "0", "commit": commit()}
+    load = f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} CPUs"  # other programs' included
+    about = {**machine(), "load": load, "seed": "0", "commit": commit()}
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = [HEAD, ["---"] * len(HEAD), *(cost.cells() for cost in costs)]
     table = [f"| {' | '.join(row)} |" for row in rows]
