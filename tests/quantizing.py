@@ -17,7 +17,7 @@ from onnxslim.passes.quant.quant import Quant
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Environment, PassResult
 from onnxslim.runtime.samples import Feed, FeedList
-from onnxslim.runtime.session import open_session, optimized_graph
+from onnxslim.runtime.session import Optimize, open_session, optimized_graph
 from onnxslim.targets import Target, get_target
 
 DEFAULTS: Mapping[str, Array] = {
@@ -122,9 +122,11 @@ def outputs(model: Model, feed: Feed) -> list[Array]:
     return list(open_session(model, optimize="none").run(feed).values())
 
 
-def sqnr_db(before: Model, after: Model, samples: Sequence[Feed]) -> float:
+def sqnr_db(
+    before: Model, after: Model, samples: Sequence[Feed], optimize: Optimize = "all"
+) -> float:
     """Signal to noise of the first output over the samples."""
-    one, two = open_session(before), open_session(after)
+    one, two = open_session(before), open_session(after, optimize=optimize)
     signal = noise = 0.0
     for feed in samples:
         a, b = next(iter(one.run(feed).values())), next(iter(two.run(feed).values()))

@@ -14,6 +14,7 @@ from onnxslim.ir import Model
 from onnxslim.pipeline.analysis import AnalysisManager, Aspect
 from onnxslim.pipeline.opened import Opened
 from onnxslim.runtime.samples import Feed, Samples
+from onnxslim.runtime.session import Optimize
 from onnxslim.targets.base import Target
 
 Progress = Callable[[str, int, int], None]
@@ -38,6 +39,12 @@ class Environment:
     cache: Path | None = None
     progress: Progress = silent
     opened: Opened = field(default_factory=Opened)
+
+    @property
+    def arithmetic(self) -> Optimize:
+        """How to run a model to see what it computes on the target. Kernels for integers of this
+        machine may saturate where the target's do not: for those, Q and DQ run one by one."""
+        return "all" if self.target.local else "basic"
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ class Check(Pass):
             limits=self._limits(),
             threads=ctx.env.threads,
             synthetic=synthetic,
+            optimize=ctx.env.arithmetic,
             progress=ctx.env.progress,
         )
 

@@ -12,7 +12,7 @@ from onnxslim.passes.check.rules import collapse
 from onnxslim.pipeline.base import Progress, Verdict, silent
 from onnxslim.runtime.metrics import Metric, Outputs, Score, default_metric, make_metric
 from onnxslim.runtime.samples import Feed, Samples
-from onnxslim.runtime.session import Session, open_session
+from onnxslim.runtime.session import Optimize, Session, open_session
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,14 @@ def compare(
     limits: Limits | None = None,
     threads: int = 1,
     synthetic: bool = False,
+    optimize: Optimize = "all",
     progress: Progress = silent,
 ) -> Verdict:
     """Run both models over the samples and judge the result.
 
     Streams: outputs are kept only for a metric of the user's own. Without a metric: `top1` for a
     classifier with labels, `agreement` for one without, else `sqnr`. On made-up inputs always
-    `sqnr`, and no limit on a drop.
+    `sqnr`, and no limit on a drop. `optimize`: how far ONNX Runtime may fuse the result.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the original.
@@ -53,7 +54,7 @@ def compare(
     limits = limits or Limits()
     before = open_session(original, threads=threads)
     try:
-        after = open_session(model, threads=threads)
+        after = open_session(model, threads=threads, optimize=optimize)
     except RuntimeUnavailable as error:
         name = metric or "sqnr"
         return _failed(name, limits, len(samples), synthetic, f"the result does not run: {error}")

@@ -23,7 +23,7 @@ def dynamic_instead(
     Judged on calibration samples; the model is as before where nothing is kept.
     """
     assert ctx.env.calib is not None
-    judge = Judge(model, ctx.env.calib, ctx.env.threads)
+    judge = Judge(model, ctx.env.calib, ctx.env)
     before = ir.snapshot(model)
     layers, declined = quantize_dynamic(Editor(model), ctx.env.target, excluded, per_channel)
     db = judge.sqnr_db(model) if layers else 0.0

@@ -107,7 +107,7 @@ def _spoiled(before: Model, after: Model, ctx: Context, goal_db: float) -> str |
     if not ctx.env.calib:
         return None
     try:
-        db = Judge(before, ctx.env.calib, ctx.env.threads).sqnr_db(after)
+        db = Judge(before, ctx.env.calib, ctx.env).sqnr_db(after)
     except RuntimeUnavailable as error:
         return f"ONNX Runtime does not run it in float16: {error}"
     if db < goal_db:

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxslim.analyses.layer_ranges import Ranges, evenly
 from onnxslim.ir import Array, Model
+from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Feed, Samples
 from onnxslim.runtime.session import Session, open_session
 
@@ -27,10 +28,10 @@ class Judge:
     """Holds the float model's outputs on a few samples and compares others with them."""
 
     def __init__(
-        self, model: Model, samples: Samples, threads: int, seen: Ranges | None = None
+        self, model: Model, samples: Samples, env: Environment, seen: Ranges | None = None
     ) -> None:
         """`seen`: a run of these samples that may have kept outputs; then there is none here."""
-        self.threads = threads
+        self.env = env
         self._feeds: list[Feed] = []
         self._expected: list[Mapping[str, Array]] = []
         if seen is None or not seen.outputs:
@@ -43,7 +44,7 @@ class Judge:
             self._expected.append(seen.outputs[index])
 
     def _run(self, model: Model, samples: Samples) -> None:
-        session = open_session(model, threads=self.threads)
+        session = self._open(model)
         start = time.perf_counter()
         for index in evenly(len(samples), MOST):
             feed = samples[index]
@@ -58,7 +59,7 @@ class Judge:
 
         `most`: samples that are run at most.
         """
-        session = model if isinstance(model, Session) else open_session(model, threads=self.threads)
+        session = model if isinstance(model, Session) else self._open(model)
         outputs = [session.run(feed) for feed in self._feeds[:most]]
         names = [name for name, value in self._expected[0].items() if value.dtype.kind == "f"]
         return float(np.mean([self._output_db(name, outputs) for name in names])) if names else 0.0
@@ -70,6 +71,9 @@ class Judge:
             if floats and not any(np.isfinite(x).any() for x in floats):
                 return feed
         return None
+
+    def _open(self, model: Model) -> Session:
+        return open_session(model, threads=self.env.threads, optimize=self.env.arithmetic)
 
     def _output_db(self, name: str, outputs: Sequence[Mapping[str, Array]]) -> float:
         signal = noise = 0.0

@@ -55,8 +55,7 @@ class Search:
             self.results[choices] = self.score(replace(choices, smooth=False))
         else:
             self.last = None  # frees its session before the next is opened
-            threads = self.judge.threads
-            self.last = attempt(self.model, self.target, self.facts, choices, threads)
+            self.last = attempt(self.model, self.judge.env, self.facts, choices)
             self.results[choices] = self.judge.sqnr_db(self.last.opened.session)
         return self.results[choices]
 

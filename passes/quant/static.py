@@ -83,7 +83,7 @@ def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) 
     db, trials, searched, last = None, 0, choices, None
     slower: Mapping[str, str] = {}
     if ctx.env.calib:
-        judge = Judge(model, ctx.env.calib, ctx.env.threads, seen)
+        judge = Judge(model, ctx.env.calib, ctx.env, seen)
         if (feed := judge.blind_sample()) is not None:
             source = first_nonfinite(model, feed, ctx.env.threads)
             return Static(None, choices, declined=tuple(_unjudged(model, source)))
@@ -132,11 +132,10 @@ def _audited(
 ) -> tuple[Plan, Choices, Audit | None]:
     """Try until the runtime fuses all that is planned, then do it; the first trial is the `last`
     one of the search, if that is of the same choices."""
-    target, threads, report = ctx.env.target, ctx.env.threads, None
-    trial = last
+    target, report, trial = ctx.env.target, None, last
     for audits in reversed(range(AUDITS + 1)):
         if trial is None or trial.choices != choices:
-            trial = attempt(model, target, facts, choices, threads)
+            trial = attempt(model, ctx.env, facts, choices)
         if not target.local or not audits:
             break
         names = {str(n.name): GATED.get(ir.op(n), ir.op(n)) for n in _fused(trial.plan)}
@@ -150,7 +149,7 @@ def _audited(
         choices = replace(choices, excluded=choices.excluded | left_float)
     assert trial is not None
     trial.adopt(model)
-    if "opened" in vars(trial):
+    if target.local and "opened" in vars(trial):
         ctx.env.opened.keep(model, trial.opened.session)
     return trial.plan, choices, report
 

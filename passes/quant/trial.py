@@ -13,8 +13,8 @@ from onnxslim.passes.quant.apply import node_id, quantize
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts
 from onnxslim.passes.quant.plan import Plan
+from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.session import Audited, open_audited
-from onnxslim.targets import Target
 
 
 @dataclass
@@ -29,12 +29,12 @@ class Trial:
     plan: Plan
     ids: Mapping[str, str]
     own: Mapping[str, str | None]
-    threads: int
+    env: Environment
 
     @cached_property
     def opened(self) -> Audited:
         """Opened in ONNX Runtime once; raises RuntimeUnavailable."""
-        return open_audited(self.model, threads=self.threads)
+        return open_audited(self.model, threads=self.env.threads, optimize=self.env.arithmetic)
 
     def adopt(self, model: Model) -> None:
         """Make the model what the copy is, with the names that its nodes had."""
@@ -43,14 +43,12 @@ class Trial:
         assign(model, self.model)
 
 
-def attempt(
-    model: Model, target: Target, facts: Facts, choices: Choices, threads: int = 1
-) -> Trial:
+def attempt(model: Model, env: Environment, facts: Facts, choices: Choices) -> Trial:
     """Quantize a copy of a prepared model, which stays as it is."""
     twin = ir.snapshot(model)
     ids, own = _tell_apart(twin)
-    plan = quantize(Editor(twin), target, facts, choices)
-    return Trial(choices, twin, plan, ids, own, threads)
+    plan = quantize(Editor(twin), env.target, facts, choices)
+    return Trial(choices, twin, plan, ids, own, env)
 
 
 def _tell_apart(model: Model) -> tuple[dict[str, str], dict[str, str | None]]:

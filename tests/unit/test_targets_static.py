@@ -11,6 +11,7 @@ import pytest
 from onnxslim import ir
 from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Model, Node
+from onnxslim.runtime.session import Optimize
 from onnxslim.targets import INT8, Form, StaticRule, Target, get_target
 from tests.quantizing import any_size, build, feeds, operators, quantize, sqnr_db
 
@@ -24,6 +25,10 @@ RESIDUAL = (
     f" {{ a = {CONV} (x, w1, b1) r = Relu(a) b = {CONV} (r, w2, b2) s = Add(b, r) t = Relu(s)"
     " p = GlobalAveragePool(t) f = Flatten(p) y = Gemm <transB = 1> (f, wg, bg) }"
 )
+AS_WRITTEN: Optimize = "basic"
+"""Q and DQ run one by one: what ONNX Runtime fuses here may saturate or, for float8, be wrong;
+that is not what these targets compute."""
+
 CASES = [
     ("tensorrt", "int8", "INT8", "INT8"),
     ("tensorrt", "fp8", "FLOAT8E4M3FN", "FLOAT8E4M3FN"),
@@ -96,7 +101,7 @@ def test_the_outputs_stay_close(name: str, scheme: str, activation: str, weight:
     after = _quantized(get_target(name), scheme)
     # 8-bit integers give about 40 dB a tensor, fp8 with its 3 bits of mantissa about 31; three
     # layers in a row stay above 20, while a wrong scale or zero point gives less than 10
-    assert sqnr_db(before, after, feeds(before)) > 20
+    assert sqnr_db(before, after, feeds(before), AS_WRITTEN) > 20
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "openvino", "qnn"])
@@ -212,7 +217,7 @@ def test_products_of_computed_tensors_read_integers_where_the_target_takes_them(
     for label in ("scores", "mixed"):
         (product,) = (node for node in model.graph if node.name == label)
         assert [_integers(product, index) for index in (0, 1)] == [True, True]
-    assert sqnr_db(before, model, feeds(before)) > 20
+    assert sqnr_db(before, model, feeds(before), AS_WRITTEN) > 20
 
 
 def test_products_of_computed_tensors_stay_in_float_on_cpus() -> None:
