@@ -211,20 +211,10 @@ def test_even_channels_are_not_smoothed() -> None:
     assert smoothing(channels, [rng.normal(size=(8, 16))]) is None
 
 
-def test_a_gain_that_drowns_in_other_noise_is_not_worth_a_kernel() -> None:
-    weights = [np.random.default_rng(0).normal(size=(64, 32))]
-    found: list[bool] = []
-    for times in (1, 2.5, 60):  # how far one channel stands out; 2.5 would gain 5 dB
-        reach = np.where(np.arange(32) == 3, times, 1.0)
-        channels = Channels(-reach, reach, np.zeros(32))
-        found.append(smoothing(channels, weights) is not None)
-    assert found == [False, False, True]
-
-
 def test_a_dead_channel_does_not_spoil_smoothing() -> None:
-    reach = np.array([0.0, 50, *[1] * 30])
-    channels = Channels(-reach, reach, np.zeros(32))
-    s = smoothing(channels, [np.ones((3, 32))])
+    zeros = np.zeros(4)
+    channels = Channels(np.array([0, -1, -50, -1.0]), np.array([0, 1, 50, 1.0]), zeros)
+    s = smoothing(channels, [np.ones((3, 4))])
     assert s is not None
     assert np.isfinite(s).all()
     assert s[0] == 1
