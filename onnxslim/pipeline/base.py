@@ -55,6 +55,7 @@ class Context:
     analyses: AnalysisManager
     original: Model  # as it was loaded; read only
     applied: tuple[Pass, ...] = ()  # the passes that ran before this one, in order
+    memory: dict[object, object] = field(default_factory=dict[object, object])  # between tries
 
 
 @dataclass(frozen=True)

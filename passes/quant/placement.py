@@ -32,6 +32,7 @@ from onnxslim.passes.quant.costs import (
     measured_times,
     to_arrays,
 )
+from onnxslim.passes.quant.known import Known
 from onnxslim.passes.quant.mixed import least_time
 from onnxslim.passes.quant.regions import Regions
 from onnxslim.passes.quant.search import Search
@@ -57,11 +58,16 @@ class Placement:
 
     search: Search
     ctx: Context
-    known: dict[Choices, Costs] = field(default_factory=dict["Choices", Costs])
+    known: Known = field(default_factory=Known)
 
     def faster(self, choices: Choices) -> tuple[Choices, Mapping[str, str]]:
         """The choices with more operators in float where the whole model is faster by it, and for
         each of those the reason. As they are where nothing is measured or gained."""
+        if choices not in self.known.faster:
+            self.known.faster[choices] = self._faster(choices)
+        return self.known.faster[choices]
+
+    def _faster(self, choices: Choices) -> tuple[Choices, Mapping[str, str]]:
         costs = self.costs(choices)
         if not costs.measured:
             return choices, {}
@@ -83,13 +89,13 @@ class Placement:
 
     def costs(self, choices: Choices) -> Costs:
         """Of all operators that these choices make integers; measured where the target is here."""
-        if choices not in self.known:
+        if choices not in self.known.costs:
             search = self.search
             regions = plan_for(search.model, search.target, search.facts, choices).regions
             shapes = self.ctx.analyses.get(Shapes())
             times = self._measured(choices, regions) or _assumed(search.model, regions, shapes)
-            self.known[choices] = costs_of(regions, times, lambda v: _elements(shapes, v))
-        return self.known[choices]
+            self.known.costs[choices] = costs_of(regions, times, lambda v: _elements(shapes, v))
+        return self.known.costs[choices]
 
     def _measured(self, choices: Choices, regions: Regions) -> Times | None:
         env = self.ctx.env

@@ -48,7 +48,10 @@ def protected(search: Search, placement: Placement, choices: Choices, limit: Lim
     if search.score(choices) >= limit.goal_db:
         return choices
     plan = plan_for(search.model, search.target, search.facts, choices)
-    noise = {s.name: power(s.db) for s in search.sensitivities(plan, choices)}
+    noise = placement.known.noise.get(choices)
+    if noise is None:
+        noise = {s.name: power(s.db) for s in search.sensitivities(plan, choices)}
+        placement.known.noise[choices] = noise
     costs = placement.costs(choices)
     found = Protection(search, costs, noise, weight_sizes(plan), limit.share)
     return found.protect(choices, limit.goal_db)

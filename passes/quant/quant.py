@@ -13,11 +13,13 @@ from typing import ClassVar, Literal
 from onnxslim import ir
 from onnxslim.ir import Model
 from onnxslim.passes.quant.accepted import rejected
+from onnxslim.passes.quant.known import known_of
 from onnxslim.passes.quant.report import result_of
 from onnxslim.passes.quant.schemes import quantized
 from onnxslim.passes.quant.selection import check_selection
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
+from onnxslim.pipeline.fingerprint import fingerprint
 
 TIGHTER_DB = 3.0
 """By how much the goal rises when the check fails."""
@@ -152,7 +154,8 @@ class Quant(Pass):
         """
         check_selection(model, self.ops, self.skip)
         before = ir.snapshot(model)
-        done = quantized(model, ctx, self)
+        known = known_of(ctx, (fingerprint(model), replace(self, goal=0.0, float_share=0.0)))
+        done = quantized(model, ctx, self, known)
         reason = rejected(before, model, ctx.env) if done.count else None
         if done.count and reason is None:
             return result_of(done, before)

@@ -20,6 +20,7 @@ from onnxslim.passes.quant.fallback import dynamic_instead
 from onnxslim.passes.quant.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
+from onnxslim.passes.quant.known import Known
 from onnxslim.passes.quant.layers import FEW_BITS
 from onnxslim.passes.quant.packed import PACKED_BITS, PACKED_SINCE, pack, why_not_packed
 from onnxslim.passes.quant.protection import Limit
@@ -47,13 +48,14 @@ class Job:
     ctx: Context
     options: Quant
     excluded: frozenset[str]  # first outputs of the nodes that stay in float
+    known: Known
 
 
 Scheme = Callable[[Job, Done], Done]
 """Quantizes the job's model in place; takes what is done already, and returns that with its own."""
 
 
-def quantized(model: Model, ctx: Context, options: Quant) -> Done:
+def quantized(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
     """Prepare a model and let its scheme quantize it, in place.
 
     Raises OptionError where the target does not run the scheme.
@@ -74,7 +76,8 @@ def quantized(model: Model, ctx: Context, options: Quant) -> Done:
     folded = canonicalize(Editor(model), operators, named=bool(options.skip)).count
     equalized = equalize(Editor(model), options.weight_bits) if _equalizes(options) else 0
     ctx.analyses.invalidate(Aspect.ALL)
-    job = Job(model, ctx, options, excluded_names(model, options.ops, options.skip))
+    excluded = excluded_names(model, options.ops, options.skip)
+    job = Job(model, ctx, options, excluded, known)
     done = Done(folded=folded, equalized=equalized, synthetic=not ctx.env.calib)
     for scheme in SCHEMES[options.scheme]:
         done = scheme(job, done)
@@ -149,7 +152,7 @@ def _static(job: Job, done: Done) -> Done:
         options.rounding == "sequential" or (_fits(options) and count >= ENOUGH),
     )
     choices = replace(_choices(options, job.excluded), samples=count)
-    return replace(done, static=quantize_static(job.model, ctx, choices, goals))
+    return replace(done, static=quantize_static(job.model, ctx, choices, goals, job.known))
 
 
 def _dynamic(job: Job, done: Done) -> Done:

@@ -17,6 +17,7 @@ from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.facts import Facts, Seen
 from onnxslim.passes.quant.gates import GATED
 from onnxslim.passes.quant.judge import FLOOR_DB, MOST, Judge
+from onnxslim.passes.quant.known import Known
 from onnxslim.passes.quant.layers import FEW_BITS
 from onnxslim.passes.quant.placement import Placement
 from onnxslim.passes.quant.plan import Plan, tensors_to_see
@@ -73,8 +74,10 @@ class Static:
         return self.declined if self.plan is None else (*self.declined, *self.plan.declined)
 
 
-def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) -> Static:
-    """Quantize a prepared model in place.
+def quantize_static(
+    model: Model, ctx: Context, choices: Choices, goals: Goals, known: Known
+) -> Static:
+    """Quantize a prepared model in place. `known` is of an earlier try, and is added to.
 
     Raises RuntimeUnavailable where calibration samples are given and the model cannot be run.
     """
@@ -87,11 +90,11 @@ def quantize_static(model: Model, ctx: Context, choices: Choices, goals: Goals) 
         if (feed := judge.blind_sample()) is not None:
             source = first_nonfinite(model, feed, ctx.env.threads)
             return Static(None, choices, declined=tuple(_unjudged(model, source)))
-        search = Search(model, target, facts, judge)
+        search = Search(model, target, facts, judge, known.scores)
         searched = search.best(choices, goals.alternatives, goals.limit.goal_db)
         if searched.bits <= FEW_BITS:
             searched = widened(search, searched, goals.wide_share)
-        placement = Placement(search, ctx)
+        placement = Placement(search, ctx, known)
         if goals.timed:
             searched, slower = placement.faster(searched)
         searched = protected(search, placement, searched, goals.limit)

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from onnxslim import driver, ir
-from onnxslim.analyses.sensitivity import sensitivities
+from onnxslim.analyses.sensitivity import Sensitivity, sensitivities
 from onnxslim.config import Request
 from onnxslim.ir import Array, Model
 from onnxslim.passes.check.check import Check
+from onnxslim.passes.quant.choices import Choices
+from onnxslim.passes.quant.plan import Plan
 from onnxslim.passes.quant.quant import Quant
+from onnxslim.passes.quant.search import Search
 from onnxslim.pipeline.base import PassResult
 from onnxslim.report.record import Report
 from tests.quantizing import build, feeds, quantize
@@ -125,3 +128,22 @@ def test_the_limit_of_the_check_is_met_by_layers_in_float() -> None:
     assert min(tight.check.sqnr_db.values()) >= limit
     assert any("quant was sent back" in note for note in tight.passes[0].notes)
     assert 0 < int(tight.passes[0].stats["int8_layers"]) < int(loose.passes[0].stats["int8_layers"])
+
+
+def test_a_pass_that_is_sent_back_measures_single_nodes_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured, asked = Search.sensitivities, list[float]()
+
+    def counted(self: Search, plan: Plan, choices: Choices) -> list[Sensitivity]:
+        asked.append(1)
+        return measured(self, plan, choices)
+
+    monkeypatch.setattr(Search, "sensitivities", counted)
+    _, loose = _compiled([Quant(scheme="int8"), Check()])
+    assert loose.check is not None
+    assert not asked
+    limit = min(loose.check.sqnr_db.values()) + 3
+    _, tight = _compiled([Quant(scheme="int8"), Check(min_sqnr=limit)])
+    assert any("was sent back" in note for note in tight.passes[0].notes)
+    assert len(asked) == 1
