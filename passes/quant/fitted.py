@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxslim.ir import Array
+from onnxslim.passes.quant.descent import descend
 from onnxslim.passes.quant.rounding import round_by_covariance
 
 FACTORS = tuple(1 - 0.04 * i for i in range(14))
@@ -22,8 +23,6 @@ NEAR = (1.0, 0.93)
 
 SWEEPS = 3
 """Sweeps of coordinate descent, each followed by a fit of the scales."""
-
-_BLOCK = 64
 
 
 def fit(
@@ -41,8 +40,10 @@ def fit(
     c = np.take_along_axis(c, order[:, None, :], axis=2)
     scale = _nearest_scale(w, scale, c, top, shared)
     integers, scales = _best_factor(w, scale, c, top, shared)
+    ends = np.broadcast_to(np.float64(top), w.shape)
     for _ in range(SWEEPS):
-        integers = descend(w, scales, c, integers, top)
+        steps = np.broadcast_to(scales[:, :, None], w.shape)
+        integers = descend(w, steps, c, integers, -ends - 1, ends)
         if not shared:
             scales = _refitted(w, scales, c, integers)
     back = np.argsort(order, axis=1)
@@ -85,32 +86,6 @@ def _best_factor(w: Array, scale: Array, c: Array, top: int, shared: bool) -> tu
     found = np.take_along_axis(integers.reshape(groups, count, out, d), best[..., None], axis=1)
     chosen = np.take_along_axis(scales.reshape(groups, count, out), best, axis=1)
     return found[:, 0], chosen[:, 0]
-
-
-def descend(weight: Array, scale: Array, covariance: Array, integers: Array, top: int) -> Array:
-    """One sweep: each column in turn takes the integers that are best, the others being fixed.
-
-    Where an input never varies, its integers stay.
-    """
-    q: Array = integers.copy()
-    d = q.shape[2]
-    diagonal = np.diagonal(covariance, axis1=1, axis2=2)
-    step = np.where(diagonal > 0, diagonal, np.inf)
-    gradient: Array = (weight - q * scale[:, :, None]) @ covariance
-    for start in range(0, d, _BLOCK):
-        block = slice(start, min(start + _BLOCK, d))
-        before: Array = q[:, :, block].copy()
-        local: Array = gradient[:, :, block].copy()
-        for i in range(block.stop - start):
-            column = start + i
-            wanted = q[:, :, column] + local[:, :, i] / (scale * step[:, None, column])
-            new = np.clip(np.rint(wanted), -top - 1, top)
-            change = (new - q[:, :, column]) * scale
-            local -= change[:, :, None] * covariance[:, column, None, block]
-            q[:, :, column] = new
-        change = (q[:, :, block] - before) * scale[:, :, None]
-        gradient -= change @ covariance[:, block, :]
-    return q
 
 
 def _refitted(w: Array, scale: Array, c: Array, integers: Array) -> Array:

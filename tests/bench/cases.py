@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models import fashion_data
-from models.metrics import agreement, sqnr, top1
+from models.metrics import agreement, next_token_log_probability, sqnr, top1
 from models.scoring import labelled, session
 from models.zoo import load_entry
 
@@ -19,6 +19,7 @@ Array = npt.NDArray[Any]
 Outputs = list[dict[str, Array]]
 MODELS = Path(__file__).resolve().parents[2] / "models"
 OUTSIDE = ("efficientnet_lite0", "ppocrv4_rec", "ppocrv4_det", "minilm_l6")
+DECODER = "decoder"
 COMMITTED = ("fashion_vgg", "fashion_resnet", "fashion_vit")
 
 
@@ -106,6 +107,23 @@ def outside(name: str, cache: Path | None = None) -> Case:
     )
 
 
+def decoder() -> Case:
+    """The language model trained here, on articles that it has not seen."""
+    feeds, labels = labelled(MODELS / "decoder_eval.npz")
+    return Case(
+        name=DECODER,
+        model=MODELS / "decoder.onnx",
+        calib=MODELS / "decoder_calib.npz",
+        metric_name="next_token_log_probability",
+        metric=next_token_log_probability,
+        classifier=False,
+        feeds=feeds,
+        labels=labels,
+    )
+
+
 def load_case(name: str, cache: Path | None = None) -> Case:
     """The case of that name."""
+    if name == DECODER:
+        return decoder()
     return committed(name) if name in COMMITTED else outside(name, cache)

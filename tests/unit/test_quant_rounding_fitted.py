@@ -10,7 +10,8 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.ir import Array
-from onnxslim.passes.quant.fitted import descend, fit, row_errors
+from onnxslim.passes.quant.descent import descend
+from onnxslim.passes.quant.fitted import fit, row_errors
 from onnxslim.passes.quant.quant import Quant
 from onnxslim.passes.quant.rounding import round_by_covariance
 from onnxslim.passes.quant.shrinkage import intensity, shrunk
@@ -45,9 +46,11 @@ def _moved(integers: Array, column: int, step: int) -> Array:
 def test_descent_never_raises_the_error_and_ends_where_no_single_integer_helps() -> None:
     weight, scale, covariance = rounding_case(2, 6, 90)
     integers: Array = np.zeros(weight.shape)
+    steps: Array = np.repeat(scale[:, :, None], 90, axis=2)
+    ends: Array = np.full(weight.shape, 7.0)
     first = before = after = row_errors(weight, scale, covariance, integers)
     for _ in range(100):
-        integers = descend(weight, scale, covariance, integers, 7)
+        integers = descend(weight, steps, covariance, integers, -ends - 1, ends)
         after = row_errors(weight, scale, covariance, integers)
         assert (after <= before * (1 + 1e-9)).all()
         before = after

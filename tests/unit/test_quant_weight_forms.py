@@ -43,6 +43,18 @@ def test_a_tied_table_is_stored_once(form: str, bits: int, least_db: float) -> N
     assert 10 * np.log10(np.square(want).sum() / np.square(got - want).sum()) > least_db
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_transposed_copy_of_a_table_is_tied_to_it(form: str) -> None:
+    table = np.random.default_rng(0).normal(size=(99, 48)).astype(np.float32)
+    text = "net (int64[N,S] ids) => (float[N,S,99] y) { e = Gather(t, ids) y = MatMul(n, c) }"
+    text = text.replace("y =", "n = Mul(e, e) y =")
+    for copy, count in ((table.T.copy(), 2), (table.T + np.float32(1e-3), 1)):
+        model = build(text, {"t": table, "c": copy})
+        assert len(quantize(model, scheme="weight", weight_form=form).layers) == count
+        codes = [n for n in model.graph.initializers if str(n).endswith(".codes")]
+        assert len(codes) == 1
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_both_forms_hold_the_same_numbers(bits: int) -> None:
     """Integer products in blocks are the same; the order of sums is not."""

@@ -1,8 +1,11 @@
 """The grids on which blocks of a weight are rounded: w is close to scale * (code - zero).
 
 Each block of consecutive inputs of one output has a scale and a zero point. Starting from the
-block's range, which always contains zero, narrower ranges are tried and the one with the smallest
-squared error is taken, weighted by E[x^2] of the inputs where that is known.
+block's range, which always contains zero, others are tried and the one with the smallest squared
+error is taken. Where E[x^2] of the inputs is known, it weighs the errors, and narrower ranges are
+tried. Where nothing is known, only wider ones: what is cut off is lost in one direction, and adds
+up in the outputs. On the decoder of models/ (perplexity 48.82, on its calibration text) 4 bits in
+the block's range give 48.85, wider ranges 48.84, narrower ones 48.97 at the smaller squared error.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import numpy as np
 
 from onnxslim.ir import Array
 
-SHRINK = (1.0, 0.97, 0.94, 0.91, 0.88, 0.84, 0.8, 0.75, 0.7)
-"""Shares of a block's range that are tried; the ends of what is cut off become the extremes."""
+NARROWER = tuple((share, 0) for share in (1.0, 0.97, 0.94, 0.91, 0.88, 0.84, 0.8, 0.75, 0.7))
+WIDER = tuple((share, shift) for share in (1.0, 1.02, 1.05, 1.1, 1.15) for shift in (0, -1, 1))
+"""Shares of a block's range that are tried, and what is added to the zero point."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,13 @@ def fitted(weight: Array, bits: int, block: int, importance: Array | None = None
     `importance` [d], not negative, weighs the squared errors; all alike without it.
     """
     blocks = weight.astype(np.float32).reshape(len(weight), -1, block)
-    weigh: Array = np.ones(block, np.float32)
+    weigh, trials = np.ones(block, np.float32), WIDER
     if importance is not None and importance.any():
-        weigh = importance.astype(np.float32).reshape(-1, block)
+        weigh, trials = importance.astype(np.float32).reshape(-1, block), NARROWER
     best: Grid | None = None
     error: Array = np.full(blocks.shape[:2], np.inf, np.float32)
-    for share in SHRINK:
-        trial = _ranged(blocks, bits, block, share)
+    for share, shift in trials:
+        trial = _ranged(blocks, bits, block, share, shift)
         off = np.square(trial.values(trial.codes(weight)).reshape(blocks.shape) - blocks)
         found: Array = (off * weigh).sum(axis=2)
         better = found < error
@@ -77,9 +81,9 @@ def _merged(better: Array, trial: Grid, best: Grid) -> Grid:
     return Grid(scale, np.where(better, trial.zero, best.zero), best.bits, best.block)
 
 
-def _ranged(blocks: Array, bits: int, block: int, share: float) -> Grid:
+def _ranged(blocks: Array, bits: int, block: int, share: float, shift: int) -> Grid:
     low = np.minimum(blocks.min(axis=2), 0) * np.float32(share)
     high = np.maximum(blocks.max(axis=2), 0) * np.float32(share)
     scale = ((high - low) / (2**bits - 1)).astype(np.float32)
     scale = np.where(scale > np.finfo(np.float32).tiny, scale, np.float32(1))
-    return Grid(scale, np.clip(np.rint(-low / scale), 0, 2**bits - 1), bits, block)
+    return Grid(scale, np.clip(np.rint(-low / scale) + shift, 0, 2**bits - 1), bits, block)

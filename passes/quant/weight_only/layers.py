@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,6 +65,7 @@ def find_layers(
     """All layers of all scopes that fit, and the other MatMul and Gemm with reasons."""
     found: list[WeightLayer] = []
     declined: list[Declined] = []
+    tables = _tables(model)
     for node in ir.nodes(model):
         if ir.op(node) not in ("MatMul", "Gemm") or first_output(node) in excluded:
             continue
@@ -72,8 +73,29 @@ def find_layers(
         if isinstance(layer, str):
             declined.append(Declined(ir.label(node), layer))
         else:
-            found.append(layer)
+            found.append(_tied_by_content(layer, tables))
     return found, declined
+
+
+def _tables(model: Model) -> list[Value]:
+    """The float constants of two dimensions whose rows are gathered."""
+    gathers = (node for node in ir.nodes(model) if _gathers_rows(node))
+    held = (node.inputs[0] for node in gathers if ir.constant(node.inputs[0]) is not None)
+    return list(dict.fromkeys(value for value in held if value is not None))
+
+
+def _tied_by_content(layer: WeightLayer, tables: Iterable[Value]) -> WeightLayer:
+    """The layer on an embedding table of which its weight is a transposed copy, if there is one."""
+    if layer.flip or layer.alpha != 1:
+        return layer
+    weight = ir.constant(layer.held)
+    for table in tables:
+        tensor = ir.constant(table)
+        if tensor is None or weight is None or tuple(tensor.shape)[::-1] != tuple(weight.shape):
+            continue
+        if np.array_equal(tensor.numpy().T, weight.numpy()):
+            return replace(layer, held=table, flip=True)
+    return layer
 
 
 def _layer(node: Node, block: int) -> WeightLayer | str:

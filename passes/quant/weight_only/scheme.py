@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from onnxslim import ir
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.moments import Moments
 from onnxslim.errors import EditError
 from onnxslim.ir import Array, Editor
-from onnxslim.passes.quant.rounding import round_to_grid
 from onnxslim.passes.quant.weight_only.forms import Form, Stored
 from onnxslim.passes.quant.weight_only.grid import Grid, fitted
 from onnxslim.passes.quant.weight_only.layers import WeightLayer, find_layers
 from onnxslim.passes.quant.weight_only.nbits import NBITS
+from onnxslim.passes.quant.weight_only.refine import fit_codes
 from onnxslim.passes.quant.weight_only.rewrite import put_layer, put_tables
 from onnxslim.passes.quant.weight_only.standard import STANDARD
 from onnxslim.pipeline.analysis import Aspect
@@ -48,9 +46,9 @@ def quantize_weights(
 ) -> tuple[list[Layer], list[Declined]]:
     """Quantize the weights of every fitting layer of a model in place; the rest with reasons.
 
-    With calibration samples and fewer than 8 bits, codes are rounded by GPTQ (see rounding.py) on
-    the second moments of the float inputs; else to the nearest. Weights that several layers read
-    are stored once, and so is an embedding that is the weight of a layer too.
+    With calibration samples and fewer than 8 bits, codes and scales are fitted to the second
+    moments of the float inputs (see refine.py); else the codes are the nearest. Weights that
+    several layers read are stored once, and so is an embedding that is the weight of a layer too.
     """
     form = FORMS[choices.form]
     try:
@@ -96,13 +94,9 @@ def _moments(layers: Iterable[WeightLayer], ctx: Context) -> Mapping[Tap, Moment
 
 
 def _codes(layer: WeightLayer, bits: int, moments: Moments | None) -> tuple[Array, Grid]:
-    """Codes [out, d] and their grid. Without a bias to take it up, the mean counts as well."""
+    """Codes [out, d] and their grid."""
     rows = layer.rows()
-    if moments is None:
-        grid = fitted(rows, bits, layer.block)
-        return grid.codes(rows), grid
-    second = moments.second
-    grid = fitted(rows, bits, layer.block, np.diagonal(second[0]))
-    zero = grid.spread(grid.zero)[None]
-    whole = round_to_grid(rows[None], grid.spread(grid.scale)[None], second, -zero, grid.top - zero)
-    return whole[0] + zero[0], grid
+    if moments is not None:
+        return fit_codes(rows, bits, layer.block, moments.second[0], moments.n)
+    grid = fitted(rows, bits, layer.block)
+    return grid.codes(rows), grid

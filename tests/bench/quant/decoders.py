@@ -1,0 +1,210 @@
+"""Weight-only quantizers of language models side by side: ours and onnxruntime.quantization's.
+
+python -m tests.bench.quant.decoders [NAME...] [--out docs/DECODERS.md] [--limit SECONDS]
+
+Makes the peer's environment (HQQ needs torch) where it is not there, or takes that of --python.
+Compiles each setting in a process of its own, scores it on the evaluation text, and times all
+results in turns on one thread. Compiled files stay in --work and are made again with --again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.metrics import perplexity
+from onnxslim.runtime.latency import LatencyResult, interleaved_latency
+from tests.bench.cases import DECODER, Case, load_case
+from tests.bench.compilers import watch
+from tests.bench.environments import TORCH_CPU, make
+from tests.bench.simplify.latency import open_file
+from tests.bench.table import machine
+
+NAMES = (DECODER, "smollm2_135m")
+LENGTHS = (1, 8, 64)
+PACKAGES = (
+    ("torch==2.13.0", *TORCH_CPU),
+    ("onnx==1.23.2", "onnxruntime==1.32.0", "onnx-ir", "ml_dtypes", "sympy==1.14.0"),
+)
+INTRO = """# Language models: weights in few bits
+
+Written by `python -m tests.bench.quant.decoders`. *Perplexity* is that of the evaluation text,
+which no tool has seen; *size* is bytes over FP32's; *ms* are medians of runs of 1, 8 and 64
+tokens on one thread with ONNX Runtime, all files in turns, and in brackets FP32's time over them;
+*seconds* and *peak* are those of the whole compile process, on a machine that others use too.
+Peers write MatMulNBits in blocks of 32 at accuracy level 4 and leave the tied embedding in float;
+ours stores it once, in 8 bits. *dynamic* is `quantize_dynamic` of MatMul.
+"""
+HEAD = (
+    "setting",
+    "perplexity",
+    "size",
+    *(f"ms, {n} tokens" for n in LENGTHS),
+    "seconds",
+    "peak MB",
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`passes` of ours, with or without calibration text; else a `variant` of a peer's runner."""
+
+    label: str
+    passes: str = ""
+    data: bool = True
+    runner: str = "with_nbits"
+    variant: str = ""
+
+    def command(self, case: Case, out: Path, python: str) -> list[str]:
+        """The whole command line."""
+        if self.passes:
+            calib = ["--calib", str(case.calib)] if self.data else []
+            flags = ["--passes", self.passes, "--no-check", "--quiet", *calib]
+            return [sys.executable, "-m", "onnxslim", str(case.model), str(out), *flags]
+        module = f"{__package__}.peers.{self.runner}"
+        return [python, "-m", module, self.variant, str(case.model), str(case.calib), str(out)]
+
+
+def _ours(label: str, options: str, data: bool = True) -> Setting:
+    return Setting(f"ours, {label}", f"simplify,quant{{scheme=weight {options}}}", data)
+
+
+SETTINGS = (
+    *(
+        Setting(f"onnxruntime {name}", variant=name)
+        for name in ("RTN, 8 bits", "RTN, 4 bits", "HQQ, 4 bits", "k-quant, 4 bits", "GPTQ, 4 bits")
+    ),
+    Setting("onnxruntime dynamic", runner="with_ort", variant="dynamic, MatMul"),
+    _ours("8 bits", "weight_bits=8", data=False),
+    _ours("4 bits, no data", "weight_bits=4", data=False),
+    _ours("4 bits", "weight_bits=4"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting on one model; times are (ms, FP32's time over it) by number of tokens."""
+
+    model: str
+    setting: str
+    perplexity: float = float("nan")
+    size: float = 1.0
+    times: Mapping[str, tuple[float, float]] | None = None
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    failure: str = ""
+
+    def cells(self) -> Iterable[str]:
+        """As text."""
+        yield self.setting
+        if self.failure:
+            yield from (f"failed: {self.failure}", *[""] * (len(HEAD) - 2))
+            return
+        yield f"{self.perplexity:.3f}"
+        yield f"{self.size:.3f}"
+        for length in LENGTHS:
+            ms, speed = (self.times or {}).get(str(length), (float("nan"), float("nan")))
+            yield f"{ms:.2f} ({speed:.2f})"
+        yield from (f"{self.seconds:.0f}", f"{self.peak_mb:.0f}") if self.seconds else ("", "")
+
+
+def scored(case: Case, path: Path) -> float:
+    """Perplexity on the evaluation text."""
+    return float(perplexity(case.run(path), case.labels))
+
+
+def compiled(case: Case, setting: Setting, out: Path, asked: argparse.Namespace) -> Row:
+    """One setting, made and scored; not timed yet."""
+    noted, key = out.with_suffix(".row"), (case.name, setting.label)
+    if noted.exists() and not asked.again:
+        return Row(**json.loads(noted.read_text(encoding="utf-8")))
+    out.unlink(missing_ok=True)
+    limited = ["timeout", str(asked.limit), *setting.command(case, out, asked.python)]
+    took = watch(limited, out)
+    failure = took.failure or ("" if out.exists() else "wrote nothing")
+    if took.seconds > asked.limit - 1:
+        failure = f"out of time ({asked.limit} s)"
+    row = Row(*key, seconds=took.seconds, peak_mb=took.peak_mb, failure=failure[:160])
+    if not failure:
+        try:
+            found = scored(case, out)
+        except Exception as error:  # noqa: BLE001 - the runtime's errors have no common class
+            row = Row(*key, failure=f"does not run: {str(error).splitlines()[0][:120]}")
+        else:
+            size = sum(path.stat().st_size for path in out.parent.glob(f"{out.name}*"))
+            share = size / case.model.stat().st_size
+            row = Row(*key, found, share, None, took.seconds, took.peak_mb)
+    noted.write_text(json.dumps(asdict(row)), encoding="utf-8")
+    return row
+
+
+def race(paths: Sequence[Path], budget_s: float) -> list[dict[str, tuple[float, float]]]:
+    """The times of all files in turns, the first being FP32's."""
+    sessions = [open_file(path, 1) for path in paths]
+    found: list[dict[str, tuple[float, float]]] = [{} for _ in paths]
+    rng = np.random.default_rng(0)
+    for length in LENGTHS:
+        feed: dict[str, Any] = {"input_ids": rng.integers(0, 1000, (1, length))}
+        times: LatencyResult = interleaved_latency(sessions, feed, 1, budget_s)
+        for i, ms in enumerate(times.ms):
+            found[i][str(length)] = (ms, 1 / times.ratio(i))
+    return found
+
+
+def measure(name: str, asked: argparse.Namespace) -> list[Row]:
+    """All settings of one model, FP32 first."""
+    case, folder = load_case(name), asked.work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, paths = [Row(name, "FP32", scored(case, case.model))], [case.model]
+    for number, setting in enumerate(SETTINGS):
+        path = folder / f"{number}.onnx"
+        rows.append(compiled(case, setting, path, asked))
+        paths.append(path)
+        print(f"{name}: {' | '.join(rows[-1].cells())}", flush=True)
+    good = [i for i, row in enumerate(rows) if not row.failure]
+    times = dict(zip(good, race([paths[i] for i in good], asked.budget), strict=True))
+    return [Row(**{**asdict(row), "times": times.get(i)}) for i, row in enumerate(rows)]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table for each model, and the machine."""
+    parts = [INTRO]
+    for name in dict.fromkeys(row.model for row in rows):
+        lines = [HEAD, ["---"] * len(HEAD), *(row.cells() for row in rows if row.model == name)]
+        parts += [f"## {name}\n", *(f"| {' | '.join(line)} |" for line in lines), ""]
+    return "\n".join([*parts, ", ".join(f"{k} {v}" for k, v in machine().items()), ""])
+
+
+def main() -> None:
+    """Measure, print and write."""
+    home = Path.home() / ".cache" / "onnxslim" / "decoders"
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("--out", type=Path, help="a Markdown file; a .json is written beside it")
+    parser.add_argument("--work", type=Path, default=home)
+    parser.add_argument("--python", help="an interpreter with torch and onnxruntime")
+    parser.add_argument("--limit", type=int, default=420, help="seconds for one compile")
+    parser.add_argument("--budget", type=float, default=20.0, help="seconds of timing per length")
+    parser.add_argument("--again", action="store_true", help="compile all anew")
+    asked = parser.parse_args()
+    asked.work = asked.work.resolve()
+    asked.python = asked.python or make(asked.work / "peer", PACKAGES)
+    rows: list[Row] = []
+    for name in asked.names:
+        rows += measure(name, asked)
+    if asked.out is not None:
+        asked.out.write_text(markdown(rows), encoding="utf-8")
+        content = json.dumps([asdict(row) for row in rows], indent=1) + "\n"
+        asked.out.with_suffix(".json").write_text(content, encoding="utf-8")
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()

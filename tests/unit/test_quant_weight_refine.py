@@ -1,0 +1,79 @@
+"""Codes and scales fitted to second moments, against slow oracles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxslim.ir import Array
+from onnxslim.passes.quant.rounding import round_to_grid
+from onnxslim.passes.quant.weight_only.grid import Grid, fitted
+from onnxslim.passes.quant.weight_only.refine import error, fit_codes, refitted
+from tests.quantizing import rounding_case
+
+MANY = 10**9
+"""Samples that say exactly what they say."""
+
+
+def case(out: int = 8, d: int = 96) -> tuple[Array, Array]:
+    weight, _, second = rounding_case(1, out, d)
+    return weight[0], second[0]
+
+
+def test_a_fit_is_better_than_gptq_and_than_the_nearest_codes() -> None:
+    weight, second = case()
+    codes, grid = fit_codes(weight, 4, 32, second, MANY)
+    plain = fitted(weight, 4, 32, np.diagonal(second))
+    zero = plain.spread(plain.zero)[None]
+    steps = plain.spread(plain.scale)[None].astype(np.float64)
+    gptq = round_to_grid(weight[None], steps, second[None], -zero, plain.top - zero)[0] + zero[0]
+    ours = error(weight, codes, grid, second).sum()
+    assert ours < 0.8 * error(weight, gptq, plain, second).sum()
+    assert ours < 0.2 * error(weight, plain.codes(weight), plain, second).sum()
+    assert codes.min() >= 0
+    assert codes.max() <= 15
+    np.testing.assert_array_equal(codes, np.rint(codes))
+
+
+def test_error_is_the_quadratic_form() -> None:
+    weight, second = case(3, 32)
+    grid = fitted(weight, 4, 16)
+    codes = grid.codes(weight)
+    for row, found in enumerate(error(weight, codes, grid, second)):
+        dw = weight[row] - grid.values(codes)[row]
+        np.testing.assert_allclose(found, dw @ second @ dw, rtol=1e-9)
+
+
+def test_scales_solve_least_squares() -> None:
+    """The oracle: sqrt(S) w as a combination of the blocks' columns, by lstsq."""
+    weight, second = case(4, 48)
+    grid = fitted(weight, 4, 16)
+    centred = grid.codes(weight) - grid.spread(grid.zero)
+    found = refitted(weight, centred, grid, second)
+    values, vectors = np.linalg.eigh(second)
+    root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+    for row in range(4):
+        parts = np.zeros((48, 3))
+        for b in range(3):
+            parts[b * 16 : b * 16 + 16, b] = centred[row, b * 16 : b * 16 + 16]
+        best = np.linalg.lstsq(root @ parts, root @ weight[row])[0]
+        np.testing.assert_allclose(found[row], best, rtol=1e-3)
+
+
+def test_rows_that_are_zero_stay_zero() -> None:
+    second = case()[1]
+    codes, grid = fit_codes(np.zeros((4, 96)), 4, 32, second, 100)
+    assert not grid.values(codes).any()
+    codes, grid = fit_codes(case()[0], 4, 32, np.zeros((96, 96)), 0)
+    assert isinstance(grid, Grid)
+    assert np.isfinite(grid.values(codes)).all()
+
+
+def test_few_samples_are_believed_less() -> None:
+    """On rows of which the samples were few, the damped fit is the better one on other rows."""
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(64, 64)) * np.geomspace(1, 0.05, 64)[:, None]
+    seen, others = (rng.normal(size=(n, 64)) @ mix for n in (24, 4000))
+    weight = rng.normal(size=(32, 64))
+    second, truth = (np.asarray(x.T @ x / len(x)) for x in (seen, others))
+    damped = error(weight, *fit_codes(weight, 4, 32, second, 24), truth).sum()
+    assert damped < error(weight, *fit_codes(weight, 4, 32, second, MANY), truth).sum()
