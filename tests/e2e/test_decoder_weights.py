@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def decoder() -> Model:
     return ir.load(MODELS / "decoder.onnx")
 
 
-def samples(part: str, count: int) -> list[Feed]:
+def samples(part: str, count: int) -> Sequence[Feed]:
     return [feed for feed, _ in read_samples(MODELS / f"decoder_{part}.npz")][:count]
 
 

@@ -48,7 +48,11 @@ def test_a_transposed_copy_of_a_table_is_tied_to_it(form: str) -> None:
     table = np.random.default_rng(0).normal(size=(99, 48)).astype(np.float32)
     text = "net (int64[N,S] ids) => (float[N,S,99] y) { e = Gather(t, ids) y = MatMul(n, c) }"
     text = text.replace("y =", "n = Mul(e, e) y =")
-    for copy, count in ((table.T.copy(), 2), (table.T + np.float32(1e-3), 1)):
+    copies: list[Array] = [
+        np.transpose(table).copy(),
+        np.add(np.transpose(table), np.float32(1e-3)),
+    ]
+    for copy, count in zip(copies, (2, 1), strict=True):
         model = build(text, {"t": table, "c": copy})
         assert len(quantize(model, scheme="weight", weight_form=form).layers) == count
         codes = [n for n in model.graph.initializers if str(n).endswith(".codes")]

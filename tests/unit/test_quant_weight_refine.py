@@ -44,19 +44,19 @@ def test_error_is_the_quadratic_form() -> None:
 
 
 def test_scales_solve_least_squares() -> None:
-    """The oracle: sqrt(S) w as a combination of the blocks' columns, by lstsq."""
+    """They meet the normal equations of each row, with the blocks as columns of one matrix."""
     weight, second = case(4, 48)
     grid = fitted(weight, 4, 16)
     centred = grid.codes(weight) - grid.spread(grid.zero)
     found = refitted(weight, centred, grid, second)
-    values, vectors = np.linalg.eigh(second)
-    root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
     for row in range(4):
-        parts = np.zeros((48, 3))
+        parts: Array = np.zeros((48, 3))
         for b in range(3):
             parts[b * 16 : b * 16 + 16, b] = centred[row, b * 16 : b * 16 + 16]
-        best = np.linalg.lstsq(root @ parts, root @ weight[row])[0]
-        np.testing.assert_allclose(found[row], best, rtol=1e-3)
+        left: Array = np.matmul(np.transpose(parts), second)
+        right: Array = np.matmul(left, weight[row])
+        reached: Array = np.matmul(np.matmul(left, parts), found[row])
+        np.testing.assert_allclose(reached, right, atol=1e-5 * np.abs(right).max())
 
 
 def test_rows_that_are_zero_stay_zero() -> None:
@@ -71,9 +71,13 @@ def test_rows_that_are_zero_stay_zero() -> None:
 def test_few_samples_are_believed_less() -> None:
     """On rows of which the samples were few, the damped fit is the better one on other rows."""
     rng = np.random.default_rng(0)
-    mix = rng.normal(size=(64, 64)) * np.geomspace(1, 0.05, 64)[:, None]
-    seen, others = (rng.normal(size=(n, 64)) @ mix for n in (24, 4000))
+    mix: Array = rng.normal(size=(64, 64)) * np.geomspace(1, 0.05, 64)[:, None]
+    second, truth = (_moment(np.matmul(rng.normal(size=(n, 64)), mix)) for n in (24, 4000))
     weight = rng.normal(size=(32, 64))
-    second, truth = (np.asarray(x.T @ x / len(x)) for x in (seen, others))
     damped = error(weight, *fit_codes(weight, 4, 32, second, 24), truth).sum()
     assert damped < error(weight, *fit_codes(weight, 4, 32, second, MANY), truth).sum()
+
+
+def _moment(rows: Array) -> Array:
+    found: Array = np.matmul(np.transpose(rows), rows)
+    return found / len(rows)

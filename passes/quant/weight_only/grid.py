@@ -60,7 +60,8 @@ def fitted(weight: Array, bits: int, block: int, importance: Array | None = None
     `importance` [d], not negative, weighs the squared errors; all alike without it.
     """
     blocks = weight.astype(np.float32).reshape(len(weight), -1, block)
-    weigh, trials = np.ones(block, np.float32), WIDER
+    weigh: Array = np.ones(block, np.float32)
+    trials = WIDER
     if importance is not None and importance.any():
         weigh, trials = importance.astype(np.float32).reshape(-1, block), NARROWER
     best: Grid | None = None

@@ -105,5 +105,5 @@ def refitted(weight: Array, centred: Array, grid: Grid, second: Array) -> Array:
     system += ridge[:, None, None] * np.eye(count)
     right += ridge[:, None] * before
     found = np.linalg.solve(system, right[:, :, None])[:, :, 0]
-    good = (found > 0).all(axis=1) & np.isfinite(found).all(axis=1)
-    return np.where(good[:, None], found, before).astype(np.float32)
+    good = np.all(np.isfinite(found) & (found > 0), axis=1, keepdims=True)
+    return np.where(good, found, before).astype(np.float32)

@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ def measure(name: str, asked: argparse.Namespace) -> list[Row]:
         print(f"{name}: {' | '.join(rows[-1].cells())}", flush=True)
     good = [i for i, row in enumerate(rows) if not row.failure]
     times = dict(zip(good, race([paths[i] for i in good], asked.budget), strict=True))
-    return [Row(**{**asdict(row), "times": times.get(i)}) for i, row in enumerate(rows)]
+    return [replace(row, times=times.get(i)) for i, row in enumerate(rows)]
 
 
 def markdown(rows: Sequence[Row]) -> str:
