@@ -7,6 +7,7 @@ any moment ends in one line.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
+        if argv is None:  # the process ends: a second Ctrl-C has nothing left to stop
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         return _say("interrupted; every file is whole, as new or as it was before", INTERRUPTED)
     except MemoryError:
         return _say("out of memory; nothing was written", USER_ERROR)

@@ -33,7 +33,8 @@ for part in path:
 original = getattr(owner, last)
 setattr(owner, last, interrupt)
 from onnxslim.cli import main
-sys.exit(main(["in.onnx", "out.onnx", "--report", "r.json", *{flags!r}]))
+sys.argv = ["onnxslim", "in.onnx", "out.onnx", "--report", "r.json", *{flags!r}]
+sys.exit(main())
 """
 WAIT = """
 import sys, time
