@@ -44,6 +44,10 @@ _LEAST = 0.05
 _RATIO = 0.7
 
 
+FEW_SAMPLES = 256
+"""Calibration samples below which the user is told how little they say."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prune(Pass):
     """Units of the groups that the dimension analysis finds -> gone, from every tensor.
@@ -209,6 +213,12 @@ class _Run:
             return {}
         found = self.ctx.analyses.get(LayerStats(taps=taps(self.axes, groups))).moments
         sound = {tap: seen for tap, seen in found.items() if np.isfinite(seen.scatter).all()}
+        if len(self.ctx.env.calib) < FEW_SAMPLES:
+            self.notes.append(
+                f"prune saw {len(self.ctx.env.calib)} calibration samples: what they do not excite "
+                "goes first and may matter to others, and samples of the same origin do not show "
+                f"that; give {FEW_SAMPLES} varied ones or more, and --eval of another origin"
+            )
         few = [(seen.n, seen.mean.shape[1]) for seen in sound.values()]
         short = max((ROWS_PER_FEATURE * d - n for n, d in few), default=0)
         if short > 0:

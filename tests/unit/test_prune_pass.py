@@ -122,6 +122,13 @@ def test_what_stays_is_declined_with_the_reason(samples: list[Feed]) -> None:
 def test_few_samples_are_told(samples: list[Feed]) -> None:
     notes = " ".join(prune(mlp(), samples[:3], share=0.5).notes)
     assert "more rows are needed" in notes
+    assert "prune saw 3 calibration samples" in notes
+
+
+def test_samples_enough_are_not_complained_of() -> None:
+    model = mlp()
+    notes = " ".join(prune(model, feeds(model, count=256), share=0.5).notes)
+    assert "calibration samples" not in notes
 
 
 @pytest.mark.parametrize(
