@@ -27,11 +27,6 @@ def input_infos(model: ir.Model) -> tuple[TensorInfo, ...]:
     return tuple(_info(value, value.name in defaults) for value in model.graph.inputs)
 
 
-def output_infos(model: ir.Model) -> tuple[TensorInfo, ...]:
-    """What the model returns, in order."""
-    return tuple(_info(value, False) for value in model.graph.outputs)
-
-
 def numpy_dtype(dtype: ir.DataType | None) -> np.dtype[Any] | None:
     """The numpy (or ml_dtypes) type of an ONNX element type; strings are objects."""
     if dtype is None or dtype == ir.DataType.UNDEFINED:
