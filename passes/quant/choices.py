@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxslim.passes.quant.ranges import Method
+from onnxslim.passes.quant.know.ranges import Method
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Collection
 
 from onnxslim import ir
 from onnxslim.ir import Editor, Model
+from onnxslim.passes.quant.choose.judge import FLOOR_DB, Judge
 from onnxslim.passes.quant.dynamic import quantize_dynamic
-from onnxslim.passes.quant.judge import FLOOR_DB, Judge
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Layer
 

@@ -16,7 +16,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.ir import Array, DataType, Editor, Model, Value
 from onnxslim.passes.quant.contrib import DOMAIN
-from onnxslim.passes.quant.products import PRODUCT
+from onnxslim.passes.quant.rewrite.products import PRODUCT
 from onnxslim.passes.quant.selection import first_output
 from onnxslim.pipeline.base import Declined, Layer
 

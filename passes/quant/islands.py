@@ -16,7 +16,7 @@ from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.errors import ConfigError, RuntimeUnavailable
 from onnxslim.ir import DataType, Model, Node
 from onnxslim.ir.floats import convert_floats
-from onnxslim.passes.quant.judge import Judge
+from onnxslim.passes.quant.choose.judge import Judge
 from onnxslim.passes.quant.selection import first_output
 from onnxslim.pipeline.base import Context, Declined, Layer
 

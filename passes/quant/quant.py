@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 
 from onnxslim import ir
 from onnxslim.ir import Model
-from onnxslim.passes.quant.accepted import rejected
-from onnxslim.passes.quant.known import known_of
+from onnxslim.passes.quant.audit.accepted import rejected
+from onnxslim.passes.quant.place.known import known_of
 from onnxslim.passes.quant.report import result_of
 from onnxslim.passes.quant.schemes import quantized
 from onnxslim.passes.quant.selection import check_selection

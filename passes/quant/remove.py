@@ -7,7 +7,6 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.ir import Editor, Model, Node, Value
 from onnxslim.passes.quant.embeddings import restore_embedding
-from onnxslim.passes.quant.gates import restore_gate
 from onnxslim.passes.quant.marks import (
     FLOAT,
     FloatAdded,
@@ -21,8 +20,9 @@ from onnxslim.passes.quant.marks import (
     FloatWeight,
     mark_of,
 )
-from onnxslim.passes.quant.products import restore_product
+from onnxslim.passes.quant.prepare.gates import restore_gate
 from onnxslim.passes.quant.recurrent import restore_lstm
+from onnxslim.passes.quant.rewrite.products import restore_product
 
 
 def to_float(model: Model, editor: Editor) -> int:

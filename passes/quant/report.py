@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from onnxslim import ir
 from onnxslim.ir import Model
-from onnxslim.passes.quant.coverage import conversions, coverage
-from onnxslim.passes.quant.layers import FEW_BITS, LayerPlan
-from onnxslim.passes.quant.plan import Plan
+from onnxslim.passes.quant.audit.coverage import conversions, coverage
+from onnxslim.passes.quant.rewrite.plan import Plan
 from onnxslim.passes.quant.static import Static
+from onnxslim.passes.quant.weights.layers import FEW_BITS, LayerPlan
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Declined, Layer, PassResult
 from onnxslim.runtime.samples import Feed

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any
 from onnxslim import ir
 from onnxslim.errors import EditError, OptionError, RuntimeUnavailable
 from onnxslim.ir import Editor, Model
-from onnxslim.passes.quant.canonical import canonicalize
 from onnxslim.passes.quant.choices import Choices
+from onnxslim.passes.quant.choose.search import Alternatives
 from onnxslim.passes.quant.dynamic import quantize_dynamic
 from onnxslim.passes.quant.embeddings import quantize_embeddings
-from onnxslim.passes.quant.equalize import equalize
 from onnxslim.passes.quant.fallback import dynamic_instead
-from onnxslim.passes.quant.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
-from onnxslim.passes.quant.known import Known
-from onnxslim.passes.quant.layers import FEW_BITS
-from onnxslim.passes.quant.packed import PACKED_BITS, PACKED_SINCE, pack, why_not_packed
-from onnxslim.passes.quant.protection import Limit
+from onnxslim.passes.quant.place.known import Known
+from onnxslim.passes.quant.place.protection import Limit
+from onnxslim.passes.quant.prepare.canonical import canonicalize
+from onnxslim.passes.quant.prepare.equalize import equalize
+from onnxslim.passes.quant.prepare.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.report import Done
-from onnxslim.passes.quant.search import Alternatives
+from onnxslim.passes.quant.rewrite.packed import PACKED_BITS, PACKED_SINCE, pack, why_not_packed
 from onnxslim.passes.quant.selection import excluded_names
 from onnxslim.passes.quant.static import Goals, quantize_static
 from onnxslim.passes.quant.uncovered import uncovered
 from onnxslim.passes.quant.weight_only.scheme import WeightChoices, quantize_weights
+from onnxslim.passes.quant.weights.layers import FEW_BITS
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined
 from onnxslim.pipeline.stopwatch import sample_of

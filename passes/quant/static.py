@@ -11,23 +11,23 @@ from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.nonfinite import first_nonfinite
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Model, Node
-from onnxslim.passes.quant.apply import node_id, plan_for
-from onnxslim.passes.quant.audit import Audit, audit
+from onnxslim.passes.quant.audit.audit import Audit, audit
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.facts import Facts, Seen
-from onnxslim.passes.quant.gates import GATED
-from onnxslim.passes.quant.judge import FLOOR_DB, MOST, Judge
-from onnxslim.passes.quant.known import Known
-from onnxslim.passes.quant.layers import FEW_BITS
-from onnxslim.passes.quant.placement import Placement
-from onnxslim.passes.quant.plan import Plan, tensors_to_see
-from onnxslim.passes.quant.protection import Limit, protected
-from onnxslim.passes.quant.regions import find_regions
-from onnxslim.passes.quant.search import Alternatives, Search
-from onnxslim.passes.quant.sequential import improved
-from onnxslim.passes.quant.stated import stated_facts
-from onnxslim.passes.quant.trial import Trial, attempt
-from onnxslim.passes.quant.widths import widened
+from onnxslim.passes.quant.choose.judge import FLOOR_DB, MOST, Judge
+from onnxslim.passes.quant.choose.search import Alternatives, Search
+from onnxslim.passes.quant.choose.sequential import improved
+from onnxslim.passes.quant.choose.trial import Trial, attempt
+from onnxslim.passes.quant.choose.widths import widened
+from onnxslim.passes.quant.know.facts import Facts, Seen
+from onnxslim.passes.quant.know.stated import stated_facts
+from onnxslim.passes.quant.place.known import Known
+from onnxslim.passes.quant.place.placement import Placement
+from onnxslim.passes.quant.place.protection import Limit, protected
+from onnxslim.passes.quant.prepare.gates import GATED
+from onnxslim.passes.quant.rewrite.apply import node_id, plan_for
+from onnxslim.passes.quant.rewrite.plan import Plan, tensors_to_see
+from onnxslim.passes.quant.rewrite.regions import find_regions
+from onnxslim.passes.quant.weights.layers import FEW_BITS
 from onnxslim.pipeline.base import Context, Declined
 
 POSITIONS = 64

@@ -90,7 +90,7 @@ def test_at_any_moment(folder: Path, place: str, name: str) -> None:
     [
         ("onnxslim.analyses.collect", "watch"),
         ("onnxslim.analyses.observe", "Observer.add"),
-        ("onnxslim.passes.quant.search", "Search.score"),
+        ("onnxslim.passes.quant.choose.search", "Search.score"),
     ],
 )
 def test_while_quant_calibrates(folder: Path, place: str, name: str) -> None:

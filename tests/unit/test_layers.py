@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,22 @@ def test_only_ir_imports_onnx(path: Path) -> None:
 @pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_imports_the_passes_folder_twice(path: Path) -> None:
     assert "passes" not in {name.split(".")[0] for _, name in _imported(path)}
+
+
+@pytest.mark.parametrize("name", ["quant"])
+def test_the_folders_of_a_pass_import_one_way(name: str) -> None:
+    root = ROOT / "passes" / name
+    folders = {path.parent.name for path in root.glob("*/__init__.py")}
+    assert len(folders) > 1
+    below: dict[str, set[str]] = {folder: set() for folder in folders}
+    for path in root.glob("*/*.py"):
+        for _, imported in _imported(path):
+            words = imported.split(".")
+            if words[:3] == ["onnxslim", "passes", name] and words[3] in folders:
+                below[path.parent.name].add(words[3])
+    for folder, others in below.items():
+        others.discard(folder)
+    tuple(TopologicalSorter(below).static_order())  # raises CycleError
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

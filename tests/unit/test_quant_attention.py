@@ -10,8 +10,8 @@ import pytest
 from onnxslim import ir
 from onnxslim.analyses.facts import Facts
 from onnxslim.ir import Array, Editor, Model
-from onnxslim.passes.quant.attention import FUSED_ATTENTION
-from onnxslim.passes.quant.canonical import canonicalize
+from onnxslim.passes.quant.prepare.attention import FUSED_ATTENTION
+from onnxslim.passes.quant.prepare.canonical import canonicalize
 from onnxslim.rewrite import Outcome, apply
 from onnxslim.runtime.session import open_session
 from onnxslim.targets import get_target

@@ -6,8 +6,8 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.ir import Model
-from onnxslim.passes.quant.audit import Audit, audit
-from onnxslim.passes.quant.coverage import conversions, coverage
+from onnxslim.passes.quant.audit.audit import Audit, audit
+from onnxslim.passes.quant.audit.coverage import conversions, coverage
 from onnxslim.pipeline.base import Declined, Layer
 from onnxslim.runtime.session import optimized_graph
 from tests.quantizing import build, feeds, kernels, quantize

@@ -13,7 +13,7 @@ from onnxslim import ir
 from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.quant import schemes
-from onnxslim.passes.quant.accepted import rejected
+from onnxslim.passes.quant.audit.accepted import rejected
 from onnxslim.passes.quant.quant import Quant
 from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.schemes import Job

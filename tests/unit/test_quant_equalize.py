@@ -7,8 +7,8 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
-from onnxslim.passes.quant.equalize import balancing, equalize, rounding_error
-from onnxslim.passes.quant.neighbours import pairs
+from onnxslim.passes.quant.prepare.equalize import balancing, equalize, rounding_error
+from onnxslim.passes.quant.prepare.neighbours import pairs
 from tests.quantizing import build, feeds, outputs, quantize, sqnr_db
 
 TRIPLE = (

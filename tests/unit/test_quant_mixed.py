@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxslim.passes.quant import mixed
-from onnxslim.passes.quant.mixed import least_noise, least_time
-from onnxslim.passes.quant.mixed_greedy import descend
-from onnxslim.passes.quant.mixed_problem import Border, Choice, Limits, Need, Problem
+from onnxslim.passes.quant.place import mixed
+from onnxslim.passes.quant.place.mixed import least_noise, least_time
+from onnxslim.passes.quant.place.mixed_greedy import descend
+from onnxslim.passes.quant.place.mixed_problem import Border, Choice, Limits, Need, Problem
 
 
 def operator(

@@ -7,8 +7,8 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.ir import DataType, Editor, Model
-from onnxslim.passes.quant.packed import pack, why_not_packed
 from onnxslim.passes.quant.remove import to_float
+from onnxslim.passes.quant.rewrite.packed import pack, why_not_packed
 from onnxslim.pipeline.base import PassResult
 from onnxslim.targets import get_target
 from tests.quantizing import build, feeds, kernels, operators, outputs, quantize

@@ -10,9 +10,9 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.ir import Model
-from onnxslim.passes.quant import placement
-from onnxslim.passes.quant.attribution import attribute, name_by_outputs
-from onnxslim.passes.quant.costs import (
+from onnxslim.passes.quant.place import placement
+from onnxslim.passes.quant.place.attribution import attribute, name_by_outputs
+from onnxslim.passes.quant.place.costs import (
     FLOAT,
     INT8,
     Costs,
@@ -23,8 +23,8 @@ from onnxslim.passes.quant.costs import (
     measured_times,
     to_arrays,
 )
-from onnxslim.passes.quant.mixed import least_time
-from onnxslim.passes.quant.regions import find_regions
+from onnxslim.passes.quant.place.mixed import least_time
+from onnxslim.passes.quant.rewrite.regions import find_regions
 from onnxslim.pipeline.base import PassResult
 from onnxslim.runtime.kernels import Kernel, kernel_times
 from onnxslim.runtime.latency import LatencyResult

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.costs import Costs
-from onnxslim.passes.quant.mixed_problem import Border, Choice, Problem
-from onnxslim.passes.quant.protection import Protection, power
-from onnxslim.passes.quant.search import Search
+from onnxslim.passes.quant.choose.search import Search
+from onnxslim.passes.quant.place.costs import Costs
+from onnxslim.passes.quant.place.mixed_problem import Border, Choice, Problem
+from onnxslim.passes.quant.place.protection import Protection, power
 
 
 @dataclass

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxslim.ir import Array
-from onnxslim.passes.quant.facts import Channels
+from onnxslim.passes.quant.know.facts import Channels
+from onnxslim.passes.quant.know.ranges import Observed, find_range, least_squared_error
 from onnxslim.passes.quant.qparams import (
     Affine,
     QParams,
@@ -19,8 +20,7 @@ from onnxslim.passes.quant.qparams import (
     widened_for_bias,
     within,
 )
-from onnxslim.passes.quant.ranges import Observed, find_range, least_squared_error
-from onnxslim.passes.quant.smooth import predicted_error, smoothing
+from onnxslim.passes.quant.weights.smooth import predicted_error, smoothing
 
 BOUNDS = st.floats(-1e4, 1e4, allow_nan=False, width=32)
 

@@ -8,10 +8,10 @@ import pytest
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.tensor_stats import tensor_stats
 from onnxslim.ir import Array
-from onnxslim.passes.quant.entropy import LEVELS, divergences, entropy_threshold, magnitudes
-from onnxslim.passes.quant.importance import bin_importance, importance
+from onnxslim.passes.quant.know.entropy import LEVELS, divergences, entropy_threshold, magnitudes
+from onnxslim.passes.quant.know.importance import bin_importance, importance
+from onnxslim.passes.quant.know.ranges import Observed, find_range
 from onnxslim.passes.quant.qparams import asymmetric
-from onnxslim.passes.quant.ranges import Observed, find_range
 from tests.quantizing import build, feeds, outputs, quantize, sqnr_db
 
 

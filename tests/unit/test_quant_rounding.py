@@ -7,8 +7,8 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.ir import Array
-from onnxslim.passes.quant.rounding import round_by_covariance
 from onnxslim.passes.quant.static import WIDEST
+from onnxslim.passes.quant.weights.rounding import round_by_covariance
 from tests.quantizing import build, feeds, quantize, rounding_case, sqnr_db
 
 

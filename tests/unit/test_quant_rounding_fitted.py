@@ -10,11 +10,11 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.ir import Array
-from onnxslim.passes.quant.descent import descend
-from onnxslim.passes.quant.fitted import fit, row_errors
 from onnxslim.passes.quant.quant import Quant
-from onnxslim.passes.quant.rounding import round_by_covariance
-from onnxslim.passes.quant.shrinkage import intensity, shrunk
+from onnxslim.passes.quant.weights.descent import descend
+from onnxslim.passes.quant.weights.fitted import fit, row_errors
+from onnxslim.passes.quant.weights.rounding import round_by_covariance
+from onnxslim.passes.quant.weights.shrinkage import intensity, shrunk
 from tests.quantizing import build, feeds, kernels, quantize, rounding_case, sqnr_db
 
 

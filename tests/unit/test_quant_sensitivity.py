@@ -13,9 +13,9 @@ from onnxslim.config import Request
 from onnxslim.ir import Array, Model
 from onnxslim.passes.check.check import Check
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.plan import Plan
+from onnxslim.passes.quant.choose.search import Search
 from onnxslim.passes.quant.quant import Quant
-from onnxslim.passes.quant.search import Search
+from onnxslim.passes.quant.rewrite.plan import Plan
 from onnxslim.pipeline.base import PassResult
 from onnxslim.report.record import Report
 from tests.quantizing import build, feeds, quantize

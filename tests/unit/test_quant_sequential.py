@@ -11,10 +11,11 @@ from onnxslim import ir
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.observe import Sampling
 from onnxslim.ir import Array, Model
-from onnxslim.passes.quant import schemes, sequential
-from onnxslim.passes.quant.asymmetric import moved
-from onnxslim.passes.quant.paired import Looking, Paired, Reader, paired, targets
+from onnxslim.passes.quant import schemes
+from onnxslim.passes.quant.choose import sequential
+from onnxslim.passes.quant.know.paired import Looking, Paired, Reader, paired, targets
 from onnxslim.passes.quant.qparams import QParams
+from onnxslim.passes.quant.weights.asymmetric import moved
 from onnxslim.runtime.samples import FeedList
 from tests.quantizing import build, feeds, quantize, sqnr_db
 

@@ -9,8 +9,8 @@ from onnxslim import ir
 from onnxslim.ir import DataType, Editor
 from onnxslim.passes.quant.quant import Quant
 from onnxslim.passes.quant.remove import to_float
-from onnxslim.passes.quant.rounding import round_by_covariance, round_to_grid
 from onnxslim.passes.quant.weight_only.grid import fitted
+from onnxslim.passes.quant.weights.rounding import round_by_covariance, round_to_grid
 from tests.quantizing import build, feeds, kernels, outputs, quantize, sqnr_db
 
 MLP = (

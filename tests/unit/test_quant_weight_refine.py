@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from onnxslim.ir import Array
-from onnxslim.passes.quant.rounding import round_to_grid
 from onnxslim.passes.quant.weight_only.grid import Grid, fitted
 from onnxslim.passes.quant.weight_only.refine import error, fit_codes, refitted
+from onnxslim.passes.quant.weights.rounding import round_to_grid
 from tests.quantizing import rounding_case
 
 MANY = 10**9

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from onnxslim.ir import Array, Model
+from onnxslim.passes.quant.choose.widths import added, chosen
 from onnxslim.passes.quant.quant import Quant
-from onnxslim.passes.quant.widths import added, chosen
 from tests.quantizing import build, feeds, quantize, sqnr_db
 
 SIZES = {"stem": 10, "depthwise": 20, "middle": 300, "head": 670}

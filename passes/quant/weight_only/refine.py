@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from onnxslim.ir import Array
-from onnxslim.passes.quant.descent import descend
-from onnxslim.passes.quant.rounding import DAMPING, round_to_grid
 from onnxslim.passes.quant.weight_only.grid import Grid, fitted
+from onnxslim.passes.quant.weights.descent import descend
+from onnxslim.passes.quant.weights.rounding import DAMPING, round_to_grid
 
 SWEEPS = 4
 """Sweeps of coordinate descent, each followed by a fit of the scales."""

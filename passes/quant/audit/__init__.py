@@ -1,0 +1,1 @@
+"""What ONNX Runtime makes of the result, in facts and in sentences."""

@@ -1,0 +1,1 @@
+"""Which operators become int8: times measured here, noise predicted, one choice for the model."""

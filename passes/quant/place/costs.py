@@ -1,0 +1,237 @@
+"""What each operator costs in float and in int8, and what lies on the borders between the two.
+
+Measured: the profile of the whole float model and of the whole int8 model tell the time of each
+operator where it runs. What follows an operator without being one (activations, operators that
+are never integers) costs more in the int8 model where ONNX Runtime cannot fuse it behind a
+DequantizeLinear, and less where integers absorb it; that is counted too. Conversions have a price
+per element, whose scale is that of those seen in the int8 model.
+
+Assumed, for targets that are not this machine: multiply-accumulates and elements, times constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import inf, log10
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.ir import Array, Node, Value
+from onnxslim.passes.quant.place.attribution import Attributed
+from onnxslim.passes.quant.place.mixed_problem import Border, Choice, Need, Problem
+from onnxslim.passes.quant.rewrite.apply import node_id
+from onnxslim.passes.quant.rewrite.plan import edge_values
+from onnxslim.passes.quant.rewrite.regions import Regions, activations
+
+FLOAT, INT8 = 0, 1
+"""The choices of every operator, in this order."""
+
+STEPS = 48
+"""Costs are rounded to so many steps per decade (5 % each), so that two runs differ less."""
+
+CLEARLY = 1.05
+"""How much faster float must be to count as faster: more than two measurements differ."""
+
+Elements = Callable[[Value], int]
+
+# nanoseconds per element and microseconds per tensor; of tensors with four dimensions, layouts
+# change too: NCHW, in blocks of channels, or NHWC. Measured on one thread of an AMD EPYC (Zen 4).
+_QUANTIZE = {True: (0.60, 9.0), False: (0.30, 3.0)}
+_DEQUANTIZE = {True: (0.45, 9.0), False: (0.15, 3.0)}
+_SCALES = 0.25, 4.0  # how far another machine may be from that one
+
+_FLOAT_GMACS, _INT8_GMACS = 50.0, 150.0  # per second, of linear operators
+_FLOAT_NS, _INT8_NS = 0.25, 0.15  # per element, of the others
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds by operator: in float, in int8 without conversions, and what an operator's
+    result costs besides where it comes from integers and is read in float."""
+
+    float_ms: Mapping[str, float]
+    int8_ms: Mapping[str, float]
+    after_ms: Mapping[str, float]
+    conversions_ms: float | None = None  # of the int8 model; None where not measured
+
+    @property
+    def measured(self) -> bool:
+        """Whether this machine was asked."""
+        return self.conversions_ms is not None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A problem for `mixed`, without noise: its operators, and the parts of it by name."""
+
+    names: tuple[str, ...]  # of operators, in order
+    problem: Problem
+    measured: bool
+
+    def with_noise(self, noise: Mapping[str, float], sizes: Mapping[str, int]) -> Problem:
+        """The same with the noise of each operator in int8, and the size of each in float."""
+        operators = tuple(
+            (
+                replace(choices[FLOAT], size=sizes.get(name, 0)),
+                replace(choices[INT8], noise=noise.get(name, 0.0)),
+            )
+            for name, choices in zip(self.names, self.problem.operators, strict=True)
+        )
+        return replace(self.problem, operators=operators)
+
+    def slowed(self, factor: float) -> Costs:
+        """The same with everything in float so many times slower."""
+        operators = tuple(
+            (replace(choices[FLOAT], ms=choices[FLOAT].ms * factor), choices[INT8])
+            for choices in self.problem.operators
+        )
+        return replace(self, problem=replace(self.problem, operators=operators))
+
+    def chosen(self, excluded: Iterable[str]) -> tuple[int, ...]:
+        """The choice of each operator where these stay in float."""
+        out = frozenset(excluded)
+        return tuple(FLOAT if name in out else INT8 for name in self.names)
+
+    def floats(self, chosen: Iterable[int]) -> frozenset[str]:
+        """The operators that stay in float."""
+        return frozenset(n for n, c in zip(self.names, chosen, strict=True) if c == FLOAT)
+
+    def ratio(self, name: str) -> float:
+        """Time of one operator in int8 over that in float, without what lies around it."""
+        in_float, int8 = self.problem.operators[self.names.index(name)]
+        return int8.ms * CLEARLY / in_float.ms if in_float.ms > 0 else inf
+
+
+def measured_times(in_float: Attributed, in_int8: Attributed, names: Iterable[str]) -> Times:
+    """From the profiles of the whole float model and of the whole int8 model."""
+    float_ms: dict[str, float] = {}
+    after: dict[str, float] = {}
+    for name in names:
+        more = in_int8.after.get(name, 0.0) - in_float.after.get(name, 0.0)
+        layout = in_float.converting.get(name, 0.0)
+        float_ms[name] = in_float.own.get(name, 0.0) + layout + max(-more, 0.0)
+        after[name] = max(more, 0.0)
+    return Times(float_ms, in_int8.own, after, sum(in_int8.converting.values()))
+
+
+def to_arrays(times: Times) -> dict[str, Array]:
+    """For a file; `from_arrays` reads it again."""
+    tables = (times.float_ms, times.int8_ms, times.after_ms)
+    names = sorted({name for table in tables for name in table})
+    rows = [[table.get(name, 0.0) for name in names] for table in tables]
+    conversions = np.array(times.conversions_ms or 0.0)
+    return {"names": np.array(names, np.str_), "ms": np.array(rows), "conversions": conversions}
+
+
+def from_arrays(arrays: Mapping[str, Array]) -> Times:
+    """Measured times from what `to_arrays` made."""
+    names = arrays["names"].tolist()
+    in_float, int8, after = (dict(zip(names, row, strict=True)) for row in arrays["ms"].tolist())
+    return Times(in_float, int8, after, float(arrays["conversions"]))
+
+
+def assumed_times(macs: Mapping[str, int], elements: Mapping[str, int]) -> Times:
+    """From the size of the work: `macs` and `elements` of the result, by operator."""
+
+    def of(rate: float, ns: float) -> dict[str, float]:
+        return {n: macs.get(n, 0) / rate / 1e6 + count * ns / 1e6 for n, count in elements.items()}
+
+    return Times(of(_FLOAT_GMACS, _FLOAT_NS), of(_INT8_GMACS, _INT8_NS), {})
+
+
+def costs_of(regions: Regions, times: Times, elements: Elements) -> Costs:
+    """The costs of the operators that could be int8, in the order of the graph.
+
+    `elements` says how many a tensor has.
+    """
+    nodes = list(regions.nodes)
+    index = {node: i for i, node in enumerate(nodes)}
+    pairs = tuple(_pair(regions, node, times) for node in nodes)
+    borders = [_border(regions, value, index, times, elements) for value in edge_values(regions)]
+    names = tuple(map(node_id, nodes))
+    scale = _scale(Problem(pairs, tuple(borders)), times)
+    rounded = tuple(_rounded(border, scale) for border in borders)
+    needs = tuple(_needs(regions, index))
+    return Costs(names, Problem(pairs, rounded, needs), times.measured)
+
+
+def _pair(regions: Regions, node: Node, times: Times) -> tuple[Choice, Choice]:
+    name = node_id(node)
+    writes = regions.nodes[node].output != "float"
+    in_float = Choice("float32", _coarse(times.float_ms.get(name, 0.0) * CLEARLY))
+    int8 = Choice("int8", _coarse(times.int8_ms.get(name, 0.0)), reads=True, writes=writes)
+    return in_float, int8
+
+
+def _border(
+    regions: Regions, value: Value, index: Mapping[Node, int], times: Times, elements: Elements
+) -> Border:
+    maker = regions.maker(value)
+    readers = [node for node, _ in regions.readers(value)]
+    rank4 = any(ir.op(node) in ("Conv", "ConvTranspose") for node in regions.around(value))
+    count = elements(value)
+    quantize, dequantize = (_ms(price[rank4], count) for price in (_QUANTIZE, _DEQUANTIZE))
+    if maker is not None and regions.nodes[maker].output == "optional":
+        dequantize = 0.0  # its kernel writes either
+    more = 0.0 if maker is None else times.after_ms.get(node_id(maker), 0.0)
+    also_float = value.is_graph_output() or len(value.uses()) > len(readers)
+    return Border(
+        None if maker is None else index[maker],
+        tuple(dict.fromkeys(index[node] for node in readers)),
+        quantize,
+        dequantize + more,
+        also_float,
+    )
+
+
+def _needs(regions: Regions, index: Mapping[Node, int]) -> Iterator[Need]:
+    """What `find_regions` asks of an operator that is not worth it by itself: every input comes as
+    integers or is quantized for a linear layer anyway, and an operator in int8 reads its output."""
+    for node, rule in regions.nodes.items():
+        if rule.role in ("linear", "residual"):
+            continue
+        outs = [regions.chain_of(value).out for value in node.outputs]
+        wanting = [reader for out in outs for reader, _ in regions.readers(out)]
+        yield Need(index[node], tuple(dict.fromkeys(index[n] for n in wanting)))
+        for i in activations(node, rule):
+            value = node.inputs[i]
+            if value is not None and ir.constant(value) is None:
+                yield Need(index[node], tuple(_feeding(regions, value, index)))
+
+
+def _feeding(regions: Regions, value: Value, index: Mapping[Node, int]) -> Iterator[int]:
+    maker = regions.maker(value)
+    if maker is not None and regions.leaves_integers(maker):
+        yield index[maker]
+    for node, _ in regions.readers(value):
+        if regions.nodes[node].role in ("linear", "residual"):
+            yield index[node]
+
+
+def _ms(price: tuple[float, float], count: int) -> float:
+    return price[0] * count / 1e6 + price[1] / 1e3
+
+
+def _scale(problem: Problem, times: Times) -> float:
+    """Of the conversions that the int8 model has, the time measured over that assumed."""
+    whole = (INT8,) * len(problem)
+    extra = sum(times.after_ms.values())
+    assumed = sum(problem.border_ms(border, whole) for border in problem.borders) - extra
+    if times.conversions_ms is None or assumed <= 0:
+        return 1.0
+    low, high = _SCALES
+    return min(max(times.conversions_ms / assumed, low), high)
+
+
+def _rounded(border: Border, scale: float) -> Border:
+    quantize, dequantize = (
+        _coarse(ms * scale) for ms in (border.quantize_ms, border.dequantize_ms)
+    )
+    return replace(border, quantize_ms=quantize, dequantize_ms=dequantize)
+
+
+def _coarse(ms: float) -> float:
+    """Rounded to a step of the logarithmic grid."""
+    return 10 ** (round(log10(ms) * STEPS) / STEPS) if ms > 0 else 0.0

@@ -1,0 +1,143 @@
+"""What stays in float so that the outputs are good enough: what costs the least time.
+
+The noise that each operator makes in the outputs when nothing else is int8 adds up, nearly; by how
+much not is learnt from trials of the whole model, which also decide. Between a budget of noise
+that was too large and one that was small enough, the next one is halfway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import inf, sqrt
+
+from onnxslim.passes.quant.choices import Choices
+from onnxslim.passes.quant.choose.search import Search, weight_sizes
+from onnxslim.passes.quant.place.costs import Costs
+from onnxslim.passes.quant.place.mixed import least_noise, least_time
+from onnxslim.passes.quant.place.mixed_problem import Problem
+from onnxslim.passes.quant.place.placement import Placement
+from onnxslim.passes.quant.rewrite.apply import plan_for
+
+TRIALS = 8
+"""Budgets of noise that are tried."""
+
+NEAR_DB = 0.3
+"""How far over the goal the outputs may be before a larger budget is tried."""
+
+STEP_DB = 1.0
+"""The gain in signal to noise that is worth leaving something in float for, at least."""
+
+MOST_RETURNS = 24
+"""Operators in float that are tried in int8 again, those first that cost most time."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What is asked for, and the part of all int8 weights that may stay in float for it."""
+
+    goal_db: float
+    share: float
+
+
+def protected(search: Search, placement: Placement, choices: Choices, limit: Limit) -> Choices:
+    """The choices with as much in float as the goal takes, or as brings it nearer.
+
+    Costs the trials of `Search.sensitivities` and some thirty more where the goal is missed.
+    """
+    if search.score(choices) >= limit.goal_db:
+        return choices
+    plan = plan_for(search.model, search.target, search.facts, choices)
+    noise = placement.known.noise.get(choices)
+    if noise is None:
+        noise = {s.name: power(s.db) for s in search.sensitivities(plan, choices)}
+        placement.known.noise[choices] = noise
+    costs = placement.costs(choices)
+    found = Protection(search, costs, noise, weight_sizes(plan), limit.share)
+    return found.protect(choices, limit.goal_db)
+
+
+class Protection:
+    """The choice for one plan: `noise` and `sizes` (of weights) by operator."""
+
+    def __init__(
+        self,
+        search: Search,
+        costs: Costs,
+        noise: Mapping[str, float],
+        sizes: Mapping[str, int],
+        share: float,
+    ) -> None:
+        self.search, self.costs = search, costs
+        self.problem: Problem = costs.with_noise(noise, sizes)
+        self.most = share * sum(sizes.values())
+
+    def protect(self, choices: Choices, goal_db: float) -> Choices:
+        """The least time for the goal; where it is out of reach, what comes close to the best."""
+        best = least_noise(self.problem, size=self.most)
+        if best is None:
+            return choices
+        quietest = self._without(choices, best.chosen)
+        reachable = min(goal_db, self.search.score(quietest) - NEAR_DB)
+        if reachable < self.search.score(choices) + min(STEP_DB, goal_db - reachable):
+            return self._better(choices, quietest)
+        found = self._bisected(choices, reachable)
+        return self._returned(choices, quietest if found is None else found, reachable)
+
+    def _better(self, choices: Choices, quietest: Choices) -> Choices:
+        gain = self.search.score(quietest) - self.search.score(choices)
+        return quietest if gain > STEP_DB else choices
+
+    def _bisected(self, choices: Choices, goal_db: float) -> Choices | None:
+        """The fastest choices found that meet the goal."""
+        wanted, score = power(goal_db), self.search.score
+        every = self.problem.noise(self.costs.chosen(()))
+        budget = every * wanted / power(score(choices))  # as if noise added up
+        enough, best, too_much = 0.0, None, every
+        for _ in range(TRIALS):
+            solution = least_time(self.problem, budget, self.most)
+            if solution is None:
+                enough = max(enough, budget)
+                budget = sqrt(enough * too_much)
+                continue
+            tried = self._without(choices, solution.chosen)
+            db = score(tried)
+            if db >= goal_db:
+                best, enough = tried, max(enough, budget)
+                if db < goal_db + NEAR_DB:
+                    break
+                budget = sqrt(enough * too_much)
+            else:
+                too_much = min(too_much, budget)
+                lower = budget * wanted / power(db)
+                budget = sqrt(enough * too_much) if enough else lower * 0.9
+            if too_much < enough * 1.02:
+                break
+        return best
+
+    def _returned(self, choices: Choices, found: Choices, goal_db: float) -> Choices:
+        """Without what the goal does not need, the dearest first; not what would be slower then."""
+        best, enough = found, min(goal_db, self.search.score(found))
+        own = found.excluded - choices.excluded
+        ordered = sorted(
+            (n for n in self.costs.names if n in own), key=lambda n: -self._saved(n, best)
+        )
+        for name in ordered[:MOST_RETURNS]:
+            tried = replace(best, excluded=best.excluded - {name})
+            if self._saved(name, best) >= 0 and self.search.score(tried) >= enough:
+                best = tried
+        return best
+
+    def _saved(self, name: str, choices: Choices) -> float:
+        """The time that an operator in int8 would save."""
+        now = self.costs.chosen(choices.excluded)
+        then = self.costs.chosen(choices.excluded - {name})
+        return self.costs.problem.ms(now) - self.costs.problem.ms(then)
+
+    def _without(self, choices: Choices, chosen: Iterable[int]) -> Choices:
+        return replace(choices, excluded=choices.excluded | self.costs.floats(chosen))
+
+
+def power(db: float) -> float:
+    """Of noise, over that of the signal, with so many dB."""
+    return 10 ** (-db / 10) if db > -inf else inf

@@ -1,0 +1,1 @@
+"""Integers for weights: rounding that makes up for its own error. Mostly pure maths."""
