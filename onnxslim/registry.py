@@ -19,6 +19,7 @@ BUILTIN: Mapping[str, str] = {
     "simplify": "onnxslim.passes.simplify.simplify:Simplify",
     "prune": "onnxslim.passes.prune.prune:Prune",
     "lowrank": "onnxslim.passes.lowrank.lowrank:Lowrank",
+    "distill": "onnxslim.passes.distill.distill:Distill",
     "quant": "onnxslim.passes.quant.quant:Quant",
     "cast": "onnxslim.passes.cast.cast:Cast",
     "check": "onnxslim.passes.check.check:Check",

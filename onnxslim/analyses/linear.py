@@ -55,12 +55,15 @@ class Linear:
 
     def matrix(self) -> Array:
         """The weight as [groups, out/groups, d], float64 for a double weight, else float32."""
-        weight = _weight(self)
-        double = weight.dtype == np.float64
-        rows: Array = weight.astype(np.float64 if double else np.float32)
+        rows = self.as_matrix(_weight(self))
+        return rows if self.alpha == 1 else np.multiply(rows, self.alpha)
+
+    def as_matrix(self, content: Array) -> Array:
+        """An array of the weight's shape in the order of `matrix()`, without alpha."""
+        double = content.dtype == np.float64
+        rows: Array = content.astype(np.float64 if double else np.float32)
         if self.kind != "conv" and not self.transposed:
             rows = np.transpose(rows)
-        rows = rows if self.alpha == 1 else np.multiply(rows, self.alpha)
         return np.ascontiguousarray(rows.reshape(self.groups, -1, self.in_features))
 
     def from_matrix(self, matrix: Array) -> Array:

@@ -9,7 +9,6 @@ from onnxslim.errors import ConfigError
 DOUBTFUL: tuple[tuple[str, str, str], ...] = (
     ("quant", "simplify", "simplify fuses float operators and leaves quantized ones alone"),
     ("quant", "prune", "prune ranks float channels, and quantized weights have lost detail"),
-    ("quant", "distill", "distill trains float weights, which are then quantized again"),
     (
         "lowrank",
         "prune",

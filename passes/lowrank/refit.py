@@ -1,14 +1,14 @@
-"""The second factors fitted again to what the original layers give, on the inputs they now get.
+"""Layers fitted again to what the original layers give, on the inputs they now get.
 
 Minimises E|y - H z - b|^2 over H and b with y the original layer's output and z what reaches the
-second factor in the compressed model: the asymmetric step of Zhang et al. 2015 (arXiv 1505.06798,
+layer in the compressed model: the asymmetric step of Zhang et al. 2015 (arXiv 1505.06798,
 section 3.3), a ridge regression towards the H at hand. A fit is kept where the error on the
 samples held out falls, and all of them only where that of the model's outputs falls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,8 @@ def refit(
     stages = np.array_split(np.array(names, dtype=object), min(_STAGES, len(names)))
     for number, stage in enumerate(stages):
         env.progress("refit", number, len(stages))
-        layers += _stage(original, model, [str(name) for name in stage], samples, env)
+        found = spots_of(model, [str(name) for name in stage])
+        layers += fit_stage(original, model, found, samples, env)
     after = distance(original, model, held_out, env.threads)
     if after is None or not after < before:
         ir.restore(model, start)
@@ -72,16 +73,19 @@ def refit(
 
 @dataclass(frozen=True)
 class Spot:
-    """A second factor and the constant that is added to its result: of the node itself, or of an
-    Add after it. `output` is the name of the sum, in this model and in the original."""
+    """A layer and the constant that is added to its result: of the node itself, or of an Add
+    after it; none has no holder. `output` is the name of the sum, in this model and in the
+    original."""
 
     layer: Linear
-    holder: Node
+    holder: Node | None
     index: int
     output: str
 
     def offset(self) -> Array | None:
         """The constant added, [out], where it is one number per output."""
+        if self.holder is None:
+            return np.zeros(self.layer.out_features)
         if self.holder is self.layer.node:
             return self.layer.bias_vector()
         added = ir.array(self.holder.inputs[self.index])
@@ -91,24 +95,40 @@ class Spot:
 
     def content(self, offset: Array) -> Array | None:
         """An offset in the shape and dtype that the holder has it in."""
+        if self.holder is None:
+            return None
         if self.holder is self.layer.node:
             return self.layer.from_bias(offset)
         added = ir.array(self.holder.inputs[self.index])
         return None if added is None else offset.reshape(added.shape).astype(added.dtype)
 
 
-def _stage(
-    original: Model, model: Model, names: list[str], samples: Samples, env: Environment
-) -> int:
-    """Fit the layers of one stage from one run of the samples; how many were kept."""
+Project = Callable[["Spot", Array, Array], Array]
+"""project(spot, matrix, spread): the weight next to a fitted one, both [G, out, d], that the layer
+can hold; `spread` [G, d, d] is what the error of its output is measured by."""
+
+
+def spots_of(model: Model, names: Sequence[str]) -> list[Spot]:
+    """The layers that make these values of the main graph and can be fitted."""
     makers = {str(v.name): node for node in model.graph for v in node.outputs}
     found = [spot_of(makers[name]) for name in names if name in makers]
-    spots = [spot for spot in found if spot is not None]
+    return [spot for spot in found if spot is not None]
+
+
+def fit_stage(
+    original: Model,
+    model: Model,
+    spots: Sequence[Spot],
+    samples: Samples,
+    env: Environment,
+    project: Project | None = None,
+) -> int:
+    """Fit layers of the model from one run of the samples, in place; how many were changed."""
     if not spots:
         return 0
     editor = Editor(model)
     return sum(
-        _fit(editor, spot, *moments)
+        _fit(editor, spot, *moments, project)
         for spot, moments in zip(spots, _collect(original, model, spots, samples, env), strict=True)
     )
 
@@ -168,41 +188,58 @@ def _rows(layer: Linear, z: Array, y: Array, most: int, rng: np.random.Generator
     return np.concatenate([columns(z, layer.tap, chosen), columns(y, seen, chosen)], axis=2)
 
 
-def _fit(editor: Editor, spot: Spot, fit: Moments, held_out: Moments) -> bool:
+def _fit(
+    editor: Editor, spot: Spot, fit: Moments, held_out: Moments, project: Project | None
+) -> bool:
     """Whether the layer was changed: the new factor errs less on the samples held out."""
-    layer, offset = spot.layer, spot.offset()
+    layer, offset, biased = spot.layer, spot.offset(), spot.holder is not None
     if offset is None or not np.isfinite(fit.scatter).all():
         return False
     matrix = layer.matrix().astype(np.float64)
     now = offset.reshape(layer.groups, -1)
-    fits = [regression(matrix, fit, ridge) for ridge in _RIDGES]
+    fits = [regression(matrix, fit, ridge, biased) for ridge in _RIDGES]
     better, shifted = min(fits, key=lambda found: joint_error(found[0], found[1], held_out))
+    if project is not None:
+        size = layer.in_features
+        spread = (fit.covariance() if biased else fit.second)[:, :size, :size]
+        better = project(spot, better, spread)
+        shifted = best_bias(better, fit) if biased else now
     if not joint_error(better, shifted, held_out) < joint_error(matrix, now, held_out):
         return False
-    content = spot.content(shifted.ravel())
-    if content is None:
-        return False
+    if spot.holder is not None:
+        content = spot.content(shifted.ravel())
+        if content is None:
+            return False
+        editor.replace_initializer(editor.unshare(spot.holder, spot.index), content)
     weight = editor.unshare(layer.node, layer.weight_index)
     editor.replace_initializer(weight, layer.from_matrix(better))
-    editor.replace_initializer(editor.unshare(spot.holder, spot.index), content)
     return True
 
 
-def regression(matrix: Array, joint: Moments, share: float) -> tuple[Array, Array]:
+def regression(
+    matrix: Array, joint: Moments, share: float, biased: bool = True
+) -> tuple[Array, Array]:
     """H and b of least squares from the moments of (z, y), drawn towards the H given by a ridge
     of this share of the mean variance of z.
 
-    `matrix` is [G, out, d]; the moments have d + out features. Returns [G, out, d] and [G, out].
+    `matrix` is [G, out, d]; the moments have d + out features. b is zero unless `biased`.
+    Returns [G, out, d] and [G, out].
     """
     size = matrix.shape[2]
-    covariance = joint.covariance()
-    gram, cross = covariance[:, :size, :size], covariance[:, :size, size:]
+    spread = joint.covariance() if biased else joint.second
+    gram, cross = spread[:, :size, :size], spread[:, :size, size:]
     level = np.trace(gram, axis1=1, axis2=2) / size
     ridge = np.where(level > 0, share * level, 1.0)[:, None, None] * np.eye(size)
     wanted = cross - gram @ np.swapaxes(matrix, 1, 2)
     better = matrix + np.swapaxes(np.linalg.solve(gram + ridge, wanted), 1, 2)
-    mean = joint.mean
-    return better, mean[:, size:] - (better @ mean[:, :size, None])[..., 0]
+    return better, best_bias(better, joint) if biased else np.zeros(matrix.shape[:2])
+
+
+def best_bias(matrix: Array, joint: Moments) -> Array:
+    """The b with which y - H z - b has no mean, [G, out]."""
+    mean, size = joint.mean, matrix.shape[2]
+    bias: Array = mean[:, size:] - (matrix @ mean[:, :size, None])[..., 0]
+    return bias
 
 
 def joint_error(matrix: Array, bias: Array, joint: Moments) -> float:

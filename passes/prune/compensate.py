@@ -91,7 +91,7 @@ def _fit(editor: Editor, own: Linear, seen: Moments, lost: Array) -> None:
     editor.replace_initializer(weight, own.from_matrix(fitted[None]))
     if spot is not None and offset is not None:
         content = spot.content(offset + (matrix - fitted) @ seen.mean[0])
-        if content is not None:
+        if content is not None and spot.holder is not None:
             editor.replace_initializer(editor.unshare(spot.holder, spot.index), content)
 
 

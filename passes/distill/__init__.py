@@ -1,0 +1,1 @@
+"""Distillation: the model as loaded teaches what the passes made of it."""

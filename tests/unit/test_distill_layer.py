@@ -1,0 +1,189 @@
+"""The closed form: what it wins back, what it leaves alone, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from onnxslim import ir
+from onnxslim.errors import DataError
+from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.distill.distill import Distill
+from onnxslim.passes.distill.grids import floated, grid_of, reach, written_back
+from onnxslim.pipeline.analysis import AnalysisManager
+from onnxslim.pipeline.base import Context, Environment, PassResult
+from onnxslim.pipeline.order import check_order
+from onnxslim.registry import build as build_passes
+from onnxslim.runtime.samples import Feed, FeedList
+from onnxslim.targets import get_target
+from tests.quantizing import build, feeds, quantize, sqnr_db
+
+NET = """g (float[N,3,12,12] x) => (float[N,6] y) {
+  a = Conv <pads=[1,1,1,1]> (x, w1, b1)  r = Relu (a)
+  c = Conv <strides=[2,2]> (r, w2, b2)  s = Relu (c)
+  p = GlobalAveragePool (s)  f = Flatten (p)
+  m = MatMul (f, w3)  t = Tanh (m)  n = MatMul (t, w4)  y = Add (n, b4) }"""
+WEIGHTS: dict[str, Sequence[int] | Array] = {
+    "w1": (16, 3, 3, 3), "b1": (16,), "w2": (24, 16, 3, 3), "b2": (24,), "w3": (24, 32),
+    "w4": (32, 6), "b4": (6,),
+}  # fmt: skip
+
+
+def distill(
+    original: Model, student: Model, calib: Sequence[Feed] | None, **options: object
+) -> PassResult:
+    """One run of the pass in place."""
+    with ThreadPoolExecutor(1) as executor:
+        env = Environment(
+            get_target("ort-cpu"), executor, calib=None if calib is None else FeedList(calib)
+        )
+        context = Context(env, AnalysisManager(student, env), original)
+        result = Distill(**options).run(student, context)  # type: ignore[arg-type]
+    ir.verify(student)
+    return result
+
+
+def disturbed(model: Model, *names: str) -> Model:
+    """A copy in which half of the columns of some weights are zero."""
+    student = ir.snapshot(model)
+    editor, rng = Editor(student), np.random.default_rng(5)
+    for name in names:
+        value = student.graph.initializers[name]
+        content = ir.array(value)
+        assert content is not None
+        mask = rng.random(content.shape) < 0.5
+        editor.replace_initializer(value, np.where(mask, 0, content).astype(content.dtype))
+    return student
+
+
+def skeleton(model: Model) -> list[object]:
+    """All of a model but the contents of its constants."""
+    made = [
+        (n.name, ir.op(n), [v and v.name for v in n.inputs], [v.name for v in n.outputs],
+         sorted((k, str(a.value)) for k, a in n.attributes.items()))
+        for n in model.graph
+    ]  # fmt: skip
+    constants = sorted(
+        (k, str(v.const_value.dtype), tuple(v.const_value.shape))
+        for k, v in model.graph.initializers.items()
+        if v.const_value is not None
+    )
+    return [*made, constants]
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Feed]:
+    return feeds(build(NET, WEIGHTS), 80, {"N": 4})
+
+
+def test_layers_make_up_for_each_other_on_samples_not_seen(samples: list[Feed]) -> None:
+    model = build(NET, WEIGHTS)
+    student = disturbed(model, "w1", "w2")
+    before, was = sqnr_db(model, student, samples[40:]), skeleton(student)
+    result = distill(model, student, samples[:40], level="layer")
+    assert result.stats["level"] == "layer"
+    assert sqnr_db(model, student, samples[40:]) > before + 3
+    assert float(result.stats["error_after"]) < float(result.stats["error_before"])
+    assert skeleton(student) == was
+
+
+def test_a_layer_without_a_bias_is_fitted_without_one(samples: list[Feed]) -> None:
+    model = build(NET, WEIGHTS)
+    student = disturbed(model, "w3")
+    result = distill(model, student, samples[:40], level="layer")
+    assert "MatMul" in {row.op for row in result.layers}
+    assert sqnr_db(model, student, samples[40:]) > 45  # what reaches it is the teacher's; a ridge
+
+
+def test_a_student_that_is_the_teacher_stays_as_it_is(samples: list[Feed]) -> None:
+    model = build(NET, WEIGHTS)
+    student = ir.snapshot(model)
+    result = distill(model, student, samples[:40], level="layer")
+    assert float(result.stats["error_after"]) <= float(result.stats["error_before"])
+    assert sqnr_db(model, student, samples[40:]) > 80
+
+
+def test_quantized_weights_move_on_their_grid(samples: list[Feed]) -> None:
+    model = build(NET, WEIGHTS)
+    student = ir.snapshot(model)
+    quantize(student, samples[:40], scheme="int8", weight_bits=4, wide_share=0.0,
+             rounding="nearest", portable=True)  # fmt: skip
+    grids = {str(n.outputs[0].name): g for n in student.graph if (g := grid_of(n)) is not None}
+    before, was = sqnr_db(model, student, samples[40:]), skeleton(student)
+    result = distill(model, student, samples[:40], level="layer")
+    assert result.layers
+    assert sqnr_db(model, student, samples[40:]) > before + 1
+    assert skeleton(student) == was
+    for node in student.graph:
+        grid = grid_of(node)
+        if grid is not None:
+            own = grids[str(node.outputs[0].name)]
+            assert np.array_equal(own.step, grid.step)
+            centred = grid.codes.astype(np.float64) - grid.zero
+            assert (centred >= own.low).all()
+            assert (centred <= own.high).all()
+
+
+def test_floats_of_codes_are_written_back_as_the_same_codes(samples: list[Feed]) -> None:
+    student = build(NET, WEIGHTS)
+    quantize(student, samples[:40], scheme="int8", portable=True)
+    copy, grids = floated(student)
+    assert len(grids) >= 5
+    assert sqnr_db(student, copy, samples[40:44], optimize="none") > 80
+    before = ir.to_bytes(student)
+    written_back(student, copy, grids)
+    assert ir.to_bytes(student) == before
+
+
+@pytest.mark.parametrize(
+    ("codes", "limits"),
+    [([-7, 7], (-7, 7)), ([-8, 3], (-8, 7)), ([-1, 1], (-1, 1)), ([-128, 5], (-128, 127))],
+)
+def test_codes_keep_the_bits_they_use(codes: list[int], limits: tuple[int, int]) -> None:
+    assert reach(np.array(codes, np.float64)) == limits
+
+
+def test_what_has_no_counterpart_is_declined_with_the_reason(samples: list[Feed]) -> None:
+    model = build(NET, WEIGHTS)
+    student = disturbed(model, "w2")
+    editor = Editor(student)
+    for name in ("w1", "b1"):
+        value = student.graph.initializers[name]
+        content = ir.array(value)
+        assert content is not None
+        editor.replace_initializer(value, content[:8])
+    second = ir.array(student.graph.initializers["w2"])
+    assert second is not None
+    editor.replace_initializer(student.graph.initializers["w2"], second[:, :8])
+    for node in student.graph:
+        for made in node.outputs:
+            made.shape = None
+    result = distill(model, student, samples[:40], level="layer")
+    reasons = [declined.reason for declined in result.declined]
+    assert "the teacher's tensor is (4, 16, 12, 12), not (4, 8, 12, 12)" in reasons
+
+
+def test_without_enough_samples_it_says_what_to_give() -> None:
+    model = build(NET, WEIGHTS)
+    with pytest.raises(DataError, match="no calibration samples given, expected 10 or more"):
+        distill(model, ir.snapshot(model), None)
+    with pytest.raises(DataError, match="9 calibration samples given"):
+        distill(model, ir.snapshot(model), feeds(model, 9))
+
+
+def test_other_outputs_than_the_teachers_are_declined(samples: list[Feed]) -> None:
+    model = build(NET, WEIGHTS)
+    student = build(NET.replace("float[N,6] y", "float[N,6] z").replace("y =", "z ="), WEIGHTS)
+    result = distill(model, student, samples[:40], level="layer")
+    assert not result.changed
+    assert "other outputs than the teacher, which has y" in result.declined[0].reason
+
+
+def test_the_usual_order_has_it_before_or_after_quant() -> None:
+    names = [p.name for p in build_passes("simplify,prune,lowrank,distill,quant,check")]
+    assert check_order(names) == ()
+    assert check_order(["quant", "distill"]) == ()
+    assert "not won back" in check_order(["distill", "prune"])[0]
