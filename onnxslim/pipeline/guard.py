@@ -38,7 +38,7 @@ class Guard:
             f"({times.before_ms:.3g} ms); --allow-slower keeps it"
         )
         declined = (Declined("whole model", reason), *result.declined)
-        return PassResult(declined=declined, notes=result.notes), False
+        return PassResult(declined=declined), False  # its notes tell of what is gone
 
     def _times(
         self, model: Model, before: Model, result: PassResult, env: Environment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxslim import ir
 from onnxslim.ir import Model
@@ -25,7 +25,7 @@ class Done:
 
     folded: int = 0
     equalized: int = 0  # layers
-    synthetic: bool = False
+    blind: str = ""  # what no calibration samples meant, if there were none
     static: Static | None = None
     layers: tuple[Layer, ...] = ()  # rows of what is not static
     refused: tuple[Declined, ...] = ()
@@ -63,18 +63,13 @@ class Done:
         if not self.count and not self.declined:
             return ("quant found no Conv, Gemm or MatMul",)
         remarks = self.remarks
-        if self.synthetic and not remarks:
-            remarks = (NO_SAMPLES,)
+        if self.blind and not remarks:
+            remarks = (f"quant had no calibration samples: {self.blind}; give --calib for more",)
         if not self.own:
             return remarks
         names = ", ".join(sorted(set(self.own)))
         return (*remarks, f"quant wrote {names}, which ONNX Runtime alone reads: {PORTABLE}")
 
-
-NO_SAMPLES = (
-    "quant had no calibration samples: MatMul and Gemm quantize their inputs while they "
-    "run, Conv only where BatchNormalization tells its range; give --calib for more"
-)
 
 PORTABLE = "quant{portable=true} keeps to standard operators, at some cost of speed"
 
@@ -88,7 +83,7 @@ def result_of(done: Done, before: Model) -> PassResult:
     if done.static is not None and done.static.plan is not None and done.static.plan.layers:
         stats.update(_static_stats(done.static, done.static.plan))
         stats.update(_bits(done.static.plan, done.packed))
-        layers = [*map(_row, done.static.plan.layers.values()), *layers]
+        layers = [*_rows(done.static, done.static.plan), *layers]
     return PassResult(
         changed=Aspect.ALL,
         stats=stats,
@@ -138,6 +133,11 @@ def _bits(plan: Plan, packed: int) -> Stats:
     shares = {bits: size / sizes.total() for bits, size in sorted(sizes.items())}
     text = " ".join(f"{bits}:{share:.2%}" for bits, share in shares.items())
     return {"weight_bits": text, "stored_in_4_bits": packed}
+
+
+def _rows(static: Static, plan: Plan) -> Iterator[Layer]:
+    for node, layer in plan.layers.items():
+        yield replace(_row(layer), predicted_db=static.predicted.get(node))
 
 
 def _row(plan: LayerPlan) -> Layer:

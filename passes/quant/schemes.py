@@ -78,7 +78,8 @@ def quantized(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
     ctx.analyses.invalidate(Aspect.ALL)
     excluded = excluded_names(model, options.ops, options.skip)
     job = Job(model, ctx, options, excluded, known)
-    done = Done(folded=folded, equalized=equalized, synthetic=not ctx.env.calib)
+    blind = "" if ctx.env.calib else _blind(options)
+    done = Done(folded=folded, equalized=equalized, blind=blind)
     for scheme in SCHEMES[options.scheme]:
         done = scheme(job, done)
     refused = (*done.refused, *uncovered(model, ctx.env.target, ruled_out))
@@ -223,6 +224,27 @@ STORED = (
     "quant stored weights in 16 bits and computes in float32, as the target gains no speed by "
     "computing in 16 bits: the file is smaller, the speed as before"
 )
+
+
+def _blind(options: Quant) -> str:
+    """What a scheme does less well without samples; empty where they change nothing."""
+    return "" if (options.scheme, options.weight_bits) == ("weight", 8) else BLIND[options.scheme]
+
+
+_STATED = "only what BatchNormalization tells the ranges of is quantized"
+
+BLIND: Mapping[str, str] = {
+    "auto": "MatMul and Gemm quantize their inputs while they run, Conv only where "
+    "BatchNormalization tells its range",
+    "int8": _STATED,
+    "int16": _STATED,
+    "fp8": _STATED,
+    "dynamic": "",  # needs none
+    "weight": "codes are the nearest ones, not fitted to what the layers read",
+    "fp16": "",
+    "bf16": "",
+}
+"""By scheme, what it means that there are none."""
 
 
 RUINED = (

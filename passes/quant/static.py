@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from onnxslim import ir
 from onnxslim.analyses.layer_ranges import LayerRanges, Ranges
@@ -14,6 +14,7 @@ from onnxslim.ir import Model, Node
 from onnxslim.passes.quant.audit.audit import Audit, audit
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.judge import FLOOR_DB, MOST, Judge
+from onnxslim.passes.quant.choose.predicted import predicted
 from onnxslim.passes.quant.choose.search import Alternatives, Search
 from onnxslim.passes.quant.choose.sequential import improved
 from onnxslim.passes.quant.choose.trial import Trial, attempt
@@ -62,6 +63,7 @@ class Static:
     audit: Audit | None = None
     trials: int = 0
     declined: tuple[Declined, ...] = ()
+    predicted: Mapping[Node, float] = field(default_factory=dict[Node, float])  # dB by layer
 
     @property
     def ruined(self) -> bool:
@@ -103,9 +105,13 @@ def quantize_static(
             db, last = improved(search, ctx, searched), None
         if db < FLOOR_DB:
             return Static(None, searched, db, None, trials, _ruined(model, search, choices, db))
-    plan, final, report = _audited(model, ctx, facts, searched, last)
+    trial, report = _audited(model, ctx, facts, searched, last)
+    final = trial.choices
+    known = predicted(model, target, facts, final)
+    errors = {n: db for n in trial.plan.layers if (db := known.get(trial.origin(n))) is not None}
+    _adopt(trial, model, ctx)
     declined = (*_kept(model, choices, searched, final, slower), *_inside(model))
-    return Static(plan, final, db, report, trials, declined)
+    return Static(trial.plan, final, db, report, trials, declined, errors)
 
 
 def _facts(model: Model, ctx: Context, choices: Choices) -> tuple[Facts, Ranges | None]:
@@ -126,15 +132,16 @@ def _facts(model: Model, ctx: Context, choices: Choices) -> tuple[Facts, Ranges 
         seen or ctx.analyses.get(whole),
         lambda: ctx.analyses.get(whole),
         lambda: ctx.analyses.get(later).moments,
+        lambda: getattr(ctx.analyses.cached(later), "moments", {}),
     )
     return facts, seen
 
 
 def _audited(
     model: Model, ctx: Context, facts: Facts, choices: Choices, last: Trial | None
-) -> tuple[Plan, Choices, Audit | None]:
-    """Try until the runtime fuses all that is planned, then do it; the first trial is the `last`
-    one of the search, if that is of the same choices."""
+) -> tuple[Trial, Audit | None]:
+    """Try until the runtime fuses all that is planned; the first trial is the `last` one of the
+    search, if that is of the same choices."""
     target, report, trial = ctx.env.target, None, last
     for audits in reversed(range(AUDITS + 1)):
         if trial is None or trial.choices != choices:
@@ -151,10 +158,14 @@ def _audited(
         left_float = {trial.ids[name] for name in report.left}
         choices = replace(choices, excluded=choices.excluded | left_float)
     assert trial is not None
+    return trial, report
+
+
+def _adopt(trial: Trial, model: Model, ctx: Context) -> None:
+    """Make the model what the trial is."""
     trial.adopt(model)
-    if target.local and "opened" in vars(trial):
+    if ctx.env.target.local and "opened" in vars(trial):
         ctx.env.opened.keep(model, trial.opened.session)
-    return trial.plan, choices, report
 
 
 def _fused(plan: Plan) -> Iterator[Node]:

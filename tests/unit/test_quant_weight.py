@@ -120,6 +120,23 @@ def test_round_to_grid_is_the_same_for_equal_scales() -> None:
     np.testing.assert_array_equal(many, round_by_covariance(weight, scale, covariance, 7))
 
 
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({"scheme": "weight"}, None),
+        ({"scheme": "weight", "weight_bits": 4}, "codes are the nearest ones, not fitted"),
+        ({"scheme": "dynamic"}, None),
+        ({"scheme": "auto"}, "MatMul and Gemm quantize their inputs while they run"),
+    ],
+)
+def test_without_data_the_note_is_that_of_the_scheme(
+    options: dict[str, object], note: str | None
+) -> None:
+    said = [n for n in quantize(build(MLP, WEIGHTS), **options).notes if "calibration" in n]
+    assert len(said) == (note is not None)
+    assert note is None or note in said[0]
+
+
 def test_options_out_of_range() -> None:
     with pytest.raises(ValueError, match="weight_bits=1, expected 2 to 8"):
         Quant(scheme="weight", weight_bits=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from onnxslim import ir
-from onnxslim.ir import Editor, Model
+from onnxslim.ir import Editor, Model, Node
 from onnxslim.ir.state import assign
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.know.facts import Facts
@@ -35,6 +35,10 @@ class Trial:
     def opened(self) -> Audited:
         """Opened in ONNX Runtime once; raises RuntimeUnavailable."""
         return open_audited(self.model, threads=self.env.threads, optimize=self.env.arithmetic)
+
+    def origin(self, node: Node) -> str:
+        """The `node_id` in the float model of a node of the plan."""
+        return self.ids[node.name or ""]
 
     def adopt(self, model: Model) -> None:
         """Make the model what the copy is, with the names that its nodes had."""

@@ -11,17 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
-from onnxslim.analyses.moments import output_error
 from onnxslim.analyses.sensitivity import sensitivities
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.choose.judge import BEST_DB
+from onnxslim.passes.quant.choose.predicted import layer_db
 from onnxslim.passes.quant.choose.search import MARGIN_DB, Search
-from onnxslim.passes.quant.know.facts import Facts
 from onnxslim.passes.quant.rewrite.apply import node_id, plan_for
-from onnxslim.passes.quant.rewrite.plan import Plan
-from onnxslim.passes.quant.weights.layers import LayerPlan
 
 SECONDS = 60.0
 """For trials of single layers; the others are predicted."""
@@ -48,7 +42,10 @@ def widened(search: Search, choices: Choices, share: float) -> Choices:
         return search.trial(replace(choices, wide=every - {name}), SAMPLES)
 
     base = search.trial(replace(choices, wide=every), SAMPLES)
-    local = {name: _local_db(plan, layer, search.facts) for name, layer in layers.items()}
+    local = {
+        name: layer_db(plan, layer, search.facts.moments(layer.layer.tap))
+        for name, layer in layers.items()
+    }
     noise = {s.name: added(s.db, base) for s in sensitivities(local, alone, SECONDS)}
     sizes = {name: layer.weight.values.size for name, layer in layers.items()}
     found = replace(choices, wide=chosen(noise, sizes, share))
@@ -72,19 +69,3 @@ def chosen(noise: Mapping[str, float], sizes: Mapping[str, int], share: float) -
             found.add(name)
             left -= sizes[name]
     return frozenset(found)
-
-
-def _local_db(plan: Plan, layer: LayerPlan, facts: Facts) -> float:
-    """Signal to noise of a layer's output by the rounding of its weight, as its inputs predict."""
-    smooth, moments = plan.edges[layer.layer.input].smooth, facts.moments(layer.layer.tap)
-    weight = layer.layer.matrix() / layer.layer.alpha
-    change = (layer.matrix() if smooth is None else layer.matrix() / smooth) - weight
-    if moments is None:
-        return _db(float((weight**2).sum()), float((change**2).sum()))
-    return _db(output_error(moments, weight), output_error(moments, change))
-
-
-def _db(signal: float, noise: float) -> float:
-    if noise <= 0:
-        return BEST_DB
-    return min(10 * float(np.log10(max(signal, 1e-30) / noise)), BEST_DB)

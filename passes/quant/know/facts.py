@@ -54,6 +54,10 @@ class Facts(Protocol):
     def moments(self, tap: Tap) -> Moments | None:
         """Mean and covariance of the rows that a layer reads."""
 
+    def known_moments(self) -> Mapping[Tap, Moments]:
+        """Those that are there already: nothing is run for them."""
+        ...
+
     def range(
         self, tensor: str, method: Method, percentile: float, readers: Sequence[Linear] = ()
     ) -> Range | None:
@@ -87,11 +91,13 @@ class Spans(Protocol):
 
 @dataclass(frozen=True)
 class Seen:
-    """Facts from calibration samples. `stats` and `rows` are collected when first asked."""
+    """Facts from calibration samples. `stats` and `rows` are collected when first asked; `held` is
+    what there is of `rows` before."""
 
     spans: Spans
     stats: Callable[[], Statistics]
     rows: Callable[[], Mapping[Tap, Moments]] = dict[Tap, Moments]
+    held: Callable[[], Mapping[Tap, Moments]] = dict[Tap, Moments]
     memo: Memo = field(default_factory=dict["object", "Array | None"], repr=False)
     plans: Plans = field(default_factory=dict[str, tuple[object, object]], repr=False)
     pairs: dict[str, Paired] = field(default_factory=dict[str, Paired], repr=False)
@@ -151,6 +157,10 @@ class Seen:
         """As they were seen."""
         return self.rows().get(tap)
 
+    def known_moments(self) -> Mapping[Tap, Moments]:
+        """As they were seen, if they were."""
+        return self.held()
+
     def local_db(self, tensor: str, params: QParams) -> float | None:
         """Over the histogram's bins."""
         observed = self._observed(tensor)
@@ -195,6 +205,10 @@ class Stated:
     def moments(self, tap: Tap) -> Moments | None:
         """Not known."""
         return None
+
+    def known_moments(self) -> Mapping[Tap, Moments]:
+        """None are."""
+        return {}
 
     def local_db(self, tensor: str, params: QParams) -> float | None:
         """Not known."""

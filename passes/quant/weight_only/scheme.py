@@ -11,6 +11,7 @@ from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.moments import Moments
 from onnxslim.errors import EditError
 from onnxslim.ir import Array, Editor
+from onnxslim.passes.quant.choose.predicted import rows_db
 from onnxslim.passes.quant.weight_only.forms import Form, Stored
 from onnxslim.passes.quant.weight_only.grid import Grid, fitted
 from onnxslim.passes.quant.weight_only.layers import WeightLayer, find_layers
@@ -58,27 +59,40 @@ def quantize_weights(
     ctx.analyses.invalidate(Aspect.ALL)
     layers, declined = find_layers(model, choices.block, excluded)
     moments = _moments([layer for layer in layers if choices.bits_of(layer) < 8], ctx)
-    editor, done, known = Editor(model), list[Layer](), dict[tuple[object, ...], Stored]()
+    editor, done, known = Editor(model), list[Layer](), dict[tuple[object, ...], _Known]()
     tables: dict[ir.Node, Stored] = {}
     for layer in layers:
         bits = choices.bits_of(layer)
-        row = Layer(ir.label(layer.node), ir.op(layer.node), _action(layer, bits, moments))
         scope = editor.scope_of(layer.held)
         key = (layer.held, layer.flip, layer.alpha, scope)
         readers = [] if layer.alpha != 1 else layer.table_readers()
         if key not in known:
-            codes, grid = _codes(layer, bits, moments.get(layer.tap))
+            codes, grid, db = _codes(layer, bits, moments.get(layer.tap))
             try:
-                known[key] = form.store(editor, scope, str(layer.held.name), codes, grid)
+                stored = form.store(editor, scope, str(layer.held.name), codes, grid)
             except EditError as error:
-                declined.append(Declined(row.node, str(error)))
+                declined.append(Declined(ir.label(layer.node), str(error)))
                 continue
-        put_layer(editor, form, layer, known[key])
-        tables.update(dict.fromkeys(readers, known[key]))
-        done.append(row)
+            known[key] = _Known(stored, _action(layer, bits, moments), db)
+        put_layer(editor, form, layer, known[key].stored)
+        tables.update(dict.fromkeys(readers, known[key].stored))
+        done.append(_row(layer, known[key]))
     more, reasons = put_tables(editor, form, tables, excluded)
     editor.remove_dead()
     return [*done, *more], [*declined, *reasons]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A weight that is stored: how it was rounded, and its signal to noise where that is known."""
+
+    stored: Stored
+    action: str
+    db: float | None
+
+
+def _row(layer: WeightLayer, known: _Known) -> Layer:
+    return Layer(ir.label(layer.node), ir.op(layer.node), known.action, known.db)
 
 
 def _action(layer: WeightLayer, bits: int, moments: Mapping[Tap, Moments]) -> str:
@@ -93,10 +107,14 @@ def _moments(layers: Iterable[WeightLayer], ctx: Context) -> Mapping[Tap, Moment
     return ctx.analyses.get(LayerStats(taps=tuple(dict.fromkeys(taps)))).moments
 
 
-def _codes(layer: WeightLayer, bits: int, moments: Moments | None) -> tuple[Array, Grid]:
-    """Codes [out, d] and their grid."""
+def _codes(
+    layer: WeightLayer, bits: int, moments: Moments | None
+) -> tuple[Array, Grid, float | None]:
+    """Codes [out, d], their grid, and the signal to noise of the output where it is known."""
     rows = layer.rows()
-    if moments is not None:
-        return fit_codes(rows, bits, layer.block, moments.second[0], moments.n)
-    grid = fitted(rows, bits, layer.block)
-    return grid.codes(rows), grid
+    if moments is None:
+        grid = fitted(rows, bits, layer.block)
+        return grid.codes(rows), grid, None
+    second = moments.second[0]
+    codes, grid = fit_codes(rows, bits, layer.block, second, moments.n)
+    return codes, grid, rows_db(rows, grid.values(codes), second)
