@@ -68,19 +68,20 @@ def _fit(weight: Array, bits: int, block: int, second: Array) -> tuple[Array, Gr
     grid = fitted(weight, bits, block, np.diagonal(second))
     order = np.argsort(-np.diagonal(second), kind="stable")
     back = np.argsort(order)
-    w: Array = weight.astype(np.float64)[None, :, order]
-    s: Array = second[None, order][:, :, order]
-    zero: Array = grid.spread(grid.zero).astype(np.float64)[None, :, order]
+    w: Array = weight.astype(np.float32)[None, :, order]
+    narrow: Array = second.astype(np.float32)
+    s: Array = narrow[None, order][:, :, order]
+    zero: Array = grid.spread(grid.zero)[None, :, order]
     low, high = -zero, grid.top - zero
 
     def steps() -> Array:
-        spread: Array = grid.spread(grid.scale).astype(np.float64)
+        spread: Array = grid.spread(grid.scale)
         return spread[None, :, order]
 
     q = round_to_grid(w, steps(), s, low, high)
     for _ in range(SWEEPS):
         q = descend(w, steps(), s, q, low, high)
-        grid = replace(grid, scale=refitted(weight, q[0][:, back], grid, second))
+        grid = replace(grid, scale=refitted(weight, q[0][:, back], grid, narrow))
     codes: Array = q[0][:, back] + grid.spread(grid.zero)
     return codes, grid
 
@@ -97,8 +98,9 @@ def refitted(weight: Array, centred: Array, grid: Grid, second: Array) -> Array:
     for b in range(count):
         columns = slice(b * grid.block, (b + 1) * grid.block)
         seen: Array = c[:, b] @ second[columns]
-        system[:, b] = (seen.reshape(c.shape) * c).sum(axis=2)
-        right[:, b] = (seen * weight).sum(axis=1)
+        system[:, b, b:] = np.einsum("obk,obk->ob", seen.reshape(c.shape)[:, b:], c[:, b:])
+        system[:, b:, b] = system[:, b, b:]
+        right[:, b] = np.einsum("od,od->o", seen, weight)
     ridge = np.trace(system, axis1=1, axis2=2) / count * _RIDGE
     ridge = np.where(ridge > 0, ridge, 1.0)
     before: Array = grid.scale.astype(np.float64)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxslim.ir import Array
+from onnxslim.passes.quant.descent import by_column
 
 DAMPING = 0.01
 """Added to the diagonal of C, as a share of its mean: as in the paper's own code."""
@@ -34,36 +35,36 @@ def round_by_covariance(
 
 
 def round_to_grid(weight: Array, scale: Array, covariance: Array, low: Array, high: Array) -> Array:
-    """Integers from `low` to `high`, float64 [G, out, d], where each weight has its own scale.
+    """Integers from `low` to `high`, [G, out, d], where each weight has its own scale.
 
-    All are [G, out, d] but `covariance` [G, d, d]. See `round_by_covariance`.
+    All are [G, out, d] but `covariance` [G, d, d]; the precision is that of the weight, single or
+    double. See `round_by_covariance`.
     """
-    left: Array = np.array(weight, np.float64)
+    left: Array = np.array(weight)
     factor = _factor(covariance)
     d = left.shape[2]
     integers: Array = np.empty_like(left)
     for start in range(0, d, _BLOCK):
-        block = slice(start, min(start + _BLOCK, d))
-        ends = low[:, :, block], high[:, :, block]
-        integers[:, :, block], errors = _round_block(
-            left[:, :, block], scale[:, :, block], factor[:, block, block], ends
-        )
-        left[:, :, block.stop :] -= errors @ factor[:, block, block.stop :]
+        block, later = slice(start, start + _BLOCK), slice(start + _BLOCK, None)
+        columns = (by_column(array[:, :, block]) for array in (left, scale, low, high))
+        found, errors = _round_block(*columns, factor[:, block, block])
+        integers[:, :, block] = np.swapaxes(found, 1, 2)
+        left[:, :, later] -= np.swapaxes(errors, 1, 2) @ factor[:, block, later]
     return integers
 
 
 def _round_block(
-    left: Array, scale: Array, factor: Array, ends: tuple[Array, Array]
+    left: Array, scale: Array, low: Array, high: Array, factor: Array
 ) -> tuple[Array, Array]:
-    """The integers of some columns, and their errors over the diagonal of U, [G, out, columns]."""
+    """The integers of some columns, and their errors over the diagonal of U; all [G, columns, out]
+    but `factor`."""
     integers: Array = np.empty_like(left)
     errors: Array = np.empty_like(left)
-    for i in range(left.shape[2]):
-        step, low, high = scale[:, :, i], ends[0][:, :, i], ends[1][:, :, i]
-        integers[:, :, i] = np.clip(np.rint(left[:, :, i] / step), low, high)
-        error = (left[:, :, i] - integers[:, :, i] * step) / factor[:, i, i, None]
-        left[:, :, i + 1 :] -= error[:, :, None] * factor[:, i, None, i + 1 :]
-        errors[:, :, i] = error
+    for i in range(left.shape[1]):
+        nearest = np.rint(left[:, i] / scale[:, i])
+        integers[:, i] = np.minimum(np.maximum(nearest, low[:, i]), high[:, i])
+        errors[:, i] = (left[:, i] - integers[:, i] * scale[:, i]) / factor[:, i, i, None]
+        left[:, i + 1 :] -= factor[:, i, i + 1 :, None] * errors[:, i, None, :]
     return integers, errors
 
 
@@ -73,8 +74,9 @@ def _factor(covariance: Array) -> Array:
     With J the reversal of order and J C J = L L^T, U = J L^-1 J: no inverse of a full matrix.
     """
     d = covariance.shape[1]
-    level = np.trace(covariance, axis1=1, axis2=2)[:, None, None] / d
-    damped: Array = covariance + np.where(level > 0, DAMPING * level, 1.0) * np.eye(d)
+    level = np.trace(covariance, axis1=1, axis2=2)[:, None] / d
+    damped: Array = covariance.copy()
+    damped[:, np.arange(d), np.arange(d)] += np.where(level > 0, DAMPING * level, 1.0)
     lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
     if d <= _BLOCK:
         return np.linalg.inv(lower)[:, ::-1, ::-1]
@@ -82,7 +84,8 @@ def _factor(covariance: Array) -> Array:
 
 
 def _lower_inverse(lower: Array) -> Array:
-    from scipy.linalg.lapack import dtrtri
+    from scipy.linalg.lapack import dtrtri, strtri
 
-    inverse, _ = dtrtri(lower, lower=1)
+    invert = strtri if lower.dtype == np.float32 else dtrtri
+    inverse, _ = invert(lower, lower=1)
     return np.asarray(inverse)
