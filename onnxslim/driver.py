@@ -29,7 +29,7 @@ from onnxslim.pipeline.outcome import Outcome, settle
 from onnxslim.pipeline.reproducer import Reproducer, versions
 from onnxslim.pipeline.retry import run_within_budget
 from onnxslim.pipeline.spec import PassSpec
-from onnxslim.pipeline.stopwatch import time_in_turn
+from onnxslim.pipeline.stopwatch import judge_in_turn, time_in_turn
 from onnxslim.report.build import check_entry, pass_entries, renamed
 from onnxslim.report.footprint import FootprintEach, footprint
 from onnxslim.report.record import Latency, Macs, Nodes, Report, Size
@@ -84,7 +84,7 @@ def compile_model(
     original = ir.snapshot(model)
     with environment(model, request, watch.progress) as env:
         ctx = Context(env, AnalysisManager(model, env), original)
-        guard = None if request.allow_slower else Guard(time_in_turn)
+        guard = None if request.allow_slower else Guard(judge_in_turn)
         instruments = (*watch.instruments, *_instruments(request, plan), footprints)
         run = run_within_budget if request.check else run_passes
         stages = run(model, plan.passes, ctx, instruments, guard)

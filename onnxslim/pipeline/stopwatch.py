@@ -27,14 +27,22 @@ Stopwatch = Callable[[Model, Model, Environment], Comparison]
 """Times two models; raises an OnnxSlimError where they cannot run."""
 
 
+def judge_in_turn(before: Model, after: Model, env: Environment) -> Comparison:
+    """The guard's stopwatch: which of two is faster, known from few rounds where it is plain."""
+    return _timed(before, after, env, least=3)
+
+
 def time_in_turn(before: Model, after: Model, env: Environment) -> Comparison:
-    """The default stopwatch: real runs on one sample, with the threads of the environment, until
-    it is plain which is faster."""
+    """The report's stopwatch: real runs on one sample, with the threads of the environment, until
+    it is plain which is faster, in five rounds or more."""
+    return _timed(before, after, env, least=5)
+
+
+def _timed(before: Model, after: Model, env: Environment, least: int) -> Comparison:
     env.progress("timing", 0, 0)
     models = [before, env.opened.find(after) or after]
-    found = interleaved_latency(
-        models, sample_of(before, env), env.threads, enough=LatencyResult.is_plain
-    )
+    feed, enough = sample_of(before, env), LatencyResult.is_plain
+    found = interleaved_latency(models, feed, env.threads, enough=enough, least=least)
     return Comparison(found.ms[0], found.ms[1], found.ratio(), found.noise, found.is_slower())
 
 

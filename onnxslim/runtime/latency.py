@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median, stdev
 from time import get_clock_info, perf_counter, thread_time
 
 from onnxslim.ir import Model
@@ -17,9 +17,10 @@ _LEAST_ROUNDS, _MOST_ROUNDS = 5, 400
 _LEAST_TURN = 5e-4  # seconds; a shorter run is repeated within its turn
 _FLOOR = 0.02  # two sessions of one model differ by about this much, by where their memory lies
 _ALPHA = 0.01
-_PLAIN = {9: 1.25, 5: 1.5}
-"""Rounds -> a ratio that all of them pass on the same side needs no precision to be told from 1. By
-chance: at most 2 * 0.5^9 = 0.4 % for nine at a ratio of 1; five have to be further away."""
+_STUDENT = {3: 9.925, 4: 5.841, 5: 4.604, 6: 4.032, 7: 3.707, 8: 3.499, 9: 3.355, 10: 3.250}
+"""Rounds -> Student's t of two sides at `_ALPHA`; it falls further for more than ten."""
+_LEAST_SPREAD = 0.03  # of the logarithm of a ratio: so much it varies where few rounds show less
+_BESIDE = math.log(1.1)  # which more rounds must not be needed to tell from 1
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,15 @@ class LatencyResult:
         return self.interval(model, base)[0] > 1 and self.ratio(model, base) > 1 + _FLOOR
 
     def is_plain(self, model: int = 1, base: int = 0) -> bool:
-        """Whether all of at least nine rounds say the same, by a quarter, or all of five by a half:
-        more tell nothing new."""
-        ratios = self.ratios(model, base)
-        least = max(1 / max(ratios), min(ratios))
-        return any(len(ratios) >= rounds and least > by for rounds, by in _PLAIN.items())
+        """Whether the 99 % interval of the geometric mean ratio, by Student's t, lies a tenth or
+        more to one side of 1: more rounds tell nothing new. With three rounds that takes a ratio
+        of 1.31 at least, with nine one of 1.14."""
+        logs = [math.log(ratio) for ratio in self.ratios(model, base)]
+        student = _STUDENT.get(min(len(logs), max(_STUDENT)))
+        if student is None:
+            return False
+        half = student * max(stdev(logs), _LEAST_SPREAD) / math.sqrt(len(logs))
+        return abs(mean(logs)) - half > _BESIDE
 
 
 def interleaved_latency(
@@ -72,12 +77,14 @@ def interleaved_latency(
     threads: int = 1,
     budget_s: float = 3.0,
     enough: Callable[[LatencyResult], bool] | None = None,
+    least: int = _LEAST_ROUNDS,
 ) -> LatencyResult:
     """Run all models in turns on one feed until the time is up, and at least five rounds.
 
     The order within a round is turned around each time. With `enough`, until the rounds so far
-    satisfy it, if that is earlier. With one thread, which is the caller's then, its processor time
-    counts: other programs on the machine do not add to it. Raises RuntimeUnavailable.
+    satisfy it, if that is earlier; not before `least` rounds. With one thread, which is the
+    caller's then, its processor time counts: other programs on the machine do not add to it.
+    Raises RuntimeUnavailable.
     """
     clock = _clock(threads)
     sessions = [m if isinstance(m, Session) else open_session(m, threads=threads) for m in models]
@@ -92,7 +99,7 @@ def interleaved_latency(
     ):
         backwards = len(rounds) % 2 == 1
         rounds.append(_round(sessions, feed, repeats, clock, backwards=backwards))
-        if enough is not None and enough(LatencyResult(tuple(rounds))):
+        if enough is not None and len(rounds) >= least and enough(LatencyResult(tuple(rounds))):
             break
     return LatencyResult(tuple(rounds))
 

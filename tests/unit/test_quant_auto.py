@@ -114,7 +114,7 @@ def test_int8_that_is_slower_is_undone(model: Model, ctx: Context) -> None:
 def test_allow_slower_keeps_it(
     model: Model, monkeypatch: pytest.MonkeyPatch, *, allow_slower: bool, kernel_count: int
 ) -> None:
-    monkeypatch.setattr(driver, "time_in_turn", slower)
+    monkeypatch.setattr(driver, "judge_in_turn", slower)
     request = Request(passes=(Quant(),), calib=feeds(model, 10), allow_slower=allow_slower)
     result, report = driver.compile_model(model, request)
     found = kernels(result)
