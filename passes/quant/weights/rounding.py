@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxslim.ir import Array
-from onnxslim.passes.quant.descent import by_column
+from onnxslim.passes.quant.weights.descent import by_column
 
 DAMPING = 0.01
 """Added to the diagonal of C, as a share of its mean: as in the paper's own code."""
