@@ -51,8 +51,8 @@ def test_a_convolution_of_few_bits_loses_what_is_predicted() -> None:
     weights = {"w": (16, 8, 3, 3), "b": (16,)}
     before, after = build(CONV, weights), build(CONV, weights)
     samples = feeds(before, 16)
-    options = {"scheme": "int8", "weight_bits": 4, "wide_share": 0.0, "goal": 0.0}
-    (row,) = quantize(after, samples, **options).layers
+    done = quantize(after, samples, scheme="int8", weight_bits=4, wide_share=0.0, goal=0.0)
+    (row,) = done.layers
     exact, given = (
         np.moveaxis(np.concatenate([outputs(m, f)[0] for f in samples]), 1, -1).reshape(-1, 16)
         for m in (before, after)
@@ -68,6 +68,7 @@ def test_nothing_is_collected_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(LayerStats, "compute", compute)
     model = build(CONV, {"w": (16, 8, 3, 3), "b": (16,)})
-    options = {"scheme": "int8", "ranges": "minmax", "rounding": "nearest", "smooth": "off"}
-    (row,) = quantize(model, feeds(model, 4), goal=0.0, **options).layers
+    (row,) = quantize(
+        model, feeds(model, 4), scheme="int8", ranges="minmax", rounding="nearest", smooth="off"
+    ).layers
     assert row.predicted_db is None

@@ -123,16 +123,14 @@ def test_round_to_grid_is_the_same_for_equal_scales() -> None:
 @pytest.mark.parametrize(
     ("options", "note"),
     [
-        ({"scheme": "weight"}, None),
-        ({"scheme": "weight", "weight_bits": 4}, "codes are the nearest ones, not fitted"),
-        ({"scheme": "dynamic"}, None),
-        ({"scheme": "auto"}, "MatMul and Gemm quantize their inputs while they run"),
+        (Quant(scheme="weight"), None),
+        (Quant(scheme="weight", weight_bits=4), "codes are the nearest ones, not fitted"),
+        (Quant(scheme="dynamic"), None),
+        (Quant(), "MatMul and Gemm quantize their inputs while they run"),
     ],
 )
-def test_without_data_the_note_is_that_of_the_scheme(
-    options: dict[str, object], note: str | None
-) -> None:
-    said = [n for n in quantize(build(MLP, WEIGHTS), **options).notes if "calibration" in n]
+def test_without_data_the_note_is_that_of_the_scheme(options: Quant, note: str | None) -> None:
+    said = [n for n in quantize(build(MLP, WEIGHTS), **vars(options)).notes if "calibration" in n]
     assert len(said) == (note is not None)
     assert note is None or note in said[0]
 

@@ -46,18 +46,17 @@ def round_to_grid(weight: Array, scale: Array, covariance: Array, low: Array, hi
     integers: Array = np.empty_like(left)
     for start in range(0, d, _BLOCK):
         block, later = slice(start, start + _BLOCK), slice(start + _BLOCK, None)
-        columns = (by_column(array[:, :, block]) for array in (left, scale, low, high))
-        found, errors = _round_block(*columns, factor[:, block, block])
+        grid = tuple(by_column(array[:, :, block]) for array in (scale, low, high))
+        found, errors = _round_block(by_column(left[:, :, block]), grid, factor[:, block, block])
         integers[:, :, block] = np.swapaxes(found, 1, 2)
         left[:, :, later] -= np.swapaxes(errors, 1, 2) @ factor[:, block, later]
     return integers
 
 
-def _round_block(
-    left: Array, scale: Array, low: Array, high: Array, factor: Array
-) -> tuple[Array, Array]:
+def _round_block(left: Array, grid: tuple[Array, ...], factor: Array) -> tuple[Array, Array]:
     """The integers of some columns, and their errors over the diagonal of U; all [G, columns, out]
-    but `factor`."""
+    but `factor`, also the scales, lowest and highest integers of `grid`."""
+    scale, low, high = grid
     integers: Array = np.empty_like(left)
     errors: Array = np.empty_like(left)
     for i in range(left.shape[1]):
