@@ -107,8 +107,7 @@ def quantize_static(
             return Static(None, searched, db, None, trials, _ruined(model, search, choices, db))
     trial, report = _audited(model, ctx, facts, searched, last)
     final = trial.choices
-    by_name = predicted(model, target, facts, final)
-    errors = {n: db for n in trial.plan.layers if (db := by_name.get(trial.origin(n))) is not None}
+    errors = trial.by_layer(predicted(model, target, facts, final))
     _adopt(trial, model, ctx)
     declined = (*_kept(model, choices, searched, final, slower), *_inside(model))
     return Static(trial.plan, final, db, report, trials, declined, errors)

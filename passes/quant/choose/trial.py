@@ -36,9 +36,10 @@ class Trial:
         """Opened in ONNX Runtime once; raises RuntimeUnavailable."""
         return open_audited(self.model, threads=self.env.threads, optimize=self.env.arithmetic)
 
-    def origin(self, node: Node) -> str:
-        """The `node_id` in the float model of a node of the plan."""
-        return self.ids[node.name or ""]
+    def by_layer(self, known: Mapping[str, float]) -> dict[Node, float]:
+        """What is known by the `node_id` of the float model, by the layers of the plan."""
+        ids = {node: self.ids[node.name or ""] for node in self.plan.layers}
+        return {node: known[name] for node, name in ids.items() if name in known}
 
     def adopt(self, model: Model) -> None:
         """Make the model what the copy is, with the names that its nodes had."""
