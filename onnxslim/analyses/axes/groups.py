@@ -102,16 +102,21 @@ class AxisMap:
 class Axes(Analysis[AxisMap]):
     """The dimension analysis: see `axis_map`."""
 
+    width: bool = False
     reads = Aspect.STRUCTURE | Aspect.SHAPES | Aspect.WEIGHTS
 
     def compute(self, model: Model, analyses: AnalysisManager) -> AxisMap:
         """Linear in nodes and positions."""
-        return axis_map(model)
+        return axis_map(model, width=self.width)
 
 
-def axis_map(model: Model) -> AxisMap:
-    """Which positions of which axes go together, and the groups that can be pruned."""
-    found = trace(model)
+def axis_map(model: Model, *, width: bool = False) -> AxisMap:
+    """Which positions of which axes go together, and the groups that can be pruned.
+
+    With `width`, positions that are normalized over can go as well: LayerNormalization and the
+    like then are over those that stay.
+    """
+    found = trace(model, width=width)
     solved = solve(found.atoms)
     units = Closures(solved).units()
     return AxisMap(found, solved, _groups(found, solved, units))
