@@ -15,7 +15,7 @@ from onnxslim.ir import Array, Editor, Model, Node, Value
 
 
 def mask(editor: Editor, axes: AxisMap, removed: Array) -> int:
-    """Multiply every input that is summed over by 0 where its atoms are removed; how many.
+    """Put zeros into every input that is summed over where its atoms are removed; how many.
 
     The editor may be that of the model that was analysed or of a snapshot of it.
     """
@@ -26,11 +26,9 @@ def mask(editor: Editor, axes: AxisMap, removed: Array) -> int:
         value, original = node.inputs[sink.index], sink.node.inputs[sink.index]
         if value is None or original is None or keep.all():
             continue
-        flags = _flags(axes, keep, original, sink.axis)
-        flag = editor.initializer(editor.scope_of(node), "mask", flags)
-        product = editor.node("Mul", [value, flag], outputs=[f"{value.name}_masked"])
-        editor.insert_before(node, [product])
-        node.replace_input_with(sink.index, product.outputs[0])
+        blank = _blank(editor, axes, keep, value, original, sink.axis)
+        editor.insert_before(node, [blank])
+        node.replace_input_with(sink.index, blank.outputs[0])
         count += 1
     for fact in axes.trace.restricted:
         keep = ~removed[axes.classes(fact.ids)]
@@ -43,21 +41,19 @@ def mask(editor: Editor, axes: AxisMap, removed: Array) -> int:
 def _restrict(editor: Editor, axes: AxisMap, node: Node, fact: Restricted, keep: Array) -> None:
     """Let a node see what stays of an axis only; where it gives the axis out, zeros fill it up."""
     scope, stays = editor.scope_of(node), np.flatnonzero(keep)
-    first = fact.reads[0][1]
-    flags = _flags(axes, keep, fact.node.inputs[0], first)
+    first, original = fact.reads[0][1], fact.node.inputs[0]
+    assert original is not None, "a statistic is of something"
+    made = [node.outputs[i] for i in fact.makes if i < len(node.outputs)]
+    for value in [value for value in made if value.uses()]:
+        where = editor.initializer(scope, "where", np.maximum(np.cumsum(keep) - 1, 0))
+        wide = _gather(editor, value, where, first)
+        blank = _blank(editor, axes, keep, wide.outputs[0], original, first)
+        editor.insert_on_edge(value, [wide, blank], blank.outputs[0])
     for index, axis in fact.reads:
         kept = editor.initializer(scope, "stays", stays)
         gather = _gather(editor, node.inputs[index], kept, axis)
         editor.insert_before(node, [gather])
         node.replace_input_with(index, gather.outputs[0])
-    for value in [node.outputs[i] for i in fact.makes if i < len(node.outputs)]:
-        if value.uses():
-            where = editor.initializer(scope, "where", np.maximum(np.cumsum(keep) - 1, 0))
-            wide = _gather(editor, value, where, first)
-            flag = editor.initializer(scope, "mask", flags)
-            hint = f"{value.name}_masked"
-            product = editor.node("Mul", [wide.outputs[0], flag], outputs=[hint])
-            editor.insert_on_edge(value, [wide, product], product.outputs[0])
 
 
 def _gather(editor: Editor, value: Value | None, places: Value, axis: int) -> Node:
@@ -65,11 +61,20 @@ def _gather(editor: Editor, value: Value | None, places: Value, axis: int) -> No
     return editor.node("Gather", [value, places], outputs=[hint], attributes={"axis": axis})
 
 
-def _flags(axes: AxisMap, keep: Array, value: Value | None, axis: int) -> Array:
-    """Ones where positions stay, to be multiplied with the value."""
-    shape = [-1 if at == axis else 1 for at in range(len(axes.axes(value)))]
-    dtype = axes.trace.facts.dtype(value)
-    return keep.reshape(shape).astype(np.float32 if dtype is None else dtype.numpy())
+def _blank(
+    editor: Editor, axes: AxisMap, keep: Array, value: Value, original: Value, axis: int
+) -> Node:
+    """A value with zeros where positions go, even in place of what is not finite.
+
+    `original` is of the same rank and type and was analysed.
+    """
+    shape = [-1 if at == axis else 1 for at in range(len(axes.axes(original)))]
+    known = axes.trace.facts.dtype(original)
+    zero = np.zeros((), np.float32 if known is None else known.numpy())
+    graph = editor.model.graph
+    flags = editor.initializer(graph, "mask", keep.reshape(shape))
+    inputs = [flags, value, editor.initializer(graph, "zero", zero)]
+    return editor.node("Where", inputs, outputs=[f"{value.name}_masked"])
 
 
 def makers(model: Model) -> dict[str, Node]:

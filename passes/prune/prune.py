@@ -12,6 +12,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.analyses.axes import Axes, AxisMap, Group
 from onnxslim.analyses.axes.groups import CHANNELS, CONV_GROUPS, HEADS, HIDDEN, QK, VO
+from onnxslim.analyses.axes.site import STATISTIC
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.cost import Cost
 from onnxslim.analyses.layer_stats import LayerStats, Moments
@@ -74,6 +75,9 @@ class Prune(Pass):
     compensate: bool = option(True, "fit the layers that read what is gone")
     multiple: int = option(0, "units that stay are multiples of it; 0 asks the target", "0 or more")
     floor: float = option(0.2, "share of each group that always stays", "0 to 1")
+    width: bool = option(
+        False, "what is normalized over may go too: the norm is then over what stays"
+    )
     skip: tuple[str, ...] = option((), "layers whose outputs stay (names, * and ?)")
 
     def __post_init__(self) -> None:
@@ -150,7 +154,7 @@ class _Run:
 
     def choose(self) -> None:
         """Decide what goes."""
-        self.axes: AxisMap = self.ctx.analyses.get(Axes())
+        self.axes: AxisMap = self.ctx.analyses.get(Axes(width=self.options.width))
         self.macs = Macs(self.axes, self.ctx.analyses.get(Cost()).counts)
         groups = [group for group in self.axes.groups if self._wanted(group)]
         if not groups:
@@ -202,7 +206,8 @@ class _Run:
             kinds = ", ".join(sorted({group.kind for group in self.axes.groups})) or "no layers"
             return f"prune: nothing to prune with these options; the model has {kinds}"
         reasons = "; ".join(f"{s.node}: {s.reason}" for s in stuck)
-        return f"prune: nothing of the model can be pruned: {reasons}"
+        hint = "; width=true lets it go" if any(STATISTIC in s.reason for s in stuck) else ""
+        return f"prune: nothing of the model can be pruned: {reasons}{hint}"
 
     def _measure(self, groups: list[Group]) -> Mapping[Tap, Moments]:
         if self.ctx.env.calib is None:

@@ -34,9 +34,7 @@ def _summed(node: Node) -> tuple[int, int] | None:
     return None
 
 
-def _permute(
-    editor: Editor, node: Node, axis: int, row: int, random: np.random.Generator
-) -> bool:
+def _permute(editor: Editor, node: Node, axis: int, row: int, random: np.random.Generator) -> bool:
     value = node.inputs[0]
     weight = None if node.inputs[1] is None else ir.array(node.inputs[1])
     if value is None or weight is None or weight.ndim < 2 or weight.shape[row] < 2:

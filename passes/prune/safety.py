@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def differs(twin: Model, cut: Model, axes: AxisMap, removed: Array, env: Environ
     gaps = relative_gaps(wanted, found)
     if max(gaps.values(), default=0.0) <= TOLERANCE:
         return ""
-    allowed = noise(twin, feed, wanted, env.threads)
+    allowed = noise(twin, feed, wanted, threads=env.threads)
     for name, gap in gaps.items():
         if not gap <= max(TOLERANCE, MARGIN * allowed[name]):
             return (
@@ -57,17 +57,22 @@ def differs(twin: Model, cut: Model, axes: AxisMap, removed: Array, env: Environ
 
 
 def noise(
-    model: Model, feed: Feed, outputs: Mapping[str, Array], threads: int = 1
+    model: Model,
+    feed: Feed,
+    outputs: Mapping[str, Array],
+    extra_outputs: Sequence[str] = (),
+    threads: int = 1,
 ) -> dict[str, float]:
     """By output, the greatest relative gap between a model and itself summing in another order.
 
-    `outputs` are the model's for this feed.
+    `outputs` are the model's for this feed, those of inner values that are named included.
     """
     worst: dict[str, float] = {}
     for seed in range(REORDERINGS):
         other = ir.snapshot(model)
         reorder(other, seed)
-        gaps = relative_gaps(outputs, open_session(other, threads=threads).run(feed))
+        session = open_session(other, extra_outputs=extra_outputs, threads=threads)
+        gaps = relative_gaps(outputs, session.run(feed))
         worst = {name: max(gap, worst.get(name, 0.0)) for name, gap in gaps.items()}
     return worst
 

@@ -126,8 +126,7 @@ def _groups(found: Trace, solved: Solved, units: Matrix) -> tuple[Group, ...]:
     """Units that touch the same axes of the same values make up a group."""
     made = _marks(solved, [layer.rows for layer in found.layers])
     useful = np.flatnonzero(np.asarray(units @ made.astype(np.int64)) > 0)
-    units = units[useful]
-    touched = _touched(found, solved, units)
+    units, touched = _touched(found, solved, units[useful])
     by_kind: dict[int, list[int]] = {}
     for row, key in enumerate(touched.tolist()):
         by_kind.setdefault(key, []).append(row)
@@ -154,16 +153,23 @@ def _marks(solved: Solved, axes: Sequence[Array | None]) -> Array:
     return marks
 
 
-def _touched(found: Trace, solved: Solved, units: Matrix) -> Array:
-    """A number per unit: equal for units that touch the same axes (up to a chance of 2^-60)."""
+def _touched(found: Trace, solved: Solved, units: Matrix) -> tuple[Matrix, Array]:
+    """Units that leave something of every axis, and a number for each of them.
+
+    It is equal for units that touch the same axes (up to a chance of 2^-60).
+    """
     axes = [ids for kinds in found.axes.values() for ids in kinds if ids is not None]
     if not axes or units.shape[0] == 0:
-        return np.zeros(int(units.shape[0]), np.int64)
+        return units, np.zeros(int(units.shape[0]), np.int64)
     touched = sparse.csr_array(units @ _incidence(solved, axes))
+    sizes = np.array([ids.size for ids in axes])
+    rows = np.repeat(np.arange(touched.shape[0]), np.diff(touched.indptr))
+    stays = np.ones(touched.shape[0], np.bool_)
+    stays[rows[touched.data == sizes[touched.indices]]] = False
     touched.data = np.ones_like(touched.data)
     tokens = np.random.default_rng(0).integers(1, 1 << 61, len(axes))
     keys: Array = np.asarray(touched @ tokens)
-    return keys
+    return units[np.flatnonzero(stays)], keys[stays]
 
 
 def _incidence(solved: Solved, axes: Sequence[Array | None]) -> Matrix:

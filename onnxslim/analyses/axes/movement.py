@@ -179,6 +179,14 @@ def _resize(site: Site) -> None:
     site.set(0, axes)
 
 
+def _roi_align(site: Site) -> None:
+    """Windows of x [N, C, H, W]: rois [R, 4], of the images [R]."""
+    x = site.axes(0)
+    for axis in (x[0], *x[2:], *site.axes(1), *site.axes(2)):
+        site.freeze(axis, "windows are taken of it")
+    site.set(0, [None, x[1], None, None])
+
+
 def _shape(site: Site) -> None:
     """Sizes are read; only those that tell more than the shape of a Reshape or Expand must stay."""
     axes = site.axes(0)
@@ -198,8 +206,8 @@ def _shape(site: Site) -> None:
 
 _TOLD = {("Reshape", 1), ("Expand", 1), ("Resize", 3)}
 """Inputs whose elements are written anew when sizes change, if they are the same in every run."""
-_CHOICE = frozenset("Concat Gather Slice Squeeze Unsqueeze Identity".split())
-_ARITHMETIC = frozenset("Add Sub Mul Div Cast Floor Max Min".split())
+_CHOICE = frozenset(["Concat", "Gather", "Slice", "Squeeze", "Unsqueeze", "Identity"])
+_ARITHMETIC = frozenset(["Add", "Sub", "Mul", "Div", "Cast", "Floor", "Max", "Min"])
 
 
 def _tells_a_shape(site: Site, node: ir.Node, index: int, seen: set[ir.Node]) -> bool:
@@ -281,6 +289,7 @@ RULES: Rules = {
     "Pad": _pad,
     "Resize": _resize,
     "Upsample": _resize,
+    "RoiAlign": _roi_align,
     "Shape": _shape,
     **dict.fromkeys(("ConstantOfShape", "Range"), _nothing),
     "DepthToSpace": _depth_to_space,

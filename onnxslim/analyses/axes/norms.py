@@ -1,7 +1,8 @@
 """Normalizations, pools and reductions.
 
 Where a statistic is taken over an axis, removing positions changes it, so that they stay unless the
-model's width may shrink: then it is taken over what stays. A plain sum loses nothing but zeros. Channels that are normalized one by one, and whole groups, can go.
+model's width may shrink: then it is taken over what stays. A plain sum loses nothing but zeros.
+Channels that are normalized one by one, and whole groups, can go.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def _normalized(site: Site, axes: tuple[Axis, ...], makes: tuple[int, ...]) -> N
     for index in range(1, len(site.node.inputs)):
         if site.has(index):
             other, dims = site.axes(index), site.dims(index)
-            for one, two, size in zip(reversed(axes), reversed(other), reversed(dims), strict=False):
+            for one, two, size in zip(
+                reversed(axes), reversed(other), reversed(dims), strict=False
+            ):
                 if size != 1:
                     site.tie(one, two)
             if dims and dims[-1] != 1:

@@ -14,7 +14,7 @@ from onnxslim.analyses.axes.groups import CHANNELS, HIDDEN
 from onnxslim.analyses.cost import cost_table
 from onnxslim.analyses.seen import observed_shapes
 from onnxslim.analyses.shapes import ShapeTable
-from onnxslim.ir import Array, Editor, Model, Node
+from onnxslim.ir import Array, Editor, Model, Node, Value
 from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.fold.fold import Fold
 from onnxslim.passes.prune.budget import Choice, by_share, removal, steps
@@ -89,16 +89,17 @@ def macs(model: Model, feed: Feed) -> Mapping[Node, int]:
 
 def accepted(model: Model, feeds: Sequence[Feed]) -> list[Feed]:
     """The feeds whose sizes the model takes."""
-    wanted = {info.name: info.shape for info in input_infos(model)}
+    wanted = {info.name: info.shape or () for info in input_infos(model)}
     return [
         feed
         for feed in feeds
-        if all(
-            shape is None or all(not isinstance(n, int) or n == m for n, m in zip(shape, a.shape))
-            for name, a in feed.items()
-            for shape in [wanted.get(name)]
-        )
+        if all(_fits(shape, feed[name]) for name, shape in wanted.items() if name in feed)
     ]
+
+
+def _fits(shape: Sequence[int | str | None], array: Array) -> bool:
+    pairs = zip(shape, array.shape, strict=False)
+    return all(not isinstance(size, int) or size == given for size, given in pairs)
 
 
 def gap(pair: Pair, feeds: Sequence[Feed]) -> Record:
@@ -106,21 +107,49 @@ def gap(pair: Pair, feeds: Sequence[Feed]) -> Record:
 
     Noise is looked for only where it matters: beyond the tolerance, on the feed that is worst.
     """
-    one, other = open_session(pair.masked), open_session(pair.pruned)
+    undecided = before_choices(pair.pruned)
+    one, other = (open_session(m, extra_outputs=undecided) for m in (pair.masked, pair.pruned))
     worst, at, wanted = -1.0, feeds[0], dict[str, Array]()
     for feed in feeds:
         outputs = one.run(feed)
-        apart = max(relative_gaps(outputs, other.run(feed)).values())
+        found = other.run(feed)
+        if undecided:  # what is chosen by them may flip where two candidates are as good
+            outputs = {name: outputs[name] for name in undecided}
+        apart = max(relative_gaps(outputs, found).values())
         if apart > worst:
             worst, at, wanted = apart, feed, outputs
-    rounding = max(noise(pair.masked, at, wanted).values()) if worst > TOLERANCE else 0.0
+    rounding = max(noise(pair.masked, at, wanted, undecided).values()) if worst > TOLERANCE else 0.0
     return {"gap": worst, "noise": rounding, "sizes": len(feeds)}
+
+
+_DETECTS = "NonMaxSuppression"
+_CHOICES = (_DETECTS, "TopK", "NonZero", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+
+
+def before_choices(model: Model) -> list[str]:
+    """The reals that boxes are chosen by: of a detector they are compared instead of its outputs.
+
+    What follows a choice differs wholly where rounding makes another one.
+    """
+    if all(ir.op(node) != _DETECTS for node in ir.nodes(model)):
+        return []
+    chosen, found = set[Value](), dict[str, None]()
+    for node in model.graph:
+        read = [value for value in node.inputs if value is not None]
+        if any(value in chosen for value in read):
+            chosen.update(node.outputs)
+        elif ir.op(node) in _CHOICES:
+            chosen.update(node.outputs)
+            found.update((str(v.name), None) for v in read if ir.constant(v) is None)
+    return list(found)
 
 
 def stays(axes: AxisMap, counts: Mapping[str, int]) -> list[tuple[float, str]]:
     """The share of the MACs whose outputs must stay, by reason, the greatest first."""
     total, found = max(sum(counts.values()), 1), Counter[str]()
-    by_label = {ir.label(layer.node): str(layer.node.outputs[0].name) for layer in axes.trace.layers}
+    by_label = {
+        ir.label(layer.node): str(layer.node.outputs[0].name) for layer in axes.trace.layers
+    }
     for stuck in axes.stuck:
         operator, _, reason = stuck.reason.partition(" '")
         reason = reason.partition("': ")[2]

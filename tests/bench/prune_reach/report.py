@@ -18,22 +18,24 @@ Rows = Mapping[str, tuple[Subject, Record, Record]]
 
 _INTRO = f"""# How far pruning reaches
 
-Written by `python -m tests.bench.prune_reach.run --out docs/PRUNE_REACH.md`. Every model is pruned by
-`prune{{share={SHARE}}}` without samples: about 30 % of each group, rounded to the target's multiples.
-*MACs* and *bytes* are what is left, of the multiplications and of the weights. *Gap* is the largest
-difference from the original in which the same units are masked, over all outputs and all *sizes* (batch
-1, 2 and 3; of detectors two images; of the five shipped models real samples), relative to the largest
-value of the output. A gap over {TOLERANCE:.0e} is held against *noise*: the masked model against itself
-with the inputs of every layer summed in another order, three times; it is right up to {MARGIN:g} times that.
-*Latency* is the pruned model's over the original's, one thread, the first size, medians of turns in one
-process, with the 99 % interval. *Width* columns are the same with `width=true`: what enters a LayerNorm
-goes too, and the norm is over what stays; the masked original is then that with its norms over what stays.
-*Stays* is the share of the MACs whose outputs cannot go, with the reason.
+Written by `python -m tests.bench.prune_reach.run --out docs/PRUNE_REACH.md`. Every model is pruned
+by `prune{{share={SHARE}}}` without samples: about 30 % of each group, rounded to the target's
+multiples. *MACs* and *bytes* are what is left, of the multiplications and of the weights. *Gap* is
+the largest difference from the original in which the same units are masked, over all outputs and
+*sizes* (batch 1, 2 and 3; of detectors two images, and what their boxes are chosen by instead of
+the outputs; of the five shipped models real samples), relative to the largest value of the output.
+A gap over {TOLERANCE:.0e} is held against *noise*: the masked model against itself with the inputs
+of every layer summed in another order, three times; it is right up to {MARGIN:g} times that, and
+bold beyond. *Latency* is the pruned model's over the original's, one thread, the first size,
+medians of turns in one process, with the 99 % interval. *Width* columns are the same with
+`width=true`: what enters a LayerNorm goes too, and the norm is over what stays; the masked original
+is then that with its norms over what stays. *Stays* is the share of the MACs whose outputs cannot
+go without `width`, with the reason.
 
-Exports are torchvision's and timm's with random weights, opset 17. Expected of a CNN is that at most
-{MOST_LEFT[CNN]:.2f} of its MACs are left, of a transformer, or what mixes tokens as one does, {MOST_LEFT[ATTENTION]:.2f}.
-A CNN with LayerNorm over its channels (ConvNeXt) can lose at most the hidden units of each block without
-`width`.
+Exports are torchvision's and timm's with random weights, opset 17. Of a CNN at most
+{MOST_LEFT[CNN]:.2f} of the MACs should be left, of a transformer, or what mixes tokens as one does,
+{MOST_LEFT[ATTENTION]:.2f}. A CNN with LayerNorm over its channels (ConvNeXt) can lose only the
+hidden units of each block without `width`.
 """
 _HEAD = (
     "model", "G MACs", "MACs", "bytes", "latency", "gap", "noise", "sizes", "width: MACs", "gap",

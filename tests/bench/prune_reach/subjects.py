@@ -17,11 +17,14 @@ from tests.bench.simplify.subjects import SEED, Feed
 CNN, NORMED, ATTENTION = "CNN", "CNN with LayerNorm", "transformer"
 MOST_LEFT = {CNN: 0.65, NORMED: 0.65, ATTENTION: 0.80}
 """The share of its MACs that a model of each family may keep at most."""
-_ATTENTION = """
-    vit_ swin_ maxvit deit mixer gmlp levit efficientformer xcit pvt twins beit cait coat_ tnt_
-    visformer davit gcvit mvit resmlp convit pit_ nest tiny_vit edgenext mobilevit crossvit
-    efficientvit botnet focalnet minilm smollm poolformer
-""".split()
+_MIXING = frozenset(
+    """
+    vit swin maxvit deit mixer gmlp levit efficientformer xcit pvt twins beit cait coat tnt
+    visformer davit gcvit mvitv2 resmlp convit pit nest tiny edgenext mobilevit mobilevitv2
+    crossvit efficientvit botnet26t focalnet minilm smollm2 poolformer
+    """.split()  # noqa: SIM905 - one list of words
+)
+"""First words of the names of models that mix tokens, by attention or otherwise."""
 _NORMED = ("convnext",)
 SHIPPED = ("minilm_l6", "ppocrv4_rec", "ppocrv4_det", "smollm2_135m", "efficientnet_lite0")
 _UNEQUAL = 8  # samples among which one of another shape is looked for
@@ -29,7 +32,7 @@ _UNEQUAL = 8  # samples among which one of another shape is looked for
 
 @dataclass(frozen=True)
 class Subject:
-    """A model file, and where its inputs come from: samples, or noise of the architecture's size."""
+    """A model file, and where its inputs come from: samples, or noise of the right size."""
 
     name: str
     path: Path
@@ -40,7 +43,7 @@ class Subject:
     def family(self) -> str:
         """What the model is made of; transformers here are all that mix tokens."""
         name = self.name.removeprefix("timm_")
-        if name.startswith(tuple(_ATTENTION)):
+        if name.partition("_")[0] in _MIXING:
             return ATTENTION
         return NORMED if name.startswith(_NORMED) else CNN
 
@@ -50,10 +53,9 @@ class Subject:
             return list(_of_all_shapes(self.samples))
         assert self.architecture is not None
         random, size = np.random.default_rng(SEED), self.architecture.size
+        shapes: list[tuple[int, ...]] = [(batch, 3, size, size) for batch in (1, 2, 3)]
         if self.architecture.suite == "det":
             shapes = [(3, size, size), (3, size, size + 96)]
-        else:
-            shapes = [(batch, 3, size, size) for batch in (1, 2, 3)]
         return [{"input": random.random(shape, np.float32) * 2 - 1} for shape in shapes]
 
 
@@ -72,5 +74,3 @@ def subjects(zoo: Path, cache: Path | None = None) -> dict[str, Subject]:
     known = sorted((*ARCHITECTURES, *REST), key=lambda a: (a.suite == "timm", a.suite != "tv"))
     found += [Subject(a.file, zoo / f"{a.file}.onnx", architecture=a) for a in known]
     return {subject.name: subject for subject in found}
-
-
