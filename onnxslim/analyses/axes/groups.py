@@ -163,8 +163,10 @@ def _touched(found: Trace, solved: Solved, units: Matrix) -> tuple[Matrix, Array
         return units, np.zeros(int(units.shape[0]), np.int64)
     touched = sparse.csr_array(units @ _incidence(solved, axes))
     sizes = np.array([ids.size for ids in axes])
-    rows = np.repeat(np.arange(touched.shape[0]), np.diff(touched.indptr))
-    stays = np.ones(touched.shape[0], np.bool_)
+    count = int(touched.shape[0])
+    each: Array = np.diff(touched.indptr)
+    rows = np.repeat(np.arange(count), each)
+    stays = np.ones(count, np.bool_)
     stays[rows[touched.data == sizes[touched.indices]]] = False
     touched.data = np.ones_like(touched.data)
     tokens = np.random.default_rng(0).integers(1, 1 << 61, len(axes))
