@@ -59,6 +59,7 @@ ORT_CPU_VNNI = Target(
     },
     own={
         "Attention": "com.microsoft::MultiHeadAttention",
+        "CausalAttention": "com.microsoft::GroupQueryAttention",
         "MatMul": "com.microsoft::MatMulIntegerToFloat",
         "LSTM": "com.microsoft::DynamicQuantizeLSTM",
     },

@@ -108,11 +108,12 @@ def _gates(model: Model, target: Target, scheme: str) -> frozenset[str]:
 
 
 def _fused(target: Target, options: Quant) -> frozenset[str]:
-    """What is fused around MatMul where that is quantized: `Attention`."""
-    quantizes = _static in SCHEMES[options.scheme] or _dynamic in SCHEMES[options.scheme]
+    """What is fused around MatMul where that is quantized: `Attention`, or that of a decoder."""
+    steps = SCHEMES[options.scheme]
+    names = ["Attention"] if _static in steps or _dynamic in steps else []
+    names += ["CausalAttention"] if _weight in steps else []
     wanted = not options.ops or "MatMul" in options.ops
-    own = target.own.get("Attention")
-    return frozenset([own] if own is not None and quantizes and wanted else [])
+    return frozenset(target.own[n] for n in names if wanted and n in target.own)
 
 
 def _check_target(target: Target, scheme: str) -> None:

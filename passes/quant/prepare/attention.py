@@ -29,7 +29,7 @@ _SCALED = either(
     op("Mul", _PRODUCT, single("factor")), op("Div", _PRODUCT, single("divisor")), _PRODUCT
 )
 _SCORES = either(op("Add", _SCALED, Any("mask")), _SCALED)
-_PATTERN = op(
+WRITTEN_OUT = op(
     "Reshape",
     op(
         "Transpose",
@@ -55,7 +55,7 @@ class _Plan:
 
 
 def _match(node: Node, facts: Facts) -> Rewrite | str | None:
-    found = match(_PATTERN, node, facts)
+    found = match(WRITTEN_OUT, node, facts)
     if not isinstance(found, Match):
         return found
     plan = _plan(found, facts)
@@ -84,10 +84,11 @@ def _plan(found: Match, facts: Facts) -> _Plan | str:
     fits = None if mask is None else _fits(mask, facts, (rows[0], q.count, rows[1], keys[1]))
     if isinstance(fits, str):
         return fits
-    return _Plan((q, k, v), whole, _scale(found), mask, bool(fits))
+    return _Plan((q, k, v), whole, scale_of(found), mask, bool(fits))
 
 
-def _scale(found: Match) -> float:
+def scale_of(found: Match) -> float:
+    """What the scores are multiplied by."""
     if "factor" in found.values:
         return found.number("factor")
     return 1 / found.number("divisor") if "divisor" in found.values else 1.0

@@ -6,6 +6,7 @@ layer + HardSigmoid(alpha, beta) -> layer' + Clip(0, 1)
 MatMul of matrices + Add of a constant vector -> Gemm
 x * 1, x / 1, x + 0 -> x
 attention -> MultiHeadAttention, its projections -> one    (where the target has it of its own)
+causal attention of a decoder -> GroupQueryAttention    (where the target has it of its own)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from onnxslim.ir import Editor, Node
 from onnxslim.passes.fold.affine import ChannelAffine, fold_into_producer
 from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM, rank_of, scalar_affine
 from onnxslim.passes.quant.prepare.attention import FUSED_ATTENTION
+from onnxslim.passes.quant.prepare.decoder_attention import CAUSAL_ATTENTION
 from onnxslim.passes.quant.prepare.gates import GATED
 from onnxslim.passes.quant.prepare.projections import PROJECTIONS
 from onnxslim.passes.simplify.fuse.activations import RULES as ACTIVATIONS
@@ -36,7 +38,9 @@ def canonicalize(
     `named`: options name some layers, so that no layers become one.
     """
     gates = [rule for rule in ACTIVATIONS if rule.makes in GATED]
-    chosen = [rule for rule in (*gates, FUSED_ATTENTION) if rule.makes in operators]
+    chosen = [
+        rule for rule in (*gates, FUSED_ATTENTION, CAUSAL_ATTENTION) if rule.makes in operators
+    ]
     if FUSED_ATTENTION in chosen and not named:
         chosen.append(PROJECTIONS)
     outcome = apply(editor, (*chosen, *RULES))

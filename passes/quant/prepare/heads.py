@@ -28,23 +28,24 @@ class Heads:
 def heads_of(value: Value, facts: Facts, *, turned: bool = False) -> Heads | None:
     """The heads that [B, H, S, D] is made of; [B, H, D, S] where it is `turned`."""
     if turned:
-        inner = _transposed(value, (0, 1, 3, 2))
+        inner = transposed(value, (0, 1, 3, 2))
         if inner is None:
-            return _reshaped(_transposed(value, (0, 2, 3, 1)), facts)
+            return _reshaped(transposed(value, (0, 2, 3, 1)), facts)
         value = inner
     node = value.producer()
     if node is None or ir.op(node) != "Split" or ir.attribute(node, "axis", 0) not in (1, -3):
-        return _reshaped(_transposed(value, (0, 2, 1, 3)), facts)
+        return _reshaped(transposed(value, (0, 2, 1, 3)), facts)
     sizes = [(facts.shape(part) or (None, None))[1] for part in node.outputs]
     at, whole = node.outputs.index(value), node.inputs[0]
-    heads = None if whole is None else _reshaped(_transposed(whole, (0, 2, 1, 3)), facts)
+    heads = None if whole is None else _reshaped(transposed(whole, (0, 2, 1, 3)), facts)
     counts = [size for size in sizes if isinstance(size, int)]
     if heads is None or len(counts) != len(sizes):
         return None
     return Heads(heads.source, sum(counts[:at]), counts[at], heads.size)
 
 
-def _transposed(value: Value, perm: tuple[int, ...]) -> Value | None:
+def transposed(value: Value, perm: tuple[int, ...]) -> Value | None:
+    """What a value is the Transpose of, by these axes."""
     node = value.producer()
     if node is None or ir.op(node) != "Transpose" or ir.attribute(node, "perm") != perm:
         return None

@@ -1,0 +1,136 @@
+"""Causal attention of a decoder becomes one operator where the target has it; numbers stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import onnxslim
+from models.llama import Llama, LlamaBuilder
+from onnxslim import ir
+from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.quant.prepare.decoder_attention import CAUSAL_ATTENTION
+from onnxslim.rewrite import Outcome, apply
+from tests.quantizing import kernels, operators, outputs, quantize
+
+ATTENTION = "com.microsoft::GroupQueryAttention"
+SIZES = Llama("tiny", 2, 64, 4, 2, 96, 50, 1e4, 40)
+
+
+def decoder(sizes: Llama = SIZES) -> Model:
+    """Two layers with random weights: 4 query heads of 16 that share 2 key and value heads."""
+    rng = np.random.default_rng(0)
+    width, inner, shared = sizes.width, sizes.inner, sizes.head * sizes.kv_heads
+    shapes = {
+        "attn_q": (width, width), "attn_k": (shared, width), "attn_v": (shared, width),
+        "attn_output": (width, width), "ffn_gate": (inner, width), "ffn_up": (inner, width),
+        "ffn_down": (width, inner), "attn_norm": (width,), "ffn_norm": (width,),
+    }  # fmt: skip
+    names = {f"blk.{i}.{k}": shape for i in range(sizes.layers) for k, shape in shapes.items()}
+    names |= {"token_embd": (sizes.vocabulary, width), "output_norm": (width,)}
+    state: dict[str, Array] = {
+        f"{name}.weight": (rng.normal(size=shape) * shape[-1] ** -0.5).astype(np.float32)
+        for name, shape in names.items()
+    }
+    return ir.load(LlamaBuilder(sizes, state).network())
+
+
+def simplified() -> Model:
+    return onnxslim.compress(decoder(), passes="simplify", check=False).model
+
+
+def fused(model: Model) -> Outcome:
+    outcome = apply(Editor(model), (CAUSAL_ATTENTION,))
+    Editor(model).remove_dead()
+    ir.verify(model)
+    return outcome
+
+
+def ids(batch: int, length: int) -> dict[str, Array]:
+    return {"input_ids": np.random.default_rng(length).integers(0, 50, (batch, length))}
+
+
+@pytest.mark.parametrize("simple", [False, True])
+def test_attention_becomes_one_operator_with_the_same_numbers(simple: bool) -> None:
+    before, model = ((simplified if simple else decoder)() for _ in range(2))
+    assert fused(model).applied == {"causal-attention": 2}
+    found = operators(model)
+    assert found[ATTENTION] == 2
+    assert found["Softmax"] == found["Concat"] == found["Trilu"] == found["Split"] == 0
+    assert found["Expand"] == 1  # the lengths
+    for shape in ((1, 1), (1, 9), (3, 5), (2, 40)):
+        want, got = (outputs(m, ids(*shape))[0] for m in (before, model))
+        # float32 sums in another order, of numbers near 1
+        np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+
+
+def test_lengths_and_tables_are_there_once() -> None:
+    model = simplified()
+    fused(model)
+    nodes = [node for node in ir.nodes(model) if ir.op(node) == ATTENTION]
+    assert [list(node.inputs[5:]) for node in nodes] == [list(nodes[0].inputs[5:])] * 2
+    held = [n for n, v in model.graph.initializers.items() if tuple(v.shape or ()) == (40, 8)]
+    assert len(held) == 2
+
+
+def _edit(name: str, change: Callable[[Array], Array]) -> Model:
+    model = decoder()
+    held = model.graph.initializers[name]
+    Editor(model).replace_initializer(held, change(np.array(ir.array(held))))
+    return model
+
+
+def _one_angle(table: Array) -> Array:
+    table[3, 5] = 0.5
+    return table
+
+
+def _near() -> Model:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.llama.MASKED", -3.0)
+        return decoder()
+
+
+LEFT: dict[str, tuple[Callable[[], Model], str]] = {
+    "halves turn apart": (lambda: _edit("rope.sin", _one_angle), "turn by different angles"),
+    "hides the query itself": (lambda: _edit("one", np.zeros_like), "not known to be causal"),
+    "lets a little through": (_near, "not known to be causal"),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_is_something_else_stays_with_the_reason(name: str) -> None:
+    make, reason = LEFT[name]
+    model = make()
+    text = ir.to_text(model)
+    missed = fused(model).near_misses
+    assert len(missed) == 2
+    assert all(miss.reason.endswith(reason) for miss in missed)
+    assert ir.to_text(model) == text
+
+
+def test_heads_of_a_size_that_the_operator_does_not_turn_stay() -> None:
+    model = decoder(Llama("tiny", 1, 96, 4, 2, 96, 50, 1e4, 40))
+    (missed,) = fused(model).near_misses
+    assert missed.reason == "its heads of 24 numbers are no multiple of 16"
+
+
+# In the pass
+
+
+def test_quant_fuses_it_beside_weights_in_codes() -> None:
+    before, model = (simplified() for _ in range(2))
+    result = quantize(model, scheme="weight")
+    assert kernels(model)["GroupQueryAttention"] == 2
+    assert any(ATTENTION in note for note in result.notes)
+    want, got = (outputs(m, ids(2, 9))[0] for m in (before, model))
+    noise = float(np.square(got - want).sum() / np.square(want).sum())
+    assert 10 * np.log10(1 / noise) > 30  # a wrong mask or angle gives less than 10
+
+
+def test_portable_models_keep_it_written_out() -> None:
+    model = simplified()
+    assert quantize(model, scheme="weight", portable=True).layers
+    assert operators(model)[ATTENTION] == 0
