@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from onnxslim import ir
+from onnxslim.analyses.attribution import attribute, name_by_outputs
 from onnxslim.ir import Model
 from onnxslim.passes.quant.place import placement
-from onnxslim.passes.quant.place.attribution import attribute, name_by_outputs
 from onnxslim.passes.quant.place.costs import (
     FLOAT,
     INT8,

@@ -18,8 +18,8 @@ from math import inf, log10
 import numpy as np
 
 from onnxslim import ir
+from onnxslim.analyses.attribution import Attributed
 from onnxslim.ir import Array, Node, Value
-from onnxslim.passes.quant.place.attribution import Attributed
 from onnxslim.passes.quant.place.mixed_problem import Border, Choice, Need, Problem
 from onnxslim.passes.quant.rewrite.apply import node_id
 from onnxslim.passes.quant.rewrite.plan import edge_values

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnxslim import ir
+from onnxslim.analyses.attribution import attribute, name_by_outputs
 from onnxslim.analyses.cost import cost_table
 from onnxslim.analyses.measured import remembered
 from onnxslim.analyses.shapes import Shapes, ShapeTable
@@ -22,7 +23,6 @@ from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Array, Editor, Model, Value
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Search
-from onnxslim.passes.quant.place.attribution import attribute, name_by_outputs
 from onnxslim.passes.quant.place.costs import (
     Costs,
     Times,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from onnxslim import ir
+from onnxslim.analyses.attribution import node_id as node_id
 from onnxslim.ir import Editor, Model, Node
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.know.facts import Facts
@@ -43,8 +44,3 @@ def quantize(editor: Editor, target: Target, facts: Facts, choices: Choices) -> 
     join(editor)
     write_products(editor, plan, target)
     return plan
-
-
-def node_id(node: Node) -> str:
-    """The name of its first output: unique in the model, and the same in a snapshot."""
-    return str(node.outputs[0].name) if node.outputs else ""

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from onnxslim import ir
 from onnxslim.ir import Model, Node
-from onnxslim.passes.quant.rewrite.apply import node_id
 from onnxslim.runtime.kernels import Kernel
 
 CONVERSIONS = frozenset(
@@ -39,6 +38,11 @@ class Attributed:
     def total(self) -> float:
         """All kernels."""
         return sum(sum(part.values()) for part in (self.own, self.after, self.converting))
+
+
+def node_id(node: Node) -> str:
+    """The name of its first output: unique in the model, and the same in a snapshot."""
+    return str(node.outputs[0].name) if node.outputs else ""
 
 
 def name_by_outputs(model: Model) -> None:
