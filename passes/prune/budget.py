@@ -1,14 +1,15 @@
-"""How many units each group loses: least loss per MAC saved, until the budget is met."""
+"""How many units each group loses: least loss per amount saved, until the budget is met."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxslim.analyses.axes import AxisMap
-from onnxslim.ir import Array, Node
+from onnxslim.ir import Array
+from onnxslim.passes.prune.amount import Amounts
 from onnxslim.passes.prune.importance import Ranking
 
 
@@ -23,41 +24,6 @@ class Choice:
     def loss(self, at: int) -> float:
         """The loss after so many steps."""
         return self.gain * float(self.ranking.losses[self.steps[at]])
-
-
-class Macs:
-    """The MACs of a model while units go: each node's are the product of its axes."""
-
-    def __init__(self, axes: AxisMap, counts: Mapping[Node, int]) -> None:
-        self.axes = axes
-        self.work = [(w.node, [axes.classes(a) for a in w.axes]) for w in axes.trace.work]
-        known = {node for node, _ in self.work}
-        self.fixed = sum(n for node, n in counts.items() if node not in known)
-        self.counts = [counts.get(node, 0) for node, _ in self.work]
-        self._touching: dict[int, list[int]] = {}
-        for at, (_, kinds) in enumerate(self.work):
-            for found in np.unique(np.concatenate([np.zeros(0, np.int64), *kinds])).tolist():
-                self._touching.setdefault(found, []).append(at)
-
-    def total(self, removed: Array) -> float:
-        """The MACs without what is removed."""
-        return self.fixed + self.of(range(len(self.work)), removed)
-
-    def touched(self, ranking: Ranking) -> list[int]:
-        """The nodes that a group's units take part in."""
-        first = ranking.group.units[0].tolist()
-        return sorted({at for found in first for at in self._touching.get(found, ())})
-
-    def of(self, nodes: Sequence[int] | range, removed: Array) -> float:
-        """The MACs of some nodes."""
-        total = 0.0
-        for at in nodes:
-            share = float(self.counts[at])
-            if share:
-                for classes in self.work[at][1]:
-                    share *= 1.0 - float(removed[classes].mean())
-            total += share
-        return total
 
 
 def steps(size: int, multiple: int, floor: float) -> tuple[int, ...]:
@@ -79,18 +45,18 @@ def by_share(choices: Sequence[Choice], share: float) -> list[int]:
     return found
 
 
-def by_macs(
-    axes: AxisMap, macs: Macs, choices: Sequence[Choice], budget: float
+def within(
+    axes: AxisMap, amounts: Amounts, choices: Sequence[Choice], budget: float
 ) -> tuple[list[int], float]:
-    """Steps whose MACs are within the budget, or all that there are; and the MACs left.
+    """Steps after which no more than the budget is left, or all that there are; and what is left.
 
-    Greedy: the step of least loss per MAC saved at what is left so far goes first. Each step looks
-    at all groups, and counts the nodes of each again only where a neighbour has changed.
+    Greedy: the step of least loss per amount saved at what is left so far goes first. Each step
+    looks at all groups, and counts the items of each again only where a neighbour has changed.
     """
     removed = axes.nothing()
     taken = [0] * len(choices)
-    touched = [macs.touched(choice.ranking) for choice in choices]
-    left = macs.total(removed)
+    touched = [amounts.touched(choice.ranking.group) for choice in choices]
+    left = amounts.total(removed)
     saved: list[float | None] = [None] * len(choices)
     while left > budget:
         best: tuple[float, int, int] | None = None
@@ -98,7 +64,7 @@ def by_macs(
             if taken[i] + 1 >= len(choice.steps):
                 continue
             if saved[i] is None:
-                saved[i] = _saving(macs, choice, taken[i], touched[i], removed)
+                saved[i] = _saving(amounts, choice, taken[i], touched[i], removed)
             gain = saved[i] or 0.0
             lost = choice.loss(taken[i] + 1) - choice.loss(taken[i])
             price = lost / gain if gain > 0 else np.inf
@@ -112,11 +78,11 @@ def by_macs(
         taken[i] = at
         mine = set(touched[i])
         saved = [None if mine & set(touched[j]) else s for j, s in enumerate(saved)]
-    return taken, _spend(macs, choices, taken, touched, removed, left, budget)
+    return taken, _spend(amounts, choices, taken, touched, removed, left, budget)
 
 
 def _spend(
-    macs: Macs,
+    amounts: Amounts,
     choices: Sequence[Choice],
     taken: list[int],
     touched: Sequence[list[int]],
@@ -124,7 +90,7 @@ def _spend(
     left: float,
     budget: float,
 ) -> float:
-    """Take steps back, the greatest loss first, while the budget holds; the MACs left."""
+    """Take steps back, the greatest loss first, while the budget holds; what is left."""
     while True:
         best: tuple[float, int, float] | None = None
         for i, choice in enumerate(choices):
@@ -135,7 +101,7 @@ def _spend(
                 continue
             before: Array = np.array(removed)
             _put_back(choice, taken[i], before)
-            more = macs.of(touched[i], before) - macs.of(touched[i], removed)
+            more = amounts.of(touched[i], before) - amounts.of(touched[i], removed)
             if left + more <= budget:
                 best = (gain, i, more)
         if best is None:
@@ -151,10 +117,10 @@ def _put_back(choice: Choice, at: int, removed: Array) -> None:
         removed[choice.ranking.group.units[unit]] = False
 
 
-def _saving(macs: Macs, choice: Choice, at: int, nodes: list[int], removed: Array) -> float:
+def _saving(amounts: Amounts, choice: Choice, at: int, nodes: list[int], removed: Array) -> float:
     after: Array = np.array(removed)
     _remove(choice, at, at + 1, after)
-    return macs.of(nodes, removed) - macs.of(nodes, after)
+    return amounts.of(nodes, removed) - amounts.of(nodes, after)
 
 
 def _remove(choice: Choice, before: int, after: int, removed: Array) -> None:

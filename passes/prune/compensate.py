@@ -6,36 +6,33 @@ left (Frantar, Singh and Alistarh 2022, eq. 3; the covariance form of He et al. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from onnxslim.analyses.axes import AxisMap, Layer
-from onnxslim.analyses.columns import Tap
-from onnxslim.analyses.layer_stats import Moments
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.lowrank.refit import spot_of
+from onnxslim.passes.prune.evidence import Evidence, about, fitted_weight, share_of, shrunk
 from onnxslim.passes.prune.mask import makers
-from onnxslim.passes.prune.score import damping
 
 
 def compensate(
-    editor: Editor, axes: AxisMap, removed: Array, moments: Mapping[Tap, Moments]
+    editor: Editor, axes: AxisMap, removed: Array, evidence: Evidence, whole: bool = True
 ) -> int:
     """Change the weights before the cut; columns that go become zero. How many layers changed.
 
-    The editor may be that of a snapshot. A layer without a bias keeps the second moment instead of
+    The editor may be that of a snapshot. Without `whole` the samples held out have no part in the
+    fit, and so can judge it. A layer without a bias keeps the second moment instead of
     the covariance.
     """
     twins, count = makers(editor.model), 0
     for layer in axes.trace.layers:
         own = linear(twins[str(layer.node.outputs[0].name)])
-        if not isinstance(own, Linear) or own.groups > 1 or own.tap not in moments:
+        if not isinstance(own, Linear) or own.groups > 1 or own.tap not in evidence.fit:
             continue
         lost = lost_columns(axes, layer, own, removed)
         if lost.any() and not lost.all():
-            _fit(editor, own, moments[own.tap], lost)
+            _fit(editor, own, evidence, lost, whole)
             count += 1
     return count
 
@@ -73,24 +70,26 @@ def fitted(axes: AxisMap, removed: Array) -> list[str]:
     return names
 
 
-def _fit(editor: Editor, own: Linear, seen: Moments, lost: Array) -> None:
+def spots(axes: AxisMap) -> list[str]:
+    """The outputs of all layers that can be fitted."""
+    found = (spot_of(layer.node) for layer in axes.trace.layers)
+    return list(dict.fromkeys(spot.output for spot in found if spot is not None))
+
+
+def _fit(editor: Editor, own: Linear, evidence: Evidence, lost: Array, whole: bool) -> None:
     spot = spot_of(own.node)
     offset = None if spot is None else spot.offset()
-    spread = (seen.second if offset is None else seen.covariance())[0]
-    if not np.isfinite(spread).all():
-        return
+    fit, held = evidence.fit[own.tap], evidence.held.get(own.tap)
     matrix = own.matrix()[0].astype(np.float64)
-    kept = ~lost
-    gram = spread[np.ix_(kept, kept)]
-    level = float(np.trace(gram)) / len(gram)
-    ridge = damping(seen) * level if level > 0 else 1.0
-    cross = matrix[:, lost] @ spread[np.ix_(lost, kept)]
-    fitted = np.zeros_like(matrix)
-    fitted[:, kept] = matrix[:, kept] + np.linalg.solve(gram + ridge * np.eye(len(gram)), cross.T).T
+    centre = np.zeros(len(fit.mean[0])) if offset is None else fit.mean[0]
+    share = share_of(matrix, fit, held, lost, centre)
+    seen = evidence.whole(own.tap) if whole else fit
+    centre = np.zeros_like(centre) if offset is None else seen.mean[0]
+    fitted = fitted_weight(matrix, shrunk(about(seen, centre), share), lost)
     weight = editor.unshare(own.node, own.weight_index)
     editor.replace_initializer(weight, own.from_matrix(fitted[None]))
     if spot is not None and offset is not None:
-        content = spot.content(offset + (matrix - fitted) @ seen.mean[0])
+        content = spot.content(offset + (matrix - fitted) @ centre)
         if content is not None and spot.holder is not None:
             editor.replace_initializer(editor.unshare(spot.holder, spot.index), content)
 

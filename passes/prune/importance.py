@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -12,10 +12,10 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap, Group, Layer
 from onnxslim.analyses.columns import Tap
-from onnxslim.analyses.layer_stats import Moments
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Array
-from onnxslim.passes.prune.score import Consumer, damping, greedy, ranked
+from onnxslim.passes.prune.evidence import Evidence, about, share_of, shrunk
+from onnxslim.passes.prune.score import Consumer, greedy, ranked
 
 Importance = Literal["loss", "wanda", "variance", "magnitude"]
 
@@ -48,34 +48,44 @@ def taps(axes: AxisMap, groups: Sequence[Group]) -> tuple[Tap, ...]:
 def rank(
     axes: AxisMap,
     group: Group,
-    moments: Mapping[Tap, Moments],
+    evidence: Evidence,
     importance: Importance,
     most: int,
 ) -> Ranking:
     """The order in which units go. Without statistics, or readers, by the norms of weights."""
-    known = [(own, layer) for own, layer in readers(axes, group) if own.tap in moments]
+    known = [(own, layer) for own, layer in readers(axes, group) if own.tap in evidence.fit]
     if importance == "magnitude" or not known:
         return Ranking(group, *ranked(_norms(axes, group), most))
     if importance == "loss":
         consumers = [
-            Consumer(
-                own.matrix()[0],
-                moments[own.tap].covariance()[0],
-                _blocks(axes, group, own, layer),
-                damping(moments[own.tap]),
-            )
-            for own, layer in known
+            _consumer(own, _blocks(axes, group, own, layer), evidence) for own, layer in known
         ]
         return Ranking(group, *greedy(consumers, group.size, most))
     scores = np.zeros(group.size)
     for own, layer in known:
         square = np.square(own.matrix()[0].astype(np.float64)).sum(axis=0)
-        seen = moments[own.tap]
+        seen = evidence.whole(own.tap)
         spread = np.diagonal((seen.second if importance == "wanda" else seen.covariance())[0])
         blocks = _blocks(axes, group, own, layer)
         each = square * spread
         scores += np.array([each[block].sum() for block in blocks]) / max(float(each.sum()), 1e-30)
     return Ranking(group, *ranked(scores, most))
+
+
+def _consumer(own: Linear, blocks: list[Array], evidence: Evidence) -> Consumer:
+    """A reader whose covariance is drawn to its diagonal as far as samples held out ask for, where
+    the half of the units goes whose inputs vary least for their weights."""
+    weight = own.matrix()[0].astype(np.float64)
+    fit, held = evidence.fit[own.tap], evidence.held.get(own.tap)
+    centre = fit.mean[0]
+    spread = fit.covariance()[0]
+    each = np.square(weight).sum(axis=0) * np.diagonal(spread)
+    least = np.argsort([each[block].sum() for block in blocks], kind="stable")[: len(blocks) // 2]
+    lost = np.zeros(len(each), np.bool_)
+    lost[np.concatenate([np.zeros(0, np.int64), *(blocks[i] for i in least)])] = True
+    share = share_of(weight, fit, held, lost, centre)
+    judge = None if held is None else about(held, centre)
+    return Consumer(weight, shrunk(spread, share), blocks, judge)
 
 
 def _unit_of(axes: AxisMap, group: Group) -> Array:

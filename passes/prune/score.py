@@ -13,36 +13,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxslim.analyses.layer_stats import Moments
 from onnxslim.ir import Array
+from onnxslim.passes.prune.evidence import power
 
-_DAMPING = 1e-2  # of the mean variance, where there are rows enough
-ROWS_PER_FEATURE = 4  # for a covariance that can be inverted without more
 _BATCHES = 16  # steps of a greedy run; the units of one step go together
-
-
-def damping(seen: Moments) -> float:
-    """The ridge as a share of the mean variance; more where rows are few for the features."""
-    wanted = ROWS_PER_FEATURE * int(seen.mean.shape[1])
-    return _DAMPING * max(1.0, wanted / max(seen.n, 1))
 
 
 @dataclass
 class Consumer:
-    """A layer that reads units: weight [out, d], covariance [d, d], its columns by unit."""
+    """A layer that reads units: weight [out, d], covariance [d, d] that can be inverted, its
+    columns by unit, and the covariance [d, d] on other samples that losses are counted on."""
 
     weight: Array
     covariance: Array
     blocks: list[Array]
-    ridge: float = _DAMPING  # of the mean variance
+    judge: Array | None = None
 
     def __post_init__(self) -> None:
-        self.power = max(float(np.sum((self.weight @ self.covariance) * self.weight)), 1e-30)
-        size = len(self.covariance)
-        level = float(np.trace(self.covariance)) / size
-        ridge = self.ridge * level if level > 0 else 1.0
-        self.inverse: Array = np.linalg.inv(self.covariance + ridge * np.eye(size))
-        self.weight = self.weight.astype(np.float64)
+        self.original: Array = self.weight.astype(np.float64)
+        self.weight = self.original
+        counted = self.covariance if self.judge is None else self.judge
+        self.power = max(power(self.original, counted), 1e-30)
+        self.inverse: Array = np.linalg.inv(self.covariance)
 
     def losses(self, units: Sequence[int]) -> Array:
         """The loss of each unit alone, relative to the power of the output."""
@@ -62,7 +54,7 @@ class Consumer:
         return np.asarray(np.trace(solved, axis1=1, axis2=2) / self.power)
 
     def remove(self, units: Sequence[int]) -> float:
-        """Take units out, fit the rest, and say what it costs."""
+        """Take units out, fit the rest, and say what that adds to the loss."""
         columns = np.concatenate([self.blocks[unit] for unit in units])
         if columns.size == 0:
             return 0.0
@@ -71,6 +63,7 @@ class Consumer:
         lost: Array = self.weight[:, columns]
         own: Array = np.transpose(lost)
         loss = float(np.sum(own * np.linalg.solve(part, own))) / self.power
+        before = self._judged()
         shift: Array = np.linalg.solve(part, rows)
         self.weight = self.weight - lost @ shift
         self.inverse = self.inverse - np.transpose(rows) @ shift
@@ -79,7 +72,12 @@ class Consumer:
         self.inverse[columns] = 0
         self.inverse[:, columns] = 0
         self.inverse[columns, columns] = 1
-        return loss
+        return loss if self.judge is None else self._judged() - before
+
+    def _judged(self) -> float:
+        if self.judge is None:
+            return 0.0
+        return power(self.original - self.weight, self.judge) / self.power
 
 
 def greedy(consumers: Sequence[Consumer], count: int, most: int) -> tuple[list[int], Array]:

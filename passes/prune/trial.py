@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap
-from onnxslim.analyses.columns import Tap
-from onnxslim.analyses.layer_stats import Moments
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.lowrank.gain import distance_to, outputs_of
 from onnxslim.passes.prune.budget import Choice, removal
 from onnxslim.passes.prune.compensate import compensate
+from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.mask import mask
 from onnxslim.pipeline.base import Environment
 
@@ -26,21 +25,21 @@ def gains(
     model: Model,
     axes: AxisMap,
     choices: Sequence[Choice],
-    moments: Mapping[Tap, Moments],
+    evidence: Evidence,
     env: Environment,
     repaired: bool,
 ) -> list[float]:
     """For each group the relative error of the model's outputs per relative loss of the group.
 
     The group is pruned in a copy, masked and (if `repaired`) compensated. Cost: one session and 64
-    samples for each group.
+    samples for each group, of those held out where there are.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model.
     """
-    assert env.calib is not None
-    count = min(_SAMPLES, len(env.calib))
-    samples = env.calib.take([i * len(env.calib) // count for i in range(count)])
+    assert evidence.trial is not None
+    count = min(_SAMPLES, len(evidence.trial))
+    samples = evidence.trial.take([i * len(evidence.trial) // count for i in range(count)])
     wanted = outputs_of(model, samples, env.threads)
 
     def one(choice: Choice) -> float | None:
@@ -51,7 +50,7 @@ def gains(
         removed = removal(axes, [choice], [at])
         copy = ir.snapshot(model)
         if repaired:
-            compensate(Editor(copy), axes, removed, moments)
+            compensate(Editor(copy), axes, removed, evidence, whole=False)
         mask(Editor(copy), axes, removed)
         error = distance_to(wanted, copy, samples, 1)
         return None if error is None else error / loss

@@ -16,6 +16,7 @@ from onnxslim.passes.prune.prune import Prune
 from onnxslim.passes.prune.score import Consumer, greedy
 from onnxslim.pipeline.analysis import AnalysisManager, Aspect
 from onnxslim.pipeline.base import Context, Environment, PassResult
+from onnxslim.runtime.latency import LatencyResult
 from onnxslim.runtime.samples import Feed, FeedList
 from onnxslim.runtime.session import open_session
 from onnxslim.targets import get_target
@@ -39,11 +40,13 @@ def mlp() -> Model:
     return build(MLP, weights)
 
 
-def prune(model: Model, calib: Sequence[Feed] | None = None, **options: object) -> PassResult:
+def prune(
+    model: Model, calib: Sequence[Feed] | None = None, target: str = "ort-cpu", **options: object
+) -> PassResult:
     """One run of the pass in place."""
     with ThreadPoolExecutor(1) as executor:
         env = Environment(
-            get_target("ort-cpu"), executor, calib=None if calib is None else FeedList(calib)
+            get_target(target), executor, calib=None if calib is None else FeedList(calib)
         )
         context = Context(env, AnalysisManager(model, env), ir.snapshot(model))
         result = Prune(**options).run(model, context)  # type: ignore[arg-type]
@@ -73,7 +76,7 @@ def test_ranking_with_repair_beats_magnitude_and_no_repair(samples: list[Feed]) 
     }
     for name, options in variants.items():
         model = ir.snapshot(original)
-        result = prune(model, samples[:40], share=0.5, multiple=1, **options)
+        result = prune(model, samples[:40], share=0.5, multiple=1, **options)  # type: ignore[arg-type]
         assert result.changed is Aspect.ALL
         errors[name] = error(model, original, samples[40:])
     assert errors["ours"] < 0.1 * errors["magnitude"]
@@ -94,6 +97,60 @@ def test_the_budget_of_macs_is_met_and_multiples_are_kept(
     assert first < 64
     assert first % 8 == 0
     assert [layer.action for layer in result.layers]
+
+
+@pytest.mark.parametrize("schedule", [1, 3])
+def test_the_budget_of_parameters_is_met(schedule: int, samples: list[Feed]) -> None:
+    model = mlp()
+    before = ir.weight_bytes(model)
+    result = prune(model, samples, params=0.5, schedule=schedule)
+    assert 0.3 < float(result.stats["params_ratio"]) <= 0.5
+    assert ir.weight_bytes(model) / before == pytest.approx(
+        float(result.stats["params_ratio"]), abs=0.01
+    )
+
+
+def test_steps_of_a_schedule_add_up_to_what_goes(samples: list[Feed]) -> None:
+    model = mlp()
+    result = prune(model, samples, ratio=0.4, schedule=3)
+    assert 0.25 < float(result.stats["macs_ratio"]) <= 0.4
+    (first,) = [layer.action for layer in result.layers if layer.node == "a"]
+    weight = next(v for n, v in model.graph.initializers.items() if n.startswith("w1"))
+    assert weight.const_value is not None
+    assert first.startswith(f"{weight.const_value.shape[1]} of 64")
+    floor = prune(mlp(), samples, share=0.9, schedule=3, multiple=1, floor=0.5)
+    assert all(int(layer.action.split()[0]) >= 24 for layer in floor.layers)
+
+
+def test_the_budget_of_latency_is_corrected_until_the_clock_agrees(
+    samples: list[Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def clock(model: Model, removed: Array, base: Model, env: Environment) -> LatencyResult:
+        asked.append(1 - 0.6 * float(removed.mean()))
+        return LatencyResult(((1.0, asked[-1]),) * 5)
+
+    monkeypatch.setattr("onnxslim.passes.prune.choose.measure", clock)
+    result = prune(mlp(), samples, latency=0.8, multiple=1)
+    assert result.stats["latency_ratio"] == pytest.approx(0.8, abs=0.02)
+    assert result.stats["latency_ratio"] in [round(a, 4) for a in asked]
+
+
+def test_a_latency_that_cannot_be_met_is_refused_with_the_nearest(
+    samples: list[Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clock(model: Model, removed: Array, base: Model, env: Environment) -> LatencyResult:
+        return LatencyResult(((1.0, 0.93),) * 5)
+
+    monkeypatch.setattr("onnxslim.passes.prune.choose.measure", clock)
+    with pytest.raises(OptionError, match=r"latency=0.3 of the measured latency .* 0\.93"):
+        prune(mlp(), samples, latency=0.3)
+
+
+def test_latency_is_refused_for_a_target_that_is_not_here() -> None:
+    with pytest.raises(OptionError, match=r"'tensorrt' is not the runtime of this machine"):
+        prune(mlp(), latency=0.5, target="tensorrt")
 
 
 def test_without_samples_it_goes_by_the_weights_and_says_so() -> None:
@@ -137,6 +194,9 @@ def test_samples_enough_are_not_complained_of() -> None:
         ({"ratio": 1.5}, "ratio=1.5 given, expected a number between 0 and 1"),
         ({"share": 0.0}, "share=0 given, expected a number between 0 and 1"),
         ({"ratio": 0.5, "share": 0.5}, "ratio and share given, expected one of them"),
+        ({"params": -0.5}, "params=-0.5 given, expected a number between 0 and 1"),
+        ({"latency": 0.5, "params": 0.5}, "params and latency given, expected one of them"),
+        ({"schedule": 0}, "schedule=0 given, expected 1 or more"),
         ({"floor": 1.0}, "floor=1 given, expected 0 or more and less than 1"),
         ({"multiple": -1}, "multiple=-1 given, expected 0 or more"),
     ],
@@ -207,7 +267,7 @@ def test_the_greedy_loss_is_that_of_a_least_squares_fit() -> None:
     weight: Array = rng.normal(size=(5, 10))
     covariance: Array = np.matmul(np.transpose(x), x) / len(x)
     blocks: list[Array] = [np.arange(2 * i, 2 * i + 2) for i in range(5)]
-    order, losses = greedy([Consumer(weight, covariance, blocks, 1e-9)], 5, 3)
+    order, losses = greedy([Consumer(weight, covariance, blocks)], 5, 3)
     kept = x[:, np.concatenate([blocks[i] for i in range(5) if i not in order])]
     wanted = np.matmul(x, np.transpose(weight))
     fit: Array = np.linalg.pinv(kept) @ wanted

@@ -17,17 +17,28 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tests.bench.simplify.architectures import (
-    ARCHITECTURES,
-    OPSET,
-    REST,
-    SEVEN,
-    SUITES,
-    Architecture,
-)
-from tests.bench.simplify.operators import declare_operators
+from tests.bench.simplify.architectures import ARCHITECTURES, OPSET, SEVEN, SUITES, Architecture
 
 torch: Any = importlib.import_module("torch")  # this environment has it, the project's has not
+_OPERATORS = (
+    "nms",
+    "qnms",
+    "roi_align",
+    "roi_pool",
+    "ps_roi_align",
+    "ps_roi_pool",
+    "deform_conv2d",
+)
+
+
+def declare_operators() -> Any:
+    """Let torchvision be imported without its compiled operators, which need a matching torch."""
+    library = torch.library.Library("torchvision", "DEF")
+    for name in _OPERATORS:
+        library.define(f"{name}(Tensor x) -> Tensor")
+        if "nms" not in name:
+            library.define(f"_{name}_backward(Tensor x) -> Tensor")
+    return library  # lives as long as its operators are needed
 
 
 def construct(wanted: Architecture) -> Any:
@@ -35,10 +46,8 @@ def construct(wanted: Architecture) -> Any:
     module = importlib.import_module(SUITES[wanted.suite])
     if wanted.suite == "timm":
         return module.create_model(wanted.name, pretrained=False, **dict(wanted.arguments))
-    if wanted.suite in ("seg", "det"):
-        return getattr(module, wanted.name)(
-            weights=None, weights_backbone=None, **dict(wanted.arguments)
-        )
+    if wanted.suite == "seg":
+        return getattr(module, wanted.name)(weights=None, weights_backbone=None)
     return getattr(module.models, wanted.name)(weights=None, **dict(wanted.arguments))
 
 
@@ -70,16 +79,16 @@ def export(wanted: Architecture, path: Path, *, fresh: bool) -> None:
     net = construct(wanted)
     if not fresh:
         spread(net)
-    image = torch.rand(3, wanted.size, wanted.size)
-    detects = wanted.suite == "det"
+    image = torch.randn(2, 3, wanted.size, wanted.size)
     part = path.with_suffix(".part")
+    axes = {"input": {0: "batch"}}
     torch.onnx.export(
         net.eval(),
-        ([image],) if detects else (torch.randn(2, 3, wanted.size, wanted.size),),
+        (image,),
         str(part),
         opset_version=OPSET,
         input_names=["input"],
-        dynamic_axes={"input": {1: "height", 2: "width"} if detects else {0: "batch"}},
+        dynamic_axes=axes,
         dynamo=False,
     )
     part.rename(path)
@@ -92,8 +101,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     library, failed = declare_operators(), folder / "failed.json"
     reasons: dict[str, str] = json.loads(failed.read_text()) if failed.exists() else {}
-    known = [a for a in (*ARCHITECTURES, *REST) if a.file in names] if names else ARCHITECTURES
-    for wanted in known:
+    for wanted in ARCHITECTURES:
+        if names and wanted.file not in names:
+            continue
         for fresh in (False, True) if wanted.name in SEVEN else (False,):
             path = folder / f"{wanted.file}{'_fresh' if fresh else ''}.onnx"
             if path.exists():

@@ -1,0 +1,226 @@
+"""What goes: groups are ranked, their losses weighed, and a budget is spread over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from onnxslim import ir
+from onnxslim.analyses.axes import Axes, AxisMap, Group
+from onnxslim.analyses.axes.groups import CHANNELS, CONV_GROUPS, HEADS, HIDDEN, QK, VO
+from onnxslim.analyses.cost import Cost
+from onnxslim.errors import OptionError
+from onnxslim.ir import Array, Model
+from onnxslim.passes.prune.amount import Amounts, macs, milliseconds, parameters
+from onnxslim.passes.prune.budget import Choice, by_share, removal, steps, within
+from onnxslim.passes.prune.evidence import ROWS_PER_FEATURE, Evidence, collect
+from onnxslim.passes.prune.importance import Importance, rank, taps
+from onnxslim.passes.prune.timed import measure
+from onnxslim.passes.prune.trial import gains
+from onnxslim.pipeline.base import Context
+
+Kind = Literal["channels", "hidden", "heads", "groups", "qk", "vo"]
+KINDS: Mapping[str, str] = {
+    "channels": CHANNELS,
+    "hidden": HIDDEN,
+    "heads": HEADS,
+    "groups": CONV_GROUPS,
+    "qk": QK,
+    "vo": VO,
+}
+GOALS = ("ratio", "params", "latency", "share")
+_COUNTED = {"ratio": "the MACs", "params": "the parameters", "latency": "the measured latency"}
+_TRIES = 4  # of budgets in milliseconds, each set by what the one before turned out to be
+_NEAR = 0.02  # of the time before: closer is not worth another try
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a user says about the choice."""
+
+    goal: str  # one of GOALS
+    value: float  # share that stays; of `share`, that goes
+    only: tuple[Kind, ...] = ()
+    skip: tuple[str, ...] = ()
+    importance: Importance = "loss"
+    repaired: bool = True
+    multiple: int = 0
+    floor: float = 0.2
+
+
+@dataclass
+class Chosen:
+    """What goes from the model that `axes` was made from, and what that leaves."""
+
+    axes: AxisMap
+    evidence: Evidence
+    choices: list[Choice]
+    taken: list[int]
+    left: float = 1.0  # of the goal's currency; of MACs where that is a share
+    macs_left: float = 1.0
+    notes: list[str] = field(default_factory=list[str])
+
+    @property
+    def removed(self) -> Array:
+        """Flags of the classes that go."""
+        return removal(self.axes, self.choices, self.taken)
+
+
+class Chooser:
+    """One choice for a model; `sizes` are those that groups had before earlier steps."""
+
+    def __init__(self, rules: Rules, model: Model, ctx: Context, sizes: dict[str, int]) -> None:
+        self.rules, self.model, self.ctx, self.sizes = rules, model, ctx, sizes
+        self.first = not sizes
+        self.axes: AxisMap = ctx.analyses.get(Axes())
+        self.notes: list[str] = []
+
+    def choose(self, base: Model) -> Chosen:
+        """Decide. `base` is the model that a latency is a share of.
+
+        Raises:
+            OptionError: nothing can be pruned, or the budget cannot be met; says why, or the
+                nearest.
+            RuntimeUnavailable: there are calibration samples and the model cannot be run.
+        """
+        groups = [group for group in self.axes.groups if self._wanted(group)]
+        if not groups:
+            raise OptionError(self._nothing())
+        for group in groups:
+            self.sizes.setdefault(group.name, group.size)
+        self.evidence = self._measure(groups)
+        self.choices = [self._choice(group) for group in groups]
+        counted = macs(self.axes, self.ctx.analyses.get(Cost()).counts)
+        if self.rules.goal == "share":
+            taken, left = by_share(self.choices, self.rules.value), None
+        else:
+            self._weigh()
+            amounts = self._amounts(counted)
+            taken, left = (
+                self._by_latency(amounts, base) if self.rules.goal == "latency"
+                else self._by_amount(amounts)
+            )  # fmt: skip
+        removed = removal(self.axes, self.choices, taken)
+        if not removed.any() and self.first:
+            raise OptionError("prune: every group is too small for its multiple or floor to shrink")
+        whole = counted.total(self.axes.nothing())
+        macs_left = counted.total(removed) / max(whole, 1)
+        left = macs_left if left is None else left
+        return Chosen(self.axes, self.evidence, self.choices, taken, left, macs_left, self.notes)
+
+    def _amounts(self, counted: Amounts) -> Amounts:
+        if self.rules.goal == "params":
+            return parameters(self.axes, self.model)
+        if self.rules.goal == "latency":
+            return milliseconds(self.axes, self.model, self.ctx.env)
+        return counted
+
+    def _weigh(self) -> None:
+        """Give each group what its loss means for the outputs of the model."""
+        if not self.evidence.fit:
+            return
+        found = gains(
+            self.model,
+            self.axes,
+            self.choices,
+            self.evidence,
+            self.ctx.env,
+            self.rules.repaired,
+        )
+        self.choices = [replace(c, gain=g) for c, g in zip(self.choices, found, strict=True)]
+
+    def _by_amount(self, amounts: Amounts) -> tuple[list[int], float]:
+        total = amounts.total(self.axes.nothing())
+        taken, left = within(self.axes, amounts, self.choices, self.rules.value * total)
+        if left > self.rules.value * total * (1 + 1e-9):
+            raise self._unmet(left / total)
+        return taken, left / total
+
+    def _by_latency(self, amounts: Amounts, base: Model) -> tuple[list[int], float]:
+        """Times of kernels foretell what a cut saves; a measurement says it, and sets the next
+        budget until what was asked for is met."""
+        asked, budget = self.rules.value, self.rules.value
+        total = amounts.total(self.axes.nothing())
+        found: list[tuple[float, list[int]]] = []
+        for _ in range(_TRIES):
+            taken, left = within(self.axes, amounts, self.choices, budget * total)
+            timed = measure(self.model, removal(self.axes, self.choices, taken), base, self.ctx.env)
+            ratio, foretold = timed.ratio(), left / total
+            found.append((ratio, taken))
+            if abs(ratio - asked) <= _NEAR or foretold > budget or ratio >= 1:
+                break
+            budget = 1 - (1 - asked) * (1 - foretold) / (1 - ratio)
+            if not 0 < budget < 1:
+                break
+        near = [made for made in found if made[0] <= asked + _NEAR]
+        if not near:
+            raise self._unmet(min(ratio for ratio, _ in found))
+        ratio, taken = max(near, key=lambda made: made[0])
+        return taken, ratio
+
+    def _unmet(self, left: float) -> OptionError:
+        goal, nearest = self.rules.goal, -(-left * 1000 // 1) / 1000
+        return OptionError(
+            f"prune: {goal}={self.rules.value:g} of {_COUNTED[goal]} cannot be met: what can go "
+            f"leaves {nearest:.3f}; give {goal}={nearest:.3f} or more, or a lower floor"
+        )
+
+    def _wanted(self, group: Group) -> bool:
+        only = {KINDS[kind] for kind in self.rules.only}
+        named = any(
+            fnmatchcase(ir.label(layer.node), pattern)
+            for layer in group.rows
+            for pattern in self.rules.skip
+        )
+        return not named and (not only or group.kind in only)
+
+    def _nothing(self) -> str:
+        stuck = self.axes.stuck[:3]
+        if self.axes.groups or not stuck:
+            kinds = ", ".join(sorted({group.kind for group in self.axes.groups})) or "no layers"
+            return f"prune: nothing to prune with these options; the model has {kinds}"
+        reasons = "; ".join(f"{s.node}: {s.reason}" for s in stuck)
+        return f"prune: nothing of the model can be pruned: {reasons}"
+
+    def _measure(self, groups: Sequence[Group]) -> Evidence:
+        if self.ctx.env.calib is None:
+            self.notes.append(
+                "prune saw no calibration samples: units are ranked by the norms of their weights "
+                "and nothing is repaired; give --calib for both"
+            )
+            return Evidence({}, {})
+        found = collect(self.model, taps(self.axes, groups), self.ctx.env)
+        self.notes += _few(found, len(self.ctx.env.calib))
+        return found
+
+    def _choice(self, group: Group) -> Choice:
+        own = self.ctx.env.target
+        multiples = {CHANNELS: own.conv_multiple, HIDDEN: own.rank_multiple}
+        multiple = self.rules.multiple or multiples.get(group.kind, 1)
+        floor = min(self.rules.floor * self.sizes[group.name] / group.size, 1.0)
+        possible = steps(group.size, multiple, floor)
+        ranking = rank(self.axes, group, self.evidence, self.rules.importance, possible[-1])
+        return Choice(ranking, possible)
+
+
+FEW_SAMPLES = 256
+"""Calibration samples below which the user is told how little they say."""
+
+
+def _few(found: Evidence, samples: int) -> list[str]:
+    notes: list[str] = []
+    if samples < FEW_SAMPLES:
+        notes.append(
+            f"prune saw {samples} calibration samples: what they do not excite "
+            "goes first and may matter to others, and samples of the same origin do not show "
+            f"that; give {FEW_SAMPLES} varied ones or more, and --eval of another origin"
+        )
+    short = [ROWS_PER_FEATURE * d - n for n, d in found.sizes() if ROWS_PER_FEATURE * d > n]
+    if short:
+        notes.append(
+            f"{len(short)} layers saw few inputs for their features and were damped more; "
+            f"{max(short)} more rows are needed"
+        )
+    return notes

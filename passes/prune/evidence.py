@@ -1,0 +1,155 @@
+"""What calibration samples tell of the inputs of layers, and how far that can be believed.
+
+Statistics of some samples are fitted to, those of the others say what a fit is worth. Whole runs
+of neighbouring samples are held out: views of one photo or pages of one text tend to lie together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxslim.analyses.columns import Tap
+from onnxslim.analyses.layer_stats import LayerStats, Moments
+from onnxslim.ir import Array, Model
+from onnxslim.pipeline.analysis import AnalysisManager
+from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.samples import Samples
+
+_RUNS = 25  # of neighbouring samples; every fifth run is held out
+_OUT = 5
+_FEWEST = 20  # samples; of fewer none is held out
+
+SHARES = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
+"""How much a covariance may be drawn to its diagonal; at 1 nothing is made up for."""
+_RIDGE = 1e-6  # of the mean variance, so that channels that never change can be inverted
+UNTESTED = 1e-2  # share where no samples are held out and rows are many
+ROWS_PER_FEATURE = 4  # for a covariance that can be inverted as it is
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Moments of the inputs of layers: of the samples fitted to, and of those held out."""
+
+    fit: Mapping[Tap, Moments]
+    held: Mapping[Tap, Moments]
+    trial: Samples | None = None  # samples held out, or where there are none those fitted to
+    ordered: Samples | None = None  # all, or many: every fifth of them is held out
+
+    def whole(self, tap: Tap) -> Moments:
+        """The moments over all samples."""
+        held = self.held.get(tap)
+        return self.fit[tap] if held is None else self.fit[tap].merge(held)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Rows seen and features of each tap."""
+        held = {tap: seen.n for tap, seen in self.held.items()}
+        return [(m.n + held.get(t, 0), int(m.mean.shape[1])) for t, m in self.fit.items()]
+
+
+def collect(model: Model, taps: Sequence[Tap], env: Environment) -> Evidence:
+    """Run all samples once.
+
+    Raises:
+        RuntimeUnavailable: ONNX Runtime cannot run the model.
+    """
+    assert env.calib is not None
+    request = LayerStats(taps=tuple(taps))
+
+    def of(samples: Samples) -> Mapping[Tap, Moments]:
+        found = AnalysisManager(model, replace(env, calib=samples)).get(request).moments
+        return Sound(found)
+
+    kept, out = split(len(env.calib))
+    if not out:
+        return Evidence(of(env.calib), {}, env.calib, env.calib)
+    held = env.calib.take(out)
+    ordered = env.calib.take(alternate(kept, out))
+    return Evidence(of(env.calib.take(kept)), of(held), held, ordered)
+
+
+class Sound(Mapping[Tap, Moments]):
+    """Those of which all numbers are finite, read when they are asked for."""
+
+    def __init__(self, found: Mapping[Tap, Moments]) -> None:
+        self._found = found
+        self._taps = [tap for tap, seen in found.items() if np.isfinite(seen.scatter).all()]
+
+    def __getitem__(self, tap: Tap) -> Moments:
+        if tap not in self._taps:
+            raise KeyError(tap)
+        return self._found[tap]
+
+    def __iter__(self) -> Iterator[Tap]:
+        return iter(self._taps)
+
+    def __len__(self) -> int:
+        return len(self._taps)
+
+
+def split(count: int) -> tuple[list[int], list[int]]:
+    """The samples to fit to, and those held out: every fifth of 25 runs."""
+    if count < _FEWEST:
+        return list(range(count)), []
+    run = np.arange(count) * min(_RUNS, count) // count
+    out = run % _OUT == _OUT - 1
+    return np.flatnonzero(~out).tolist(), np.flatnonzero(out).tolist()
+
+
+def alternate(kept: Sequence[int], out: Sequence[int], most: int = 255) -> list[int]:
+    """Four of those kept and one of those held out, in turns, spread over all of them."""
+    rounds = min(len(kept) // (_OUT - 1), len(out), most // _OUT)
+    some = np.array(kept)[np.arange(rounds * (_OUT - 1)) * len(kept) // (rounds * (_OUT - 1))]
+    others = np.array(out)[np.arange(rounds) * len(out) // rounds]
+    found: list[int] = np.column_stack([some.reshape(rounds, -1), others]).ravel().tolist()
+    return found
+
+
+def shrunk(covariance: Array, share: float) -> Array:
+    """(1 - share) C + share diag(C), and a trace of the identity. [d, d] -> [d, d].
+
+    Ledoit and Wolf 2004 shrink towards the identity; towards the diagonal channels keep their own
+    variances, and at 1 the loss of a column is the square of its weights times its variance.
+    """
+    found: Array = (1 - share) * covariance
+    own = np.diagonal(covariance)
+    level = float(own.mean())
+    found[np.diag_indices_from(found)] = own + (_RIDGE * level if level > 0 else 1.0)
+    return found
+
+
+def fitted_weight(weight: Array, covariance: Array, lost: Array) -> Array:
+    """W_K + W_P C_PK C_KK^-1 and zeros in P, [out, d]."""
+    kept = ~lost
+    cross = weight[:, lost] @ covariance[np.ix_(lost, kept)]
+    found: Array = np.zeros_like(weight)
+    found[:, kept] = weight[:, kept] + np.linalg.solve(covariance[np.ix_(kept, kept)], cross.T).T
+    return found
+
+
+def about(seen: Moments, centre: Array) -> Array:
+    """E[(x - centre)(x - centre)^T] over the rows of ungrouped moments, [d, d]."""
+    shift: Array = seen.mean[0] - centre
+    return np.asarray(seen.covariance()[0] + np.outer(shift, shift))
+
+
+def power(change: Array, spread: Array) -> float:
+    """tr(dW S dW^T): the mean square that a change of a weight adds to its output."""
+    return float(np.sum((change @ spread) * change))
+
+
+def share_of(
+    weight: Array, fit: Moments, held: Moments | None, lost: Array, centre: Array
+) -> float:
+    """The share of the diagonal with which a fit errs least on the samples held out, where the
+    columns `lost` go."""
+    if held is None:
+        wanted = ROWS_PER_FEATURE * int(fit.mean.shape[1])
+        return min(UNTESTED * max(1.0, wanted / max(fit.n, 1)), 1.0)
+    known, judge, errors = about(fit, centre), about(held, centre), list[float]()
+    for share in SHARES:
+        better = fitted_weight(weight, shrunk(known, share), lost)
+        errors.append(power(weight - better, judge))
+    return SHARES[int(np.argmin(errors))]
