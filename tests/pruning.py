@@ -11,6 +11,7 @@ from onnxslim.analyses.axes import AxisMap, axis_map
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.prune.cut import cut
 from onnxslim.passes.prune.mask import mask
+from onnxslim.passes.prune.rewrite import Removal
 from onnxslim.runtime.samples import Feed
 from onnxslim.runtime.session import open_session
 
@@ -26,22 +27,26 @@ def share_of_each(axes: AxisMap, share: float, seed: int = 0) -> Array:
     return removed
 
 
-def cut_and_masked(model: Model, share: float = 0.4, seed: int = 0) -> tuple[Model, Model] | None:
-    """The model cut, and the original masked by the same choice; None where nothing can go.
-
-    What was computed for one is looked up for the other by the order of the analysis.
-    """
-    masked = ir.snapshot(model)
-    axes, twin = axis_map(model), axis_map(masked)
+def cut_and_masked(
+    model: Model, share: float = 0.4, seed: int = 0, *, width: bool = False
+) -> tuple[Model, Model] | None:
+    """The model cut in place, and the original masked by the same choice; None if nothing goes."""
+    masked, axes = ir.snapshot(model), axis_map(model, width=width)
     if not axes.groups:
         return None
     removed = share_of_each(axes, share, seed)
-    mask(Editor(masked), twin, removed)
+    mask(Editor(masked), axes, removed)
     editor = Editor(model)
     cut(editor, axes, removed)
     editor.remove_dead()
     ir.verify(model)
     return model, masked
+
+
+def operators_cut(axes: AxisMap, removed: Array, model: Model) -> set[str]:
+    """The operators that read or compute something that loses positions, before the cut."""
+    removal = Removal(axes, removed)
+    return {ir.op(node) for node in model.graph if removal.touches(node)}
 
 
 def difference(one: Model, other: Model, feeds: Sequence[Feed], scale: Model) -> float:

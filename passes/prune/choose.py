@@ -10,6 +10,7 @@ from typing import Literal
 from onnxslim import ir
 from onnxslim.analyses.axes import Axes, AxisMap, Group
 from onnxslim.analyses.axes.groups import CHANNELS, CONV_GROUPS, HEADS, HIDDEN, QK, VO
+from onnxslim.analyses.axes.site import STATISTIC
 from onnxslim.analyses.cost import Cost
 from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Model
@@ -48,6 +49,7 @@ class Rules:
     repaired: bool = True
     multiple: int = 0
     floor: float = 0.2
+    width: bool = False
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Chooser:
     def __init__(self, rules: Rules, model: Model, ctx: Context, sizes: dict[str, int]) -> None:
         self.rules, self.model, self.ctx, self.sizes = rules, model, ctx, sizes
         self.first = not sizes
-        self.axes: AxisMap = ctx.analyses.get(Axes())
+        self.axes: AxisMap = ctx.analyses.get(Axes(width=rules.width))
         self.notes: list[str] = []
 
     def choose(self, base: Model) -> Chosen:
@@ -146,7 +148,8 @@ class Chooser:
         found: list[tuple[float, list[int]]] = []
         for _ in range(_TRIES):
             taken, left = within(self.axes, amounts, self.choices, budget * total)
-            timed = measure(self.model, removal(self.axes, self.choices, taken), base, self.ctx.env)
+            removed = removal(self.axes, self.choices, taken)
+            timed = measure(self.model, removed, base, self.ctx.env, width=self.rules.width)
             ratio, foretold = timed.ratio(), left / total
             found.append((ratio, taken))
             if abs(ratio - asked) <= _NEAR or foretold > budget or ratio >= 1:
@@ -182,7 +185,8 @@ class Chooser:
             kinds = ", ".join(sorted({group.kind for group in self.axes.groups})) or "no layers"
             return f"prune: nothing to prune with these options; the model has {kinds}"
         reasons = "; ".join(f"{s.node}: {s.reason}" for s in stuck)
-        return f"prune: nothing of the model can be pruned: {reasons}"
+        hint = "; width=true lets it go" if any(STATISTIC in s.reason for s in stuck) else ""
+        return f"prune: nothing of the model can be pruned: {reasons}{hint}"
 
     def _measure(self, groups: Sequence[Group]) -> Evidence:
         if self.ctx.env.calib is None:

@@ -103,8 +103,8 @@ def alternate(kept: Sequence[int], out: Sequence[int], most: int = 255) -> list[
     rounds = min(len(kept) // (_OUT - 1), len(out), most // _OUT)
     some = np.array(kept)[np.arange(rounds * (_OUT - 1)) * len(kept) // (rounds * (_OUT - 1))]
     others = np.array(out)[np.arange(rounds) * len(out) // rounds]
-    found: list[int] = np.column_stack([some.reshape(rounds, -1), others]).ravel().tolist()
-    return found
+    turns: Array = np.column_stack([some.reshape(rounds, -1), others])
+    return [int(i) for i in turns.ravel()]
 
 
 def shrunk(covariance: Array, share: float) -> Array:
@@ -125,7 +125,9 @@ def fitted_weight(weight: Array, covariance: Array, lost: Array) -> Array:
     kept = ~lost
     cross = weight[:, lost] @ covariance[np.ix_(lost, kept)]
     found: Array = np.zeros_like(weight)
-    found[:, kept] = weight[:, kept] + np.linalg.solve(covariance[np.ix_(kept, kept)], cross.T).T
+    found[:, kept] = (
+        weight[:, kept] + np.linalg.solve(covariance[np.ix_(kept, kept)], np.transpose(cross)).T
+    )
     return found
 
 

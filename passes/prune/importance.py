@@ -82,7 +82,8 @@ def _consumer(own: Linear, blocks: list[Array], evidence: Evidence) -> Consumer:
     each = np.square(weight).sum(axis=0) * np.diagonal(spread)
     least = np.argsort([each[block].sum() for block in blocks], kind="stable")[: len(blocks) // 2]
     lost = np.zeros(len(each), np.bool_)
-    lost[np.concatenate([np.zeros(0, np.int64), *(blocks[i] for i in least)])] = True
+    for unit in least.tolist():
+        lost[blocks[unit]] = True
     share = share_of(weight, fit, held, lost, centre)
     judge = None if held is None else about(held, centre)
     return Consumer(weight, shrunk(spread, share), blocks, judge)

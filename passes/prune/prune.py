@@ -58,6 +58,9 @@ class Prune(Pass):
     compensate: bool = option(True, "fit the layers that read what is gone")
     multiple: int = option(0, "units that stay are multiples of it; 0 asks the target", "0 or more")
     floor: float = option(0.2, "share of each group that always stays", "0 to 1")
+    width: bool = option(
+        False, "what is normalized over may go too: the norm is then over what stays"
+    )
     skip: tuple[str, ...] = option((), "layers whose outputs stay (names, * and ?)")
 
     def __post_init__(self) -> None:
@@ -127,7 +130,7 @@ class Prune(Pass):
                 continue  # the step before went as far
             rules = Rules(
                 goal, budget, self.only, self.skip, self.importance, self.compensate,
-                self.multiple, self.floor,
+                self.multiple, self.floor, self.width,
             )  # fmt: skip
             chosen = Chooser(rules, model, ctx, account.sizes).choose(base)
             notes += [note for note in chosen.notes if note not in notes]

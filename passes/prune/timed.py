@@ -13,7 +13,9 @@ from onnxslim.runtime.latency import LatencyResult, interleaved_latency
 _SECONDS = 2.0
 
 
-def measure(model: Model, removed: Array, base: Model, env: Environment) -> LatencyResult:
+def measure(
+    model: Model, removed: Array, base: Model, env: Environment, *, width: bool = False
+) -> LatencyResult:
     """The time of the base and of a copy of the model without the classes `removed`, in turns.
 
     Raises:
@@ -21,6 +23,6 @@ def measure(model: Model, removed: Array, base: Model, env: Environment) -> Late
     """
     copy = ir.snapshot(model)
     editor = Editor(copy)
-    cut(editor, axis_map(copy), removed)  # classes are numbered alike in a snapshot
+    cut(editor, axis_map(copy, width=width), removed)  # classes are numbered alike in a snapshot
     editor.remove_dead()
     return interleaved_latency([base, copy], one_feed(base, env), env.threads, _SECONDS)

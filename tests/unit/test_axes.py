@@ -105,3 +105,35 @@ def test_the_cost_is_linear_in_the_nodes() -> None:
     chain(100)
     short = min(chain(300) for _ in range(3))
     assert min(chain(3000) for _ in range(3)) < 25 * max(short, 0.01)
+
+
+def test_sizes_that_only_tell_a_shape_do_not_hold_channels() -> None:
+    body = """g (float[N,6,H,W] x) => (float[N,K,5] y) {
+      a = Conv (x, w1)  s = Shape (a)  b = Slice (s, zero_, two_)  c = Concat <axis = 0> (b, rest)
+      r = Reshape (a, c)  t = Transpose <perm = [0,2,1]> (r)  y = MatMul (t, w2) }"""
+    model = build(body, {"w1": (8, 6, 1, 1), "w2": (8, 5), "zero_": np.array([0]),
+                         "two_": np.array([2]), "rest": np.array([-1])})  # fmt: skip
+    assert [group.size for group in axis_map(model).groups] == [8]
+
+
+def test_no_unit_is_all_of_an_axis() -> None:
+    """Channels that are shuffled again and again: half of them go together, but all of a branch."""
+    block = """
+      b{0} = Reshape (a{0}, halves)  c{0} = Transpose <perm = [0,2,1,3,4]> (b{0})
+      d{0} = Reshape (c{0}, whole)  e{0}, f{0} = Split <axis = 1> (d{0})
+      g{0} = Conv (f{0}, w{0})  a{1} = Concat <axis = 1> (e{0}, g{0})"""
+    blocks = " ".join(block.format(at, at + 1) for at in range(3))
+    body = f"""g (float[N,16,4,4] x) => (float[N,3,4,4] y) {{
+      p = Conv (x, wp)  q = Conv (x, wq)  a0 = Concat <axis = 1> (p, q) {blocks}
+      y = Conv (a3, wy) }}"""
+    first, inner = (8, 16, 1, 1), (8, 8, 1, 1)
+    model = build(body, {"wp": first, "wq": first, "w0": inner, "w1": inner, "w2": inner,
+                         "wy": (3, 16, 1, 1), "halves": np.array([0, 2, 8, 4, 4]),
+                         "whole": np.array([0, 16, 4, 4])}, opset=13)  # fmt: skip
+    axes = axis_map(model)
+    assert [group.size for group in axes.groups] == [4, 2, 8]
+    for unit in [unit for group in axes.groups for unit in group.units]:
+        removed = axes.nothing()
+        removed[unit] = True
+        kinds = [ids for found in axes.trace.axes.values() for ids in found if ids is not None]
+        assert not any(removed[axes.classes(ids)].all() for ids in kinds)

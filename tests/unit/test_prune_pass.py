@@ -127,7 +127,9 @@ def test_the_budget_of_latency_is_corrected_until_the_clock_agrees(
 ) -> None:
     asked: list[float] = []
 
-    def clock(model: Model, removed: Array, base: Model, env: Environment) -> LatencyResult:
+    def clock(
+        model: Model, removed: Array, base: Model, env: Environment, *, width: bool
+    ) -> LatencyResult:
         asked.append(1 - 0.6 * float(removed.mean()))
         return LatencyResult(((1.0, asked[-1]),) * 5)
 
@@ -140,7 +142,9 @@ def test_the_budget_of_latency_is_corrected_until_the_clock_agrees(
 def test_a_latency_that_cannot_be_met_is_refused_with_the_nearest(
     samples: list[Feed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def clock(model: Model, removed: Array, base: Model, env: Environment) -> LatencyResult:
+    def clock(
+        model: Model, removed: Array, base: Model, env: Environment, *, width: bool
+    ) -> LatencyResult:
         return LatencyResult(((1.0, 0.93),) * 5)
 
     monkeypatch.setattr("onnxslim.passes.prune.choose.measure", clock)

@@ -102,16 +102,21 @@ class AxisMap:
 class Axes(Analysis[AxisMap]):
     """The dimension analysis: see `axis_map`."""
 
+    width: bool = False
     reads = Aspect.STRUCTURE | Aspect.SHAPES | Aspect.WEIGHTS
 
     def compute(self, model: Model, analyses: AnalysisManager) -> AxisMap:
         """Linear in nodes and positions."""
-        return axis_map(model)
+        return axis_map(model, width=self.width)
 
 
-def axis_map(model: Model) -> AxisMap:
-    """Which positions of which axes go together, and the groups that can be pruned."""
-    found = trace(model)
+def axis_map(model: Model, *, width: bool = False) -> AxisMap:
+    """Which positions of which axes go together, and the groups that can be pruned.
+
+    With `width`, positions that are normalized over can go as well: LayerNormalization and the
+    like then are over those that stay.
+    """
+    found = trace(model, width=width)
     solved = solve(found.atoms)
     units = Closures(solved).units()
     return AxisMap(found, solved, _groups(found, solved, units))
@@ -121,8 +126,7 @@ def _groups(found: Trace, solved: Solved, units: Matrix) -> tuple[Group, ...]:
     """Units that touch the same axes of the same values make up a group."""
     made = _marks(solved, [layer.rows for layer in found.layers])
     useful = np.flatnonzero(np.asarray(units @ made.astype(np.int64)) > 0)
-    units = units[useful]
-    touched = _touched(found, solved, units)
+    units, touched = _touched(found, solved, units[useful])
     by_kind: dict[int, list[int]] = {}
     for row, key in enumerate(touched.tolist()):
         by_kind.setdefault(key, []).append(row)
@@ -149,16 +153,25 @@ def _marks(solved: Solved, axes: Sequence[Array | None]) -> Array:
     return marks
 
 
-def _touched(found: Trace, solved: Solved, units: Matrix) -> Array:
-    """A number per unit: equal for units that touch the same axes (up to a chance of 2^-60)."""
+def _touched(found: Trace, solved: Solved, units: Matrix) -> tuple[Matrix, Array]:
+    """Units that leave something of every axis, and a number for each of them.
+
+    It is equal for units that touch the same axes (up to a chance of 2^-60).
+    """
     axes = [ids for kinds in found.axes.values() for ids in kinds if ids is not None]
     if not axes or units.shape[0] == 0:
-        return np.zeros(int(units.shape[0]), np.int64)
+        return units, np.zeros(int(units.shape[0]), np.int64)
     touched = sparse.csr_array(units @ _incidence(solved, axes))
+    sizes = np.array([ids.size for ids in axes])
+    count = int(touched.shape[0])
+    each: Array = np.diff(touched.indptr)
+    rows = np.repeat(np.arange(count), each)
+    stays = np.ones(count, np.bool_)
+    stays[rows[touched.data == sizes[touched.indices]]] = False
     touched.data = np.ones_like(touched.data)
     tokens = np.random.default_rng(0).integers(1, 1 << 61, len(axes))
     keys: Array = np.asarray(touched @ tokens)
-    return keys
+    return units[np.flatnonzero(stays)], keys[stays]
 
 
 def _incidence(solved: Solved, axes: Sequence[Array | None]) -> Matrix:

@@ -5,6 +5,7 @@ What a layer sums over ends there; the positions of its output are the rows of i
 
 from __future__ import annotations
 
+from onnxslim import ir
 from onnxslim.analyses.axes.atoms import Axis
 from onnxslim.analyses.axes.elementwise import broadcast_axis
 from onnxslim.analyses.axes.site import Rules, Site, Unfollowed
@@ -67,8 +68,7 @@ def _gemm(site: Site) -> None:
     rows, inner = (a[1], a[0]) if site.attr("transA", 0) else (a[0], a[1])
     out, other = (b[0], b[1]) if site.attr("transB", 0) else (b[1], b[0])
     site.tie(inner, other)
-    site.sink(0, 0 if site.attr("transA", 0) else 1)
-    site.sink(1, 1 if site.attr("transB", 0) else 0)
+    _meet(site, 0 if site.attr("transA", 0) else 1, 1 if site.attr("transB", 0) else 0)
     if site.has(2):
         _addend(site, rows, out)
     if site.is_constant(1):
@@ -85,13 +85,19 @@ def _addend(site: Site, rows: Axis, out: Axis) -> None:
             site.tie(target, c[axis])
 
 
+def _meet(site: Site, one: int, other: int) -> None:
+    """Two operands are summed over together: zeros in one are enough, and no weight needs them."""
+    computed = [i for i in (0, 1) if ir.constant(site.input(i)) is None] or [0]
+    for index in computed:
+        site.sink(index, (one, other)[index])
+
+
 def _matmul(site: Site) -> None:
     a, b = site.axes(0), site.axes(1)
     if not a or not b:
         raise Unfollowed("an operand is a scalar")
     inner = site.tie(a[-1], b[-2 if len(b) > 1 else 0])
-    site.sink(0, -1)
-    site.sink(1, -2 if len(b) > 1 else 0)
+    _meet(site, -1, -2 if len(b) > 1 else 0)
     rank = max(len(a), len(b))
     batch = [broadcast_axis(site, [0, 1], axis - rank) for axis in range(rank - 2)]
     rows, out = a[-2] if len(a) > 1 else None, b[-1] if len(b) > 1 else None

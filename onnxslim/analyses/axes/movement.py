@@ -179,29 +179,71 @@ def _resize(site: Site) -> None:
     site.set(0, axes)
 
 
+def _roi_align(site: Site) -> None:
+    """Windows of x [N, C, H, W]: rois [R, 4], of the images [R]."""
+    x = site.axes(0)
+    for axis in (x[0], *x[2:], *site.axes(1), *site.axes(2)):
+        site.freeze(axis, "windows are taken of it")
+    site.set(0, [None, x[1], None, None])
+
+
 def _shape(site: Site) -> None:
-    """Sizes are read; only those that something besides a Reshape or Expand asks for must stay."""
+    """Sizes are read; only those that tell more than the shape of a Reshape or Expand must stay."""
     axes = site.axes(0)
     start = int(site.attr("start", 0))
     end = site.attr("end")
     span = range(len(axes))[start : len(axes) if end is None else int(end)]
+    seen: set[ir.Node] = set()
     for use in site.node.outputs[0].uses():
-        if ir.op(use.node) in ("Reshape", "Expand") and use.idx == 1:
-            continue
-        for place in _read(use.node, len(span)):
-            site.freeze(axes[span[place]], _READ)
+        if not _tells_a_shape(site, use.node, use.idx, seen):
+            for place in _read(site, use.node, len(span)):
+                site.freeze(axes[span[place]], _READ)
     if site.node.outputs[0].is_graph_output():
         for axis in axes:
             site.freeze(axis, _READ)
     site.set(0, [None])
 
 
-def _read(reader: ir.Node, count: int) -> list[int]:
+_TOLD = {("Reshape", 1), ("Expand", 1), ("Resize", 3)}
+"""Inputs whose elements are written anew when sizes change, if they are the same in every run."""
+_CHOICE = frozenset(["Concat", "Gather", "Slice", "Squeeze", "Unsqueeze", "Identity"])
+_ARITHMETIC = frozenset(["Add", "Sub", "Mul", "Div", "Cast", "Floor", "Max", "Min"])
+
+
+def _tells_a_shape(site: Site, node: ir.Node, index: int, seen: set[ir.Node]) -> bool:
+    """Whether sizes that a node reads end as elements of shapes, each by itself or a fixed number.
+
+    `seen` holds the nodes that were asked already: they do.
+    """
+    op = ir.op(node)
+    if (op, index) in _TOLD or node in seen:
+        return True
+    if op in _ARITHMETIC:
+        content = site.trace.facts.content(node.outputs[0])
+        if content is None or not all(isinstance(n, int) for n in content):
+            return False
+    elif op not in _CHOICE or (op in ("Gather", "Slice") and index != 0):
+        return False
+    seen.add(node)
+    result = node.outputs[0]
+    told = not result.is_graph_output() and all(
+        _tells_a_shape(site, use.node, use.idx, seen) for use in result.uses()
+    )
+    if not told:
+        seen.discard(node)
+    return told
+
+
+def _read(site: Site, reader: ir.Node, count: int) -> list[int]:
     """The elements of a shape that a node reads."""
     if ir.op(reader) == "Gather":
         indices = ir.array(reader.inputs[1])
         if indices is not None:
             return [int(i) for i in np.arange(count)[indices.astype(np.int64)].ravel()]
+    if ir.op(reader) == "Slice":
+        places = slice_places(Site(reader, site.trace), 0, count)
+        if places is not None:
+            return [int(i) for i in places]
     return list(range(count))
 
 
@@ -247,6 +289,7 @@ RULES: Rules = {
     "Pad": _pad,
     "Resize": _resize,
     "Upsample": _resize,
+    "RoiAlign": _roi_align,
     "Shape": _shape,
     **dict.fromkeys(("ConstantOfShape", "Range"), _nothing),
     "DepthToSpace": _depth_to_space,

@@ -1,16 +1,16 @@
 """Normalizations, pools and reductions.
 
-Where a statistic is taken over an axis, removing positions changes it, so that they stay; a plain
-sum loses nothing but zeros. Channels that are normalized one by one, and whole groups, can go.
+Where a statistic is taken over an axis, removing positions changes it, so that they stay unless the
+model's width may shrink: then it is taken over what stays. A plain sum loses nothing but zeros.
+Channels that are normalized one by one, and whole groups, can go.
 """
 
 from __future__ import annotations
 
 from onnxslim.analyses.axes.atoms import Axis
 from onnxslim.analyses.axes.elementwise import same
-from onnxslim.analyses.axes.site import Rules, Site, Unfollowed
+from onnxslim.analyses.axes.site import STATISTIC, Rules, Site, Unfollowed
 
-_STATISTIC = "it is normalized over this axis, so removing positions changes the others"
 _WINDOW = "a window slides along it"
 
 
@@ -24,7 +24,7 @@ def _batchnorm(site: Site) -> None:
 def _instance(site: Site) -> None:
     axes = site.axes(0)
     for axis in axes[2:]:
-        site.freeze(axis, _STATISTIC)
+        site.freeze(axis, STATISTIC)
     site.tie(axes[1], site.axes(1)[0])
     site.tie(axes[1], site.axes(2)[0])
     site.set(0, axes)
@@ -34,12 +34,9 @@ def _layer_norm(site: Site) -> None:
     """Normalized from `axis` to the last."""
     axes = site.axes(0)
     first = int(site.attr("axis", -1)) % len(axes)
-    for axis in axes[first:]:
-        site.freeze(axis, _STATISTIC)
-    for index in range(1, len(site.node.inputs)):
-        if site.has(index):
-            for axis in site.axes(index):
-                site.freeze(axis, _STATISTIC)
+    for axis in axes[first:-1]:
+        site.freeze(axis, STATISTIC)
+    _normalized(site, axes, (0,))
     for value in site.node.outputs[1:]:
         if value.uses() or value.is_graph_output():
             for axis in axes:
@@ -50,22 +47,32 @@ def _layer_norm(site: Site) -> None:
 def _skip_layer_norm(site: Site) -> None:
     """x, skip, and 1-D gamma, beta, bias; the fourth output is the sum of x, skip and bias."""
     axes = site.axes(0)
-    rest: list[Axis] = list(axes)
-    for index in range(1, len(site.node.inputs)):
-        if site.has(index):
-            other = site.axes(index)
-            for one, two in zip(reversed(rest), reversed(other), strict=False):
-                site.tie(one, two)
-    site.freeze(axes[-1], _STATISTIC)
+    _normalized(site, axes, (0, 3))
     site.set(0, axes)
     site.set(3, axes)
+
+
+def _normalized(site: Site, axes: tuple[Axis, ...], makes: tuple[int, ...]) -> None:
+    """The statistic is over the last axis; all other inputs are added or multiplied."""
+    reads = [(0, len(axes) - 1)]
+    for index in range(1, len(site.node.inputs)):
+        if site.has(index):
+            other, dims = site.axes(index), site.dims(index)
+            for one, two, size in zip(
+                reversed(axes), reversed(other), reversed(dims), strict=False
+            ):
+                if size != 1:
+                    site.tie(one, two)
+            if dims and dims[-1] != 1:
+                reads.append((index, len(other) - 1))
+    site.statistic(axes[-1], reads, makes)
 
 
 def _group_norm(site: Site) -> None:
     axes, size = site.axes(0), site.dims(0)[1]
     groups = int(site.attr("num_groups", 1))
     for axis in axes[2:]:
-        site.freeze(axis, _STATISTIC)
+        site.freeze(axis, STATISTIC)
     if not isinstance(size, int) or size % groups:
         raise Unfollowed("the sizes of its groups are not known")
     group = site.trace.atoms.fresh(groups)
@@ -114,12 +121,12 @@ def _whole(site: Site) -> None:
 def _mean_variance(site: Site) -> None:
     axes = site.axes(0)
     for axis in site.attr("axes", (0, 2, 3)):
-        site.freeze(axes[int(axis)], _STATISTIC)
+        site.freeze(axes[int(axis)], STATISTIC)
     site.set(0, axes)
 
 
 def _local_response(site: Site) -> None:
-    site.freeze(site.axes(0)[1], _STATISTIC)
+    site.freeze(site.axes(0)[1], STATISTIC)
     site.set(0, site.axes(0))
 
 
@@ -133,6 +140,8 @@ def _reduce(site: Site) -> None:
     for axis in sorted(over):
         if sums:
             site.sink(0, axis)
+        elif site.op == "ReduceMean":
+            site.statistic(axes[axis], [(0, axis)], ())
         else:
             site.freeze(axes[axis], f"{site.op} over this axis depends on its size or on all of it")
     if site.attr("keepdims", 1):

@@ -11,6 +11,7 @@ from onnxslim.analyses.axes.atoms import Atoms, Axis
 from onnxslim.analyses.facts import Dim, Facts
 from onnxslim.ir import Array, Node, Value
 
+STATISTIC = "it is normalized over this axis, so removing positions changes the others"
 RIGID = "it is tied to an axis whose size is fixed or varies from run to run"
 
 
@@ -25,6 +26,16 @@ class Sink:
     node: Node
     index: int
     axis: int
+    ids: Array
+
+
+@dataclass(frozen=True)
+class Restricted:
+    """A node that takes a statistic over an axis: when the axis shrinks, over what stays of it."""
+
+    node: Node
+    reads: tuple[tuple[int, int], ...]  # inputs that have the axis, and where
+    makes: tuple[int, ...]  # outputs that have it at the place of the first input
     ids: Array
 
 
@@ -68,12 +79,14 @@ class Meeting:
 
 @dataclass
 class Trace:
-    """All that is known so far."""
+    """All that is known so far. With `width`, axes that are normalized over may shrink."""
 
     facts: Facts
+    width: bool = False
     atoms: Atoms = field(default_factory=Atoms)
     axes: dict[Value, tuple[Axis, ...]] = field(default_factory=dict[Value, "tuple[Axis, ...]"])
     sinks: list[Sink] = field(default_factory=list[Sink])
+    restricted: list[Restricted] = field(default_factory=list[Restricted])
     counted: list[Counted] = field(default_factory=list[Counted])
     work: list[Work] = field(default_factory=list[Work])
     layers: list[Layer] = field(default_factory=list[Layer])
@@ -230,6 +243,14 @@ class Site:
         ids = axes[axis]
         if ids is not None:
             self.trace.sinks.append(Sink(self.node, index, axis, ids))
+
+    def statistic(self, axis: Axis, reads: Sequence[tuple[int, int]], makes: Sequence[int]) -> None:
+        """A statistic is taken over an axis, which must stay unless it may be of what stays."""
+        if axis is not None and self.trace.width:
+            restricted = Restricted(self.node, tuple(reads), tuple(makes), axis)
+            self.trace.restricted.append(restricted)
+        else:
+            self.freeze(axis, STATISTIC)
 
     def counted(self, attribute: str, *axes: Axis) -> None:
         """An attribute that is the product of the sizes of these axes."""

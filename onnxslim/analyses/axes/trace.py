@@ -18,12 +18,14 @@ RULES: Rules = {
 }
 
 
-def trace(model: Model) -> Trace:
+def trace(model: Model, *, width: bool = False) -> Trace:
     """The axes of all values of the main graph. What no rule follows is frozen, with the reason.
+
+    With `width`, what is normalized over may shrink: the statistic is then over what stays.
 
     Inputs never shrink, and outputs must not. Cost: one visit per node; weights are not read.
     """
-    found = Trace(Facts(model))
+    found = Trace(Facts(model), width)
     for value in model.graph.inputs:
         if not ir.is_fixed(value):
             found.axes[value] = (None,) * (found.facts.rank(value) or 0)

@@ -1,4 +1,4 @@
-"""The architectures that are exported: seven with fresh weights too, and many more.
+"""The architectures that are exported: seven with fresh weights too, many more, and `REST`.
 
 Nothing but the standard library: the export runs in an environment without this project.
 """
@@ -8,7 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 OPSET = 17
-SUITES = {"tv": "torchvision", "seg": "torchvision.models.segmentation", "timm": "timm"}
+SUITES = {
+    "tv": "torchvision",
+    "seg": "torchvision.models.segmentation",
+    "det": "torchvision.models.detection",
+    "timm": "timm",
+}
 
 
 @dataclass(frozen=True)
@@ -68,3 +73,31 @@ ARCHITECTURES = (
     Architecture("tv", "googlenet", arguments=_UNINITIALIZED),
     Architecture("tv", "inception_v3", 299, _UNINITIALIZED),
 )
+
+_SMALL = (("min_size", 320), ("max_size", 320))  # of the image that the network sees
+_REST = {
+    ("tv", 224): """
+        convnext_small convnext_base convnext_large densenet161 densenet169 densenet201
+        efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5
+        efficientnet_b6 efficientnet_b7 efficientnet_v2_m efficientnet_v2_l mnasnet0_5 mnasnet0_75
+        mnasnet1_3 regnet_x_800mf regnet_x_1_6gf regnet_x_3_2gf regnet_x_8gf regnet_x_16gf
+        regnet_x_32gf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf regnet_y_16gf
+        regnet_y_32gf regnet_y_128gf resnet34 resnet101 resnet152 resnext101_32x8d
+        resnext101_64x4d shufflenet_v2_x0_5 shufflenet_v2_x1_5 shufflenet_v2_x2_0 squeezenet1_0
+        swin_s swin_b swin_v2_s swin_v2_b vgg11 vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn
+        vit_l_16 vit_l_32 vit_h_14 wide_resnet101_2
+        """,
+    ("seg", 224): "deeplabv3_resnet50 deeplabv3_resnet101 fcn_resnet101",
+    ("det", 320): """
+        fasterrcnn_mobilenet_v3_large_320_fpn fasterrcnn_mobilenet_v3_large_fpn
+        fasterrcnn_resnet50_fpn fasterrcnn_resnet50_fpn_v2 fcos_resnet50_fpn
+        keypointrcnn_resnet50_fpn maskrcnn_resnet50_fpn maskrcnn_resnet50_fpn_v2
+        retinanet_resnet50_fpn retinanet_resnet50_fpn_v2 ssd300_vgg16 ssdlite320_mobilenet_v3_large
+        """,
+}
+REST = tuple(
+    Architecture(suite, name, size, () if suite != "det" or name.startswith("ssd") else _SMALL)
+    for (suite, size), names in _REST.items()
+    for name in names.split()
+)
+"""The other models of torchvision. Detectors take one image [3, H, W] of any size."""

@@ -17,28 +17,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tests.bench.simplify.architectures import ARCHITECTURES, OPSET, SEVEN, SUITES, Architecture
+from tests.bench.simplify.architectures import (
+    ARCHITECTURES,
+    OPSET,
+    REST,
+    SEVEN,
+    SUITES,
+    Architecture,
+)
+from tests.bench.simplify.operators import declare_operators
 
 torch: Any = importlib.import_module("torch")  # this environment has it, the project's has not
-_OPERATORS = (
-    "nms",
-    "qnms",
-    "roi_align",
-    "roi_pool",
-    "ps_roi_align",
-    "ps_roi_pool",
-    "deform_conv2d",
-)
-
-
-def declare_operators() -> Any:
-    """Let torchvision be imported without its compiled operators, which need a matching torch."""
-    library = torch.library.Library("torchvision", "DEF")
-    for name in _OPERATORS:
-        library.define(f"{name}(Tensor x) -> Tensor")
-        if "nms" not in name:
-            library.define(f"_{name}_backward(Tensor x) -> Tensor")
-    return library  # lives as long as its operators are needed
 
 
 def construct(wanted: Architecture) -> Any:
@@ -46,8 +35,10 @@ def construct(wanted: Architecture) -> Any:
     module = importlib.import_module(SUITES[wanted.suite])
     if wanted.suite == "timm":
         return module.create_model(wanted.name, pretrained=False, **dict(wanted.arguments))
-    if wanted.suite == "seg":
-        return getattr(module, wanted.name)(weights=None, weights_backbone=None)
+    if wanted.suite in ("seg", "det"):
+        return getattr(module, wanted.name)(
+            weights=None, weights_backbone=None, **dict(wanted.arguments)
+        )
     return getattr(module.models, wanted.name)(weights=None, **dict(wanted.arguments))
 
 
@@ -79,16 +70,16 @@ def export(wanted: Architecture, path: Path, *, fresh: bool) -> None:
     net = construct(wanted)
     if not fresh:
         spread(net)
-    image = torch.randn(2, 3, wanted.size, wanted.size)
+    image = torch.rand(3, wanted.size, wanted.size)
+    detects = wanted.suite == "det"
     part = path.with_suffix(".part")
-    axes = {"input": {0: "batch"}}
     torch.onnx.export(
         net.eval(),
-        (image,),
+        ([image],) if detects else (torch.randn(2, 3, wanted.size, wanted.size),),
         str(part),
         opset_version=OPSET,
         input_names=["input"],
-        dynamic_axes=axes,
+        dynamic_axes={"input": {1: "height", 2: "width"} if detects else {0: "batch"}},
         dynamo=False,
     )
     part.rename(path)
@@ -101,9 +92,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     library, failed = declare_operators(), folder / "failed.json"
     reasons: dict[str, str] = json.loads(failed.read_text()) if failed.exists() else {}
-    for wanted in ARCHITECTURES:
-        if names and wanted.file not in names:
-            continue
+    known = [a for a in (*ARCHITECTURES, *REST) if a.file in names] if names else ARCHITECTURES
+    for wanted in known:
         for fresh in (False, True) if wanted.name in SEVEN else (False,):
             path = folder / f"{wanted.file}{'_fresh' if fresh else ''}.onnx"
             if path.exists():

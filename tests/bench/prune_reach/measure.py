@@ -1,0 +1,201 @@
+"""One model: what 30 % of every group leaves of it, and whether that equals the masked original."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnxslim import ir
+from onnxslim.analyses.axes import AxisMap, axis_map
+from onnxslim.analyses.axes.groups import CHANNELS, HIDDEN
+from onnxslim.analyses.cost import cost_table
+from onnxslim.analyses.seen import observed_shapes
+from onnxslim.analyses.shapes import ShapeTable
+from onnxslim.ir import Array, Editor, Model, Node, Value
+from onnxslim.passes.fold.batchnorm import fuse_batchnorm
+from onnxslim.passes.fold.fold import Fold
+from onnxslim.passes.prune.budget import Choice, by_share, removal, steps
+from onnxslim.passes.prune.cut import cut
+from onnxslim.passes.prune.evidence import Evidence
+from onnxslim.passes.prune.importance import rank
+from onnxslim.passes.prune.mask import mask
+from onnxslim.passes.prune.prune import Prune
+from onnxslim.passes.prune.safety import TOLERANCE, noise, relative_gaps
+from onnxslim.runtime.latency import interleaved_latency
+from onnxslim.runtime.samples import Feed
+from onnxslim.runtime.session import open_session
+from onnxslim.runtime.types import input_infos
+from onnxslim.targets import get_target
+from tests.bench.prune_reach.subjects import Subject
+from tests.bench.simplify.store import Record
+from tests.pipelines import context
+
+SHARE = 0.3
+_LEAST = 0.005  # of the MACs, that a reason must hold back to be told
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model without what goes, and with it masked."""
+
+    axes: AxisMap
+    masked: Model
+    pruned: Model
+
+
+def prepared(subject: Subject) -> Model:
+    """The model with constants and BatchNormalization folded, as the pass does first."""
+    model = ir.load(subject.path)
+    for ctx in context():
+        Fold().run(model, ctx)
+    editor = Editor(model)
+    fuse_batchnorm(editor)
+    editor.remove_dead()
+    return model
+
+
+def prune(model: Model, *, width: bool) -> Pair | None:
+    """`prune{share=0.3}` without samples; None where there is nothing to prune."""
+    pruned, masked = ir.snapshot(model), ir.snapshot(model)
+    axes = axis_map(pruned, width=width)
+    removed = _removal(axes)
+    if not removed.any():
+        return None
+    mask(Editor(masked), axes, removed)
+    editor = Editor(pruned)
+    cut(editor, axes, removed)
+    editor.remove_dead()
+    ir.verify(pruned)
+    return Pair(axes, masked, pruned)
+
+
+def _removal(axes: AxisMap) -> Array:
+    target, options = get_target("ort-cpu"), Prune(share=SHARE)
+    multiples = {CHANNELS: target.conv_multiple, HIDDEN: target.rank_multiple}
+    choices: list[Choice] = []
+    for group in axes.groups:
+        possible = steps(group.size, multiples.get(group.kind, 1), options.floor)
+        choices.append(
+            Choice(rank(axes, group, Evidence({}, {}), "magnitude", possible[-1]), possible)
+        )
+    return removal(axes, choices, by_share(choices, SHARE))
+
+
+def macs(model: Model, feed: Feed) -> Mapping[Node, int]:
+    """Multiply-accumulates of every node in one run with this feed."""
+    shapes = ShapeTable(dict(ir.infer_types(model)), observed_shapes(model, feed))
+    return cost_table(model, shapes).counts
+
+
+def accepted(model: Model, feeds: Sequence[Feed]) -> list[Feed]:
+    """The feeds whose sizes the model takes."""
+    wanted = {info.name: info.shape or () for info in input_infos(model)}
+    return [
+        feed
+        for feed in feeds
+        if all(_fits(shape, feed[name]) for name, shape in wanted.items() if name in feed)
+    ]
+
+
+def _fits(shape: Sequence[int | str | None], array: Array) -> bool:
+    pairs = zip(shape, array.shape, strict=False)
+    return all(not isinstance(size, int) or size == given for size, given in pairs)
+
+
+def gap(pair: Pair, feeds: Sequence[Feed]) -> Record:
+    """The greatest relative difference from the masked original over all feeds, and the noise.
+
+    Noise is looked for only where it matters: beyond the tolerance, on the feed that is worst.
+    """
+    undecided = before_choices(pair.pruned)
+    one, other = (open_session(m, extra_outputs=undecided) for m in (pair.masked, pair.pruned))
+    worst, at, wanted = -1.0, feeds[0], dict[str, Array]()
+    for feed in feeds:
+        outputs = one.run(feed)
+        found = other.run(feed)
+        if undecided:  # what is chosen by them may flip where two candidates are as good
+            outputs = {name: outputs[name] for name in undecided}
+        apart = max(relative_gaps(outputs, found).values())
+        if apart > worst:
+            worst, at, wanted = apart, feed, outputs
+    rounding = max(noise(pair.masked, at, wanted, undecided).values()) if worst > TOLERANCE else 0.0
+    return {"gap": worst, "noise": rounding, "sizes": len(feeds)}
+
+
+_DETECTS = "NonMaxSuppression"
+_CHOICES = (_DETECTS, "TopK", "NonZero", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+
+
+def before_choices(model: Model) -> list[str]:
+    """The reals that boxes are chosen by: of a detector they are compared instead of its outputs.
+
+    What follows a choice differs wholly where rounding makes another one.
+    """
+    if all(ir.op(node) != _DETECTS for node in ir.nodes(model)):
+        return []
+    chosen, found = set[Value](), dict[str, None]()
+    for node in model.graph:
+        read = [value for value in node.inputs if value is not None]
+        if any(value in chosen for value in read):
+            chosen.update(node.outputs)
+        elif ir.op(node) in _CHOICES:
+            chosen.update(node.outputs)
+            found.update((str(v.name), None) for v in read if ir.constant(v) is None)
+    return list(found)
+
+
+def stays(axes: AxisMap, counts: Mapping[str, int]) -> list[tuple[float, str]]:
+    """The share of the MACs whose outputs must stay, by reason, the greatest first."""
+    total, found = max(sum(counts.values()), 1), Counter[str]()
+    by_label = {
+        ir.label(layer.node): str(layer.node.outputs[0].name) for layer in axes.trace.layers
+    }
+    for stuck in axes.stuck:
+        operator, _, reason = stuck.reason.partition(" '")
+        reason = reason.partition("': ")[2]
+        held = stuck.share * counts.get(by_label.get(stuck.node, ""), 0) / total
+        found[f"{operator}: {reason}" if reason else stuck.reason] += held  # type: ignore[assignment]
+    return [(share, reason) for reason, share in found.most_common() if share > _LEAST]
+
+
+def measure(subject: Subject) -> Record:
+    """A row of the table but for the latency."""
+    model, start = prepared(subject), time.process_time()
+    feeds = accepted(model, subject.feeds())
+    counts = {str(n.outputs[0].name): c for n, c in macs(model, feeds[0]).items()}
+    total = sum(counts.values())
+    row: Record = {"macs": total, "nodes": len(model.graph), "bytes": ir.weight_bytes(model)}
+    for kind, width in (("plain", False), ("width", True)):
+        start = time.process_time()
+        pair = prune(model, width=width)
+        seconds = time.process_time() - start
+        if pair is None:
+            row[kind] = {"groups": {}, "stays": stays(axis_map(model), counts)}
+            continue
+        if width and not pair.axes.trace.restricted:
+            continue
+        row[kind] = {
+            "seconds": seconds,
+            "groups": dict(Counter(group.kind for group in pair.axes.groups)),
+            "macs": sum(macs(pair.pruned, feeds[0]).values()) / total,
+            "bytes": ir.weight_bytes(pair.pruned) / row["bytes"],
+            "stays": stays(pair.axes, counts),
+            **gap(pair, feeds),
+        }
+        gc.collect()
+    return row
+
+
+def latency(subject: Subject, budget: float) -> Record:
+    """Milliseconds of the original, and the ratio of the pruned model's with a 99 % interval."""
+    model = prepared(subject)
+    feed = accepted(model, subject.feeds())[0]
+    pair = prune(model, width=False) or prune(model, width=True)
+    if pair is None:
+        return {}
+    sessions = [open_session(model), open_session(pair.pruned)]
+    times = interleaved_latency(sessions, feed, 1, budget)
+    return {"ms": times.ms[0], "ratio": times.ratio(), "interval": times.interval()}

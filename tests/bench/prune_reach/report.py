@@ -1,0 +1,126 @@
+"""The rows as Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from onnxslim.passes.prune.safety import MARGIN, TOLERANCE
+from tests.bench.prune_reach.measure import SHARE
+from tests.bench.prune_reach.subjects import ATTENTION, CNN, MOST_LEFT, NORMED, Subject
+from tests.bench.simplify.report import commit
+from tests.bench.simplify.store import Record
+from tests.bench.table import machine
+
+Rows = Mapping[str, tuple[Subject, Record, Record]]
+"""By name the subject, its row and its latency."""
+
+_INTRO = f"""# How far pruning reaches
+
+Written by `python -m tests.bench.prune_reach.run --out docs/PRUNE_REACH.md`. Every model is pruned
+by `prune{{share={SHARE}}}` without samples: about 30 % of each group, rounded to the target's
+multiples. *MACs* and *bytes* are what is left, of the multiplications and of the weights. *Gap* is
+the largest difference from the original in which the same units are masked, over all outputs and
+*sizes* (batch 1, 2 and 3; of detectors two images, and what their boxes are chosen by instead of
+the outputs; of the five shipped models real samples), relative to the largest value of the output.
+A gap over {TOLERANCE:.0e} is held against *noise*: the masked model against itself with the inputs
+of every layer summed in another order, three times; it is right up to {MARGIN:g} times that, and
+bold beyond. *Latency* is the pruned model's over the original's, one thread, the first size,
+medians of turns in one process, with the 99 % interval. *Width* columns are the same with
+`width=true`: what enters a LayerNorm goes too, and the norm is over what stays; the masked original
+is then that with its norms over what stays. *Stays* is the share of the MACs whose outputs cannot
+go without `width`, with the reason.
+
+Exports are torchvision's and timm's with random weights, opset 17. Of a CNN at most
+{MOST_LEFT[CNN]:.2f} of the MACs should be left, of a transformer, or what mixes tokens as one does,
+{MOST_LEFT[ATTENTION]:.2f}. A CNN with LayerNorm over its channels (ConvNeXt) can lose only the
+hidden units of each block without `width`.
+"""
+_HEAD = (
+    "model", "G MACs", "MACs", "bytes", "latency", "gap", "noise", "sizes", "width: MACs", "gap",
+    "noise", "groups", "stays",
+)  # fmt: skip
+
+
+def write(rows: Rows, out: Path) -> None:
+    """Both files."""
+    about = {**machine(), "commit": commit()}
+    lines = [_INTRO, *_summary(rows), ""]
+    lines += ["Measured with " + ", ".join(f"{k} {v}" for k, v in about.items()) + ".", ""]
+    for family in (CNN, NORMED, ATTENTION):
+        some = {n: r for n, r in rows.items() if r[0].family == family and "failure" not in r[1]}
+        lines += [f"## {family}: {len(some)} models", ""]
+        lines += ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
+        lines += [_line(*row) for row in some.values()] + [""]
+    failed = {n: r[1]["failure"] for n, r in rows.items() if "failure" in r[1]}
+    if failed:
+        lines += ["## Not measured", "", *(f"- {n}: {why}" for n, why in failed.items()), ""]
+    out.write_text("\n".join(lines), encoding="utf-8")
+    content = {n: {"family": s.family, **row, "latency": ms} for n, (s, row, ms) in rows.items()}
+    text = json.dumps({"machine": about, "rows": content}, indent=1)
+    out.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+
+
+def right(found: Record) -> bool:
+    """Whether a pruned model equals the masked original."""
+    return bool(found["gap"] <= max(TOLERANCE, MARGIN * found["noise"]))
+
+
+def _summary(rows: Rows) -> Iterable[str]:
+    done = {n: r for n, (_, r, _) in rows.items() if "failure" not in r}
+    plain = {n: r["plain"] for n, r in done.items() if "gap" in r["plain"]}
+    wide = {n: r["width"] for n, r in done.items() if "width" in r}
+    wrong = [n for some in (plain, wide) for n, r in some.items() if not right(r)]
+    over = [n for some in (plain, wide) for n, r in some.items() if r["gap"] > TOLERANCE]
+    yield f"{len(done)} models: {sum(n.startswith('timm_') for n in done)} of timm's. "
+    yield f"Not equal to the masked original: {', '.join(wrong) or 'none'}. "
+    yield f"Beyond {TOLERANCE:.0e} but within the noise: {len(set(over) - set(wrong))}. "
+    yield f"Nothing to prune without `width`: {_names(n for n in done if n not in plain)}; "
+    yield f"with it: {_names(n for n in done if n not in plain and n not in wide)}. "
+    for family, most in MOST_LEFT.items():
+        own = [n for n in plain if rows[n][0].family == family]
+        more = [n for n in own if plain[n]["macs"] > most]
+        both = [n for n in more if n not in wide or wide[n]["macs"] > most]
+        yield f"{family}: {len(own)} models, over {most:.2f} without `width`: {_names(more)}; "
+        yield f"with it: {_names(both)}. "
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _line(subject: Subject, row: Record, latency: Record) -> str:
+    plain, wide = row["plain"], row.get("width", {})
+    groups = (plain if plain["groups"] else wide).get("groups", {})
+    cells = [
+        subject.name,
+        f"{row['macs'] / 1e9:.2f}",
+        *(_number(plain.get(key), 3) for key in ("macs", "bytes")),
+        _latency(latency),
+        *_equality(plain),
+        str(plain.get("sizes", "")),
+        _number(wide.get("macs"), 3),
+        *_equality(wide),
+        ", ".join(f"{count} {kind}" for kind, count in groups.items()),
+        "; ".join(f"{share:.0%} {why}" for share, why in plain["stays"][:3]),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _equality(found: Record) -> tuple[str, str]:
+    if "gap" not in found:
+        return "", ""
+    gap = f"{found['gap']:.0e}"
+    return gap if right(found) else f"**{gap}**", f"{found['noise']:.0e}" if found["noise"] else ""
+
+
+def _latency(found: Record) -> str:
+    if "ratio" not in found:
+        return str(found.get("failure", ""))[:60]
+    low, high = found["interval"]
+    return f"{found['ratio']:.2f} ({low:.2f}-{high:.2f})"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
