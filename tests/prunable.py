@@ -331,6 +331,29 @@ NETWORKS: dict[str, Network] = {
         ((QK, 4),),
         sizes=({"N": 1, "T": 5}, {"N": 2, "T": 3}),
     ),
+    "merged heads": Network(
+        """g (float[T,N,8] x) => (float[T,N,8] y) {
+          s = Shape (x)  t = Gather (s, zero_)  n = Gather (s, one_)  h = Mul (n, three_)
+          each = Concat <axis = 0> (t, h, four_)  all = Concat <axis = 0> (t, n, open_)
+          q = MatMul (x, wq)  qh = Reshape (q, each)  qt = Transpose <perm = [1,0,2]> (qh)
+          k = MatMul (x, wk)  kh = Reshape (k, each)  kt = Transpose <perm = [1,2,0]> (kh)
+          v = MatMul (x, wv)  vh = Reshape (v, each)  vt = Transpose <perm = [1,0,2]> (vh)
+          a = MatMul (qt, kt)  p = Softmax (a)  o = MatMul (p, vt)
+          ot = Transpose <perm = [1,0,2]> (o)  c = Reshape (ot, all)  y = MatMul (c, wo) }""",
+        {
+            "wq": (8, 12),
+            "wk": (8, 12),
+            "wv": (8, 12),
+            "wo": (12, 8),
+            "zero_": ints(0),
+            "one_": ints(1),
+            "three_": ints(3),
+            "four_": ints(4),
+            "open_": ints(-1),
+        },
+        ((HEADS, 3), (QK, 4), (VO, 4)),
+        sizes=({"N": 1, "T": 5}, {"N": 2, "T": 3}),
+    ),
     "standard attention": Network(
         """g (float[N,T,8] x) => (float[N,T,8] y) {
           q = MatMul (x, wq)  k = MatMul (x, wk)  v = MatMul (x, wv)

@@ -92,6 +92,10 @@ _IMAGES = (
     "{y} = Reshape ({b}, {whole})",
     "{a} = Shape ({x}) {b} = Relu ({x}) {c} = Flatten ({b}) {y} = Reshape ({c}, {a})",
     "{a} = GlobalAveragePool ({x}) {b} = Shape ({x}) {c} = Expand ({a}, {b}) {y} = Mul ({x}, {c})",
+    "{a} = RoiAlign <output_height = 8, output_width = 8> ({x}, {windows}, {images}) "
+    "{b} = ReduceMean ({a}, {zero}) {y} = Add ({x}, {b})",
+    "{a} = Shape ({x}) {b} = ConstantOfShape ({a}) {c} = Expand ({places}, {a}) "
+    "{y} = ScatterElements <axis = 3> ({b}, {c}, {x})",
     "{y} = CumSum ({x}, {three})",
     "{y} = Softmax <axis = 3> ({x})",
     "{y} = LogSoftmax <axis = 2> ({x})",
@@ -154,6 +158,9 @@ _WEIGHTS: Mapping[str, _Shape] = {
     "sides": lambda c, d: _ints(2, 3),
     "scales": lambda c, d: np.array([1, 1, 2, 2], np.float32),
     "pads": lambda c, d: _ints(0, 0, 1, 1, 0, 0, 1, 1),
+    "windows": lambda c, d: np.array([[0, 0, 4, 4], [2, 1, 7, 6]], np.float32),
+    "images": lambda c, d: _ints(0, 0),
+    "places": lambda c, d: np.array([[[[3, 1, 0, 2, 7, 5, 6, 4]]]]),
     "twice": lambda c, d: _ints(1, 1, 1, 2),
     "halves": lambda c, d: _ints(0, 2, c // 2, _SIDE, _SIDE),
     "whole": lambda c, d: _ints(0, c, _SIDE, _SIDE),

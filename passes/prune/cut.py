@@ -6,6 +6,7 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap
+from onnxslim.analyses.axes.atoms import Repeated
 from onnxslim.analyses.axes.solve import consistent
 from onnxslim.errors import EditError
 from onnxslim.ir import Array, Editor, Value
@@ -86,6 +87,6 @@ def _redeclare(removal: Removal, value: Value) -> None:
         return
     dims = list(value.shape)
     for axis, ids in enumerate(kinds):
-        if ids is not None and removal.loses(ids):
+        if ids is not None and removal.loses(ids) and not isinstance(ids, Repeated):
             dims[axis] = removal.kept(ids)
     value.shape = ir.Shape(dims)

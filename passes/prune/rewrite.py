@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap
+from onnxslim.analyses.axes.atoms import Repeated
 from onnxslim.analyses.axes.movement import slice_arguments, slice_places
 from onnxslim.analyses.axes.site import Site
 from onnxslim.analyses.facts import Dim
@@ -82,8 +83,8 @@ def _set_shape(removal: Removal, editor: Editor, node: Node, index: int, neutral
     ):
         source = facts.shape(node.inputs[0]) or ()
         entries = _copied(sizes, dims, source, neutral, aligned=ir.op(node) == "Expand")
-    if ir.op(node) == "Reshape" and entries.count(None) == 1:
-        entries[entries.index(None)] = -1
+    if ir.op(node) == "Reshape":
+        entries = _open(entries, removal.of(node.outputs[0]))
     scope = editor.scope_of(node)
     known = [0 if n is None else n for n in entries]
     target = editor.initializer(scope, f"{given.name}_cut", np.array(known, np.int64))
@@ -95,7 +96,13 @@ def _set_shape(removal: Removal, editor: Editor, node: Node, index: int, neutral
 def _sizes(removal: Removal, value: Value, dims: Sequence[Dim]) -> list[int | None]:
     kinds = removal.of(value)
     return [
-        removal.kept(ids) if ids is not None else size if isinstance(size, int) else None
+        None
+        if isinstance(ids, Repeated)
+        else removal.kept(ids)
+        if ids is not None
+        else size
+        if isinstance(size, int)
+        else None
         for ids, size in zip(kinds, dims, strict=True)
     ]
 
@@ -114,6 +121,15 @@ def _copied(
         if size is None and 0 <= i - shift < len(source) and source[i - shift] == dims[i]
         else size
         for i, size in enumerate(sizes)
+    ]
+
+
+def _open(entries: Sequence[int | None], kinds: Sequence[Array | None]) -> list[int | None]:
+    """One size that varies may be left open: that of an axis that repeats, or else the only one."""
+    several = entries.count(None) > 1
+    return [
+        -1 if size is None and (not several or isinstance(ids, Repeated)) else size
+        for size, ids in zip(entries, kinds, strict=True)
     ]
 
 
@@ -227,6 +243,7 @@ REWRITES: dict[str, Rewrite] = {
     "Reshape": _target(1, neutral=0),
     "Expand": _target(1, neutral=1),
     "Resize": _resized,
+    "ConstantOfShape": _target(0, neutral=0),
     "Split": _split,
     "Slice": _slice,
     "Gather": _gather,

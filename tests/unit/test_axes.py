@@ -137,3 +137,21 @@ def test_no_unit_is_all_of_an_axis() -> None:
         removed[unit] = True
         kinds = [ids for found in axes.trace.axes.values() for ids in found if ids is not None]
         assert not any(removed[axes.classes(ids)].all() for ids in kinds)
+
+
+def test_heads_merged_with_the_batch_stay_where_that_axis_is_taken_apart() -> None:
+    body = """g (float[N,7,8] x) => (float[N,7,5] y) {{
+      a = MatMul (x, w1)  b = Reshape (a, heads)  c = Transpose <perm = [0,2,1,3]> (b)
+      d = Reshape (c, merged)  e = {}  f = Reshape (e, apart)
+      g1 = Transpose <perm = [0,2,1,3]> (f)  h = Reshape (g1, whole)  y = MatMul (h, w2) }}"""
+    weights: dict[str, Sequence[int] | Array] = {
+        "w1": (8, 12), "w2": (12, 5), "heads": np.array([0, 0, 3, 4]),
+        "whole": np.array([0, 0, 12]),
+        "merged": np.array([-1, 7, 4]), "apart": np.array([-1, 3, 7, 4]),
+    }  # fmt: skip
+    found = axis_map(build(body.format("Relu (d)"), weights)).groups
+    assert sorted(group.size for group in found) == [3, 4]
+    weights["zero_"] = np.array(0)
+    taken = axis_map(build(body.format("CumSum (d, zero_)"), weights))
+    assert not taken.groups
+    assert "merged with one of varying size" in taken.stuck[0].reason

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,13 @@ from onnxslim.ir import Array
 
 Axis = Array | None
 """Atoms along one axis, int64 [size]; None for an axis whose size never changes by pruning."""
+
+
+class Repeated(np.ndarray[Any, Any]):
+    """Atoms of an axis that goes through them again and again, how often varies from run to run.
+
+    So are the heads of all samples where batch and heads are merged.
+    """
 
 
 @dataclass(frozen=True)

@@ -91,11 +91,22 @@ class AxisMap:
         return tuple(found)
 
     def _why(self, classes: Array) -> str:
-        for one in classes.tolist():
+        inherited = self._inherited[classes]
+        for one in (*classes.tolist(), *inherited[inherited >= 0].tolist()):
             fact = self.solved.reasons.get(one)
             if fact is not None:
                 return f"{fact.op} '{fact.node}': {fact.reason}"
         return "what it is reshaped with must stay"
+
+    @cached_property
+    def _inherited(self) -> Array:
+        """Of each position of a product a class of its factors that must stay, else -1."""
+        found = np.full(self.solved.count, -1, np.int64)
+        for product in self.solved.products:
+            for axis in product.axes:
+                if axis is not None and self.solved.frozen[axis].any():
+                    found[product.flat] = axis[self.solved.frozen[axis]][0]
+        return found
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.analyses.axes.atoms import Axis
+from onnxslim.analyses.axes.atoms import Axis, Repeated
 from onnxslim.analyses.axes.site import Rules, Site, Unfollowed
 from onnxslim.ir import Array
 
@@ -195,16 +195,18 @@ def _shape(site: Site) -> None:
     span = range(len(axes))[start : len(axes) if end is None else int(end)]
     seen: set[ir.Node] = set()
     for use in site.node.outputs[0].uses():
-        if not _tells_a_shape(site, use.node, use.idx, seen):
-            for place in _read(site, use.node, len(span)):
-                site.freeze(axes[span[place]], _READ)
+        told = _tells_a_shape(site, use.node, use.idx, seen)
+        for place in _read(site, use.node, len(span)):
+            axis = axes[span[place]]
+            if not told or isinstance(axis, Repeated):
+                site.freeze(axis, _READ)
     if site.node.outputs[0].is_graph_output():
         for axis in axes:
             site.freeze(axis, _READ)
     site.set(0, [None])
 
 
-_TOLD = {("Reshape", 1), ("Expand", 1), ("Resize", 3)}
+_TOLD = {("Reshape", 1), ("Expand", 1), ("Resize", 3), ("ConstantOfShape", 0)}
 """Inputs whose elements are written anew when sizes change, if they are the same in every run."""
 _CHOICE = frozenset(["Concat", "Gather", "Slice", "Squeeze", "Unsqueeze", "Identity"])
 _ARITHMETIC = frozenset(["Add", "Sub", "Mul", "Div", "Cast", "Floor", "Max", "Min"])
@@ -245,6 +247,27 @@ def _read(site: Site, reader: ir.Node, count: int) -> list[int]:
         if places is not None:
             return [int(i) for i in places]
     return list(range(count))
+
+
+def _constant_of_shape(site: Site) -> None:
+    """The same number everywhere: positions of it can go."""
+    site.set(0, [site.fresh(n) if isinstance(n, int) else None for n in site.out_dims()])
+
+
+def _scatter_elements(site: Site) -> None:
+    """Indices and updates lie on the data; along `axis` positions are chosen."""
+    data = list(site.axes(0))
+    along = int(site.attr("axis", 0)) % len(data)
+    for axis in range(len(data)):
+        for index in (1, 2):
+            other = site.axes(index)[axis]
+            if axis == along:
+                site.freeze(other, "positions along it are chosen by indices")
+            else:
+                data[axis] = site.tie(data[axis], other)
+    site.freeze(data[along], "positions along it are chosen by indices")
+    data[along] = None
+    site.set(0, data)
 
 
 def _nothing(site: Site) -> None:
@@ -291,7 +314,9 @@ RULES: Rules = {
     "Upsample": _resize,
     "RoiAlign": _roi_align,
     "Shape": _shape,
-    **dict.fromkeys(("ConstantOfShape", "Range"), _nothing),
+    "ConstantOfShape": _constant_of_shape,
+    "ScatterElements": _scatter_elements,
+    "Range": _nothing,
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
 }

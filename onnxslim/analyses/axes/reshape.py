@@ -6,13 +6,19 @@ is their product. Sizes are polynomials in the dynamic ones, so that computed sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from onnxslim.analyses.axes.atoms import Axis
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.analyses.axes.atoms import Axis, Repeated
 from onnxslim.analyses.axes.site import Rules, Site, Unfollowed
 from onnxslim.analyses.facts import Dim
 from onnxslim.analyses.facts.dims import exact
+
+_VARYING = "it is merged with an axis of varying size"
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,28 @@ def _reshape(site: Site) -> None:
     for j, size in enumerate(target):
         own = [(part, atoms[at]) for at, part in enumerate(parts) if part.target == j]
         made.append(_merge(site, size, own) if size != 1 else None)
+    repeated = [axis for axis in made if isinstance(axis, Repeated)]
+    if len(repeated) > 1 or (repeated and _leaves_open(site)):
+        for axis in repeated:
+            site.freeze(axis, _VARYING)
     site.set(0, made)
+
+
+def _leaves_open(site: Site) -> bool:
+    """Whether a size of a computed shape may be -1, which is needed for an axis that repeats."""
+    shape = site.input(1) if site.op == "Reshape" else None
+    if shape is None or ir.constant(shape) is not None:
+        return False
+    maker = shape.producer()
+    if maker is None or ir.op(maker) != "Concat":
+        return True
+    parts = [None if value is None else ir.array(value) for value in maker.inputs]
+    return any(part is not None and (part == -1).any() for part in parts)
+
+
+def _leading(sizes: Sequence[Dim]) -> int:
+    """How many of the first sizes vary."""
+    return next((i for i, size in enumerate(sizes) if isinstance(size, int)), len(sizes))
 
 
 def _split(
@@ -83,11 +110,15 @@ def _split(
         own = [at for at, part in enumerate(parts) if part.source == i]
         if ids is None:
             continue
+        if isinstance(ids, Repeated) and len(own) > 1:
+            own = own[_leading([parts[at].size for at in own]) :]
         sizes = [size for at in own if isinstance(size := parts[at].size, int)]
-        if prod(sizes) != ids.size:
+        if isinstance(ids, Repeated) and len(own) == 1 and not sizes:
+            atoms[own[0]] = ids
+        elif prod(sizes) != ids.size or len(sizes) < len(own):
             site.freeze(ids, "it is reshaped to sizes that do not divide, or are not known")
         elif len(own) == 1:
-            atoms[own[0]] = ids
+            atoms[own[0]] = ids.view(np.ndarray)
         else:
             made = [site.fresh(size) for size in sizes]
             site.product(ids, sizes, made)
@@ -104,8 +135,13 @@ def _merge(site: Site, size: Dim, own: list[tuple[Factor, Axis]]) -> Axis:
     known = [n for n in sizes if isinstance(n, int)]
     if len(known) == len(own) and prod(known) == size:
         return site.merged(known, [ids for _, ids in own])
+    first = _leading(sizes)
+    inner = [ids for _, ids in own[first:]]
+    if len(known) == len(own) - first > 0 and all(ids is None for _, ids in own[:first]):
+        made = site.merged(known, inner)
+        return None if made is None else made.view(Repeated)
     for _, ids in own:
-        site.freeze(ids, "it is merged with an axis of varying size")
+        site.freeze(ids, _VARYING)
     return None
 
 

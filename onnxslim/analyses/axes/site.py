@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from onnxslim import ir
-from onnxslim.analyses.axes.atoms import Atoms, Axis
+from onnxslim.analyses.axes.atoms import Atoms, Axis, Repeated
 from onnxslim.analyses.facts import Dim, Facts
 from onnxslim.ir import Array, Node, Value
 
@@ -201,7 +201,7 @@ class Site:
 
     def tie(self, one: Axis, other: Axis) -> Axis:
         """Two axes of the same positions; one whose size never changes freezes the other."""
-        if one is None or other is None:
+        if one is None or other is None or isinstance(one, Repeated) != isinstance(other, Repeated):
             self.freeze(one, RIGID)
             self.freeze(other, RIGID)
             return None

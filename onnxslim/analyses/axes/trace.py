@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from onnxslim import ir
-from onnxslim.analyses.axes import attention, elementwise, layers, movement, norms, reshape
+from onnxslim.analyses.axes import (
+    attention,
+    elementwise,
+    layers,
+    movement,
+    norms,
+    repeats,
+    reshape,
+)
 from onnxslim.analyses.axes.site import Rules, Site, Trace, Unfollowed
 from onnxslim.analyses.facts import Facts
 from onnxslim.ir import Model, Node, Value
@@ -44,6 +52,8 @@ def _visit(site: Site) -> None:
     try:
         if rule is None:
             raise Unfollowed(f"{site.op} is not followed")
+        if not repeats.passes(site):
+            raise Unfollowed("it takes apart an axis that is merged with one of varying size")
         rule(site)
     except Unfollowed as refusal:
         _freeze_inputs(site, str(refusal))

@@ -17,7 +17,7 @@ from onnxslim.analyses.shapes import ShapeTable
 from onnxslim.ir import Array, Editor, Model, Node, Value
 from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.fold.fold import Fold
-from onnxslim.passes.prune.budget import Choice, by_share, removal, steps
+from onnxslim.passes.prune.budget import Choice, Macs, by_share, removal, steps
 from onnxslim.passes.prune.cut import cut
 from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.importance import rank
@@ -34,6 +34,7 @@ from tests.bench.simplify.store import Record
 from tests.pipelines import context
 
 SHARE = 0.3
+_MANY = 10e9  # MACs, from which on two sizes are enough, with `width` one of several samples
 _LEAST = 0.005  # of the MACs, that a reason must hold back to be told
 
 
@@ -42,6 +43,7 @@ class Pair:
     """A model without what goes, and with it masked."""
 
     axes: AxisMap
+    left: float  # MACs, by the analysis
     masked: Model
     pruned: Model
 
@@ -57,19 +59,24 @@ def prepared(subject: Subject) -> Model:
     return model
 
 
-def prune(model: Model, *, width: bool) -> Pair | None:
-    """`prune{share=0.3}` without samples; None where there is nothing to prune."""
+def prune(model: Model, counts: Mapping[str, int], *, width: bool) -> Pair | None:
+    """`prune{share=0.3}` without samples; None where there is nothing to prune.
+
+    `counts` are the MACs of the node that makes each value.
+    """
     pruned, masked = ir.snapshot(model), ir.snapshot(model)
     axes = axis_map(pruned, width=width)
     removed = _removal(axes)
     if not removed.any():
         return None
+    own = Macs(axes, {node: counts.get(str(node.outputs[0].name), 0) for node in pruned.graph})
+    left = own.total(removed) / max(own.total(axes.nothing()), 1)
     mask(Editor(masked), axes, removed)
     editor = Editor(pruned)
     cut(editor, axes, removed)
     editor.remove_dead()
     ir.verify(pruned)
-    return Pair(axes, masked, pruned)
+    return Pair(axes, left, masked, pruned)
 
 
 def _removal(axes: AxisMap) -> Array:
@@ -167,10 +174,12 @@ def measure(subject: Subject) -> Record:
     feeds = accepted(model, subject.feeds())
     counts = {str(n.outputs[0].name): c for n, c in macs(model, feeds[0]).items()}
     total = sum(counts.values())
+    if total > _MANY:
+        feeds = feeds[:2]
     row: Record = {"macs": total, "nodes": len(model.graph), "bytes": ir.weight_bytes(model)}
     for kind, width in (("plain", False), ("width", True)):
         start = time.process_time()
-        pair = prune(model, width=width)
+        pair = prune(model, counts, width=width)
         seconds = time.process_time() - start
         if pair is None:
             row[kind] = {"groups": {}, "stays": stays(axis_map(model), counts)}
@@ -180,10 +189,10 @@ def measure(subject: Subject) -> Record:
         row[kind] = {
             "seconds": seconds,
             "groups": dict(Counter(group.kind for group in pair.axes.groups)),
-            "macs": sum(macs(pair.pruned, feeds[0]).values()) / total,
+            "macs": pair.left,
             "bytes": ir.weight_bytes(pair.pruned) / row["bytes"],
             "stays": stays(pair.axes, counts),
-            **gap(pair, feeds),
+            **gap(pair, feeds[-1:] if width and total > _MANY else feeds),
         }
         gc.collect()
     return row
@@ -193,7 +202,7 @@ def latency(subject: Subject, budget: float) -> Record:
     """Milliseconds of the original, and the ratio of the pruned model's with a 99 % interval."""
     model = prepared(subject)
     feed = accepted(model, subject.feeds())[0]
-    pair = prune(model, width=False) or prune(model, width=True)
+    pair = prune(model, {}, width=False) or prune(model, {}, width=True)
     if pair is None:
         return {}
     sessions = [open_session(model), open_session(pair.pruned)]
