@@ -17,7 +17,8 @@ from onnxslim.analyses.shapes import ShapeTable
 from onnxslim.ir import Array, Editor, Model, Node, Value
 from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.fold.fold import Fold
-from onnxslim.passes.prune.budget import Choice, Macs, by_share, removal, steps
+from onnxslim.passes.prune import amount
+from onnxslim.passes.prune.budget import Choice, by_share, removal, steps
 from onnxslim.passes.prune.cut import cut
 from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.importance import rank
@@ -69,7 +70,9 @@ def prune(model: Model, counts: Mapping[str, int], *, width: bool) -> Pair | Non
     removed = _removal(axes)
     if not removed.any():
         return None
-    own = Macs(axes, {node: counts.get(str(node.outputs[0].name), 0) for node in pruned.graph})
+    own = amount.macs(
+        axes, {node: counts.get(str(node.outputs[0].name), 0) for node in pruned.graph}
+    )
     left = own.total(removed) / max(own.total(axes.nothing()), 1)
     mask(Editor(masked), axes, removed)
     editor = Editor(pruned)
