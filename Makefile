@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture test test-all search lint format bench models clean
+.PHONY: help setup demo picture test test-all test-distill search lint format bench models clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -29,6 +29,11 @@ picture: demo ## draw the result of the demo for the README
 
 test: $(READY) ## the everyday tests
 	$(BIN)/python -m pytest -m "not slow"
+
+test-distill: $(READY) ## the tests of distillation by gradient; installs torch for the CPU (200 MB)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --extra-index-url https://download.pytorch.org/whl/cpu 'torch>=2.5,<3'
+	$(BIN)/python -m pytest tests/distill
 
 test-all: $(READY) ## the everyday tests and the slow ones
 	$(BIN)/python -m pytest

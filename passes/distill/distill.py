@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from onnxslim.errors import DataError
 from onnxslim.ir import Model
+from onnxslim.passes.distill.gradient import Schedule, learn, missing
 from onnxslim.passes.distill.layer import HELD_OUT, refit_layers
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
@@ -14,19 +15,45 @@ from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
 LEAST = 2 * HELD_OUT
 """Calibration samples below which nothing is done."""
 
+FEW = 128
+"""Samples below which `auto` does not train: so few are learnt by heart."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Distill(Pass):
     """Weights, biases and scales of the student move so that it answers as the teacher does.
 
     The teacher is the model as it was loaded; no labels are needed, only calibration samples, of
-    which every fifth is held out of the fits. Nodes, names, types and quantization stay.
+    which some are held out: what does not lower the error on them is undone. Nodes, names, types
+    and the placement of quantization stay.
+
+    layer: each layer in closed form, in the order of the model (`layer.py`)
+    block: by gradient, each stretch between values that all goes through (`graph/blocks.py`)
+    model: by gradient, end to end on the outputs (`gradient.py`); needs torch, as block does
+    auto: model where torch is installed and samples are many, else layer
     """
 
     name: ClassVar[str] = "distill"
     summary: ClassVar[str] = "teach the compressed model to answer as the original does"
 
-    level: Literal["layer"] = option("layer", "layer by layer in closed form")
+    level: Literal["auto", "layer", "block", "model"] = option(
+        "auto", "in closed form layer by layer, or trained by blocks or end to end (needs torch)"
+    )
+    minutes: float = option(5.0, "time for block and model", "more than 0")
+    steps: int = option(0, "steps instead of minutes: the same result in each run", "0 or more")
+    batch: int = option(64, "samples per step", "1 or more")
+    rate: float = option(0.0, "learning rate; 0 tries some", "0 or more")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not self.minutes > 0:
+            raise ValueError(f"minutes={self.minutes:g} given, expected more than 0")
+        if self.steps < 0:
+            raise ValueError(f"steps={self.steps} given, expected 0 or more")
+        if self.batch < 1:
+            raise ValueError(f"batch={self.batch} given, expected 1 or more")
+        if self.rate < 0:
+            raise ValueError(f"rate={self.rate:g} given, expected 0 or more")
 
     def prepare(self, ctx: Context) -> None:
         """Refuse a run without samples to learn from.
@@ -49,21 +76,50 @@ class Distill(Pass):
             RuntimeUnavailable: ONNX Runtime cannot run one of the models.
         """
         self.prepare(ctx)
-        return _by_layer(model, ctx)
+        level, why = self._level(ctx)
+        if level == "layer":
+            return _by_layer(model, ctx, why)
+        asked = Schedule(level, self.minutes, self.steps, self.batch, self.rate)
+        done = learn(ctx.original, model, ctx, asked)
+        if isinstance(done, str):
+            return _by_layer(model, ctx, f"distill{{level={level}}} was not done: {done}")
+        return PassResult(
+            changed=Aspect.WEIGHTS | Aspect.NUMERICS if done.changed else Aspect.NONE,
+            stats=done.stats,
+            declined=done.declined,
+            notes=(*((why,) if why else ()), *done.notes),
+        )
+
+    def _level(self, ctx: Context) -> tuple[Literal["layer", "block", "model"], str]:
+        """What is done, and why it is not what could be wished for."""
+        if self.level == "layer":
+            return "layer", ""
+        wanted: Literal["block", "model"] = "model" if self.level == "auto" else self.level
+        if reason := missing():
+            return "layer", f"distill{{level={wanted}}} was not done: {reason}"
+        assert ctx.env.calib is not None
+        count = len(ctx.env.calib)
+        if self.level == "auto" and count < FEW:
+            note = f"distill saw {count} samples, too few to train on; {FEW} or more allow it"
+            return "layer", note
+        note = f"distill trained on {count} samples, which are few" if count < FEW else ""
+        return wanted, note
 
 
-def _by_layer(model: Model, ctx: Context) -> PassResult:
+def _by_layer(model: Model, ctx: Context, note: str) -> PassResult:
+    notes = (f"{note}; level=layer was done instead.",) if note else ()
     done = refit_layers(ctx.original, model, ctx.env)
     if isinstance(done, str):
-        return PassResult(declined=(Declined("whole model", done),))
+        return PassResult(declined=(Declined("whole model", done),), notes=notes)
     return PassResult(
         changed=Aspect.WEIGHTS | Aspect.NUMERICS if done.layers else Aspect.NONE,
         stats={
             "level": "layer",
             "layers": len(done.layers),
-            "error_before": round(done.before, 6),
-            "error_after": round(done.after, 6),
+            "error_before": float(f"{done.before:.4g}"),
+            "error_after": float(f"{done.after:.4g}"),
         },
         declined=done.declined,
         layers=done.layers,
+        notes=notes,
     )

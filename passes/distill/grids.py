@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.ir import Array, Editor, Model, Node, Value
+from onnxslim.ir import Array, Editor, Model, Node, TensorProtocol, Value
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,25 @@ class Grid:
         centred = np.clip(np.rint(values / self.step), self.low, self.high)
         return np.asarray((centred + self.zero).astype(np.int64).astype(self.codes.dtype))
 
+    def scaled(self, scale: Array, axis: int, block: int) -> Grid:
+        """The same codes with another scale."""
+        step = spread(scale, self.codes.shape, axis, block).astype(np.float64)
+        return replace(self, step=step)
+
+    @staticmethod
+    def of(codes: Array, step: Array, zero: Array, tensor: TensorProtocol | None) -> Grid | None:
+        """The grid of codes with a step and a zero point each, or such that can be broadcast.
+
+        None where `tensor`, which holds the codes, is not of integers, or a step is not positive.
+        """
+        limits = _limits(tensor)
+        if limits is None or not codes.size or not np.all(step > 0):
+            return None
+        step, shift = (np.broadcast_to(a.astype(np.float64), codes.shape) for a in (step, zero))
+        low, high = reach(codes.astype(np.float64) - shift)
+        ends = np.maximum(limits[0] - shift, low), np.minimum(limits[1] - shift, high)
+        return Grid(codes, step, shift, *ends)
+
 
 def grid_of(node: Node) -> Grid | None:
     """The grid of a DequantizeLinear of constants; None where it is none, or uses float codes."""
@@ -40,23 +59,13 @@ def grid_of(node: Node) -> Grid | None:
         return None
     source = codes_of(node)
     codes, scale = ir.array(source), ir.array(node.inputs[1])
-    if codes is None or scale is None or not codes.size:
-        return None
-    limits = _limits(ir.constant(source))
-    if limits is None:
+    if codes is None or scale is None:
         return None
     zero = ir.array(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
     axis, block = ir.attribute(node, "axis", 1), ir.attribute(node, "block_size", 0)
-    step = spread(scale, codes.shape, axis, block).astype(np.float64)
+    step = spread(scale, codes.shape, axis, block)
     shift = np.zeros(1) if zero is None else spread(zero, codes.shape, axis, block)
-    shift = np.broadcast_to(shift.astype(np.float64), codes.shape)
-    centred = codes.astype(np.float64) - shift
-    if not np.all(step > 0):
-        return None
-    low, high = reach(centred)
-    return Grid(
-        codes, step, shift, np.maximum(limits[0] - shift, low), np.minimum(limits[1] - shift, high)
-    )
+    return Grid.of(codes, step, shift, ir.constant(source))
 
 
 def codes_of(node: Node) -> Value | None:

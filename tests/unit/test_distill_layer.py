@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from onnxslim import ir
-from onnxslim.errors import DataError
+from onnxslim.errors import DataError, OptionError
 from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.distill import gradient
 from onnxslim.passes.distill.distill import Distill
 from onnxslim.passes.distill.grids import floated, grid_of, reach, written_back
 from onnxslim.pipeline.analysis import AnalysisManager
@@ -187,3 +188,32 @@ def test_the_usual_order_has_it_before_or_after_quant() -> None:
     assert check_order(names) == ()
     assert check_order(["quant", "distill"]) == ()
     assert "not won back" in check_order(["distill", "prune"])[0]
+
+
+def test_without_torch_it_says_how_to_get_it_and_layer_goes_on(
+    samples: list[Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradient, "find_spec", dict[str, object]().get)
+    model = build(NET, WEIGHTS)
+    student = disturbed(model, "w1", "w2")
+    result = distill(model, student, samples[:40], level="model")
+    assert result.notes == (
+        "distill{level=model} was not done: torch is not installed: pip install "
+        "'onnxslim-compiler[distill]'; level=layer was done instead.",
+    )
+    assert result.stats["level"] == "layer"
+    assert result.changed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("minutes=0", "minutes=0 given, expected more than 0"),
+        ("steps=-1", "steps=-1 given, expected 0 or more"),
+        ("batch=0", "batch=0 given, expected 1 or more"),
+        ("rate=-1", "rate=-1 given, expected 0 or more"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        build_passes(f"distill{{{options}}}")

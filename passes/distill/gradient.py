@@ -1,0 +1,199 @@
+"""The levels that need gradients: the student run by torch, which is an extra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from onnxslim import ir
+from onnxslim.analyses.seen import observed_shapes
+from onnxslim.analyses.stats_store import request_key
+from onnxslim.ir import Model
+from onnxslim.passes.distill.layer import HELD_OUT
+from onnxslim.passes.lowrank.gain import distance
+from onnxslim.pipeline.base import Context, Declined, Environment
+
+MOST_HELD_OUT = 256
+
+INSTALL = "pip install 'onnxslim-compiler[distill]'"
+
+
+def missing() -> str:
+    """Why there are no gradients; empty where torch is installed."""
+    if find_spec("torch") is None:
+        return f"torch is not installed: {INSTALL}"
+    try:
+        import_module("torch")
+    except (ImportError, OSError) as error:
+        return f"torch cannot be imported ({error}): {INSTALL}"
+    return ""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the user asked for."""
+
+    level: Literal["block", "model"]
+    minutes: float
+    steps: int
+    batch: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the training did; `changed` is False where the student is as it was."""
+
+    changed: bool
+    stats: dict[str, int | float | str]
+    declined: tuple[Declined, ...]
+    notes: tuple[str, ...]
+
+
+def learn(teacher: Model, student: Model, ctx: Context, asked: Schedule) -> Learned | str:
+    """Train the student in place; a reason where it cannot be differentiated.
+
+    Kept only where the outputs of ONNX Runtime on the samples held out err less. Memory: the
+    activations of one batch, four times the weights, and the teacher's answers (1 GB at most).
+
+    Raises:
+        RuntimeUnavailable: ONNX Runtime cannot run one of the models.
+    """
+    with _threads(ctx.env.threads):
+        return _learn(teacher, student, ctx, asked)
+
+
+def _learn(teacher: Model, student: Model, ctx: Context, asked: Schedule) -> Learned | str:
+    from onnxslim.passes.distill.graph.data import outputs_in_common
+    from onnxslim.passes.distill.graph.probe import convert, reasons
+    from onnxslim.passes.distill.graph.weights import Weights, find
+
+    env, names = ctx.env, outputs_in_common(teacher, student)
+    assert env.calib is not None
+    if len(names) < len(teacher.graph.outputs):
+        own = ", ".join(str(v.name) for v in teacher.graph.outputs)
+        return f"the student has other outputs than the teacher, which has {own}"
+    program = convert(student, env.calib[0], env.threads, _device())
+    if isinstance(program, str):
+        return program
+    found = find(student, program)
+    if not found.count:
+        return "no weight can be trained: " + (
+            "; ".join(f"{d.node}: {d.reason}" for d in reasons(program)[:3]) or "there is none"
+        )
+    weights = Weights(student, found, program.dtype, program.device)
+    program.fold(weights.given().keys())
+    before = ir.snapshot(student)
+    run = _Run(teacher, student, env, asked)
+    trained = run.train(program, weights, names)
+    weights.write(student)
+    error = [
+        distance(teacher, model, run.held_samples(), env.threads) for model in (before, student)
+    ]
+    worse = error[0] is not None and (error[1] is None or not error[1] < error[0])
+    if worse or not trained.after < trained.before:
+        ir.restore(student, before)
+    stats: dict[str, int | float | str] = {
+        "level": asked.level,
+        "trained": found.count,
+        "steps": trained.steps,
+        "rate": trained.rate,
+        "loss_before": _short(trained.before),
+        "loss_after": _short(trained.after),
+    }
+    if error[0] is not None and error[1] is not None:
+        stats |= {"error_before": _short(error[0]), "error_after": _short(error[1])}
+    notes = [f"Training ended: {trained.ended}."]
+    changed = not worse and trained.after < trained.before
+    if not changed:
+        notes.append("The student stayed as it was: the samples held out would err more.")
+    return Learned(changed, stats, tuple(reasons(program)), tuple(notes))
+
+
+@dataclass
+class _Run:
+    teacher: Model
+    student: Model
+    env: Environment
+    asked: Schedule
+
+    def __post_init__(self) -> None:
+        assert self.env.calib is not None
+        count = len(self.env.calib)
+        step = max(HELD_OUT, -(-count // MOST_HELD_OUT))
+        self.held_out = list(range(step - 1, count, step))
+        self.learnt = sorted(set(range(count)) - set(self.held_out))
+
+    def held_samples(self) -> Any:
+        """The samples held out."""
+        assert self.env.calib is not None
+        return self.env.calib.take(self.held_out)
+
+    def train(self, program: Any, weights: Any, names: list[str]) -> Any:
+        """Train the weights until the time is up."""
+        from onnxslim.passes.distill.graph.blocks import bottlenecks
+        from onnxslim.passes.distill.graph.data import Pool
+        from onnxslim.passes.distill.graph.loss import targets_of
+        from onnxslim.passes.distill.graph.train import Settings, Trainer
+
+        assert self.env.calib is not None
+        cuts: list[str] = []
+        if self.asked.level == "block":
+            cuts = self._matched(bottlenecks(program, weights.given().keys()))
+        goals = [*names, *cuts]
+        pool = Pool(self.env.calib, self.teacher, self.student, program, goals, self.env.threads)
+        first = pool.answers(self.learnt[: self.asked.batch])
+        targets = [(target, 1.0) for target in targets_of(first, goals)]
+        settings = Settings(
+            60 * self.asked.minutes, self.asked.steps, self.asked.batch, self.asked.rate,
+            self.env.seed,
+        )  # fmt: skip
+        trainer = Trainer(
+            program, weights, pool, targets, self.learnt, self.held_out, settings,
+            self.env.progress, self._checkpoint(), frozenset(cuts),
+        )  # fmt: skip
+        return trainer.run()
+
+    def _matched(self, names: list[str]) -> list[str]:
+        """Those that the teacher has in the same shape."""
+        assert self.env.calib is not None
+        theirs, ours = (
+            observed_shapes(model, self.env.calib[0], self.env.threads)
+            for model in (self.teacher, self.student)
+        )
+        return [name for name in names if name in theirs and theirs[name] == ours.get(name)]
+
+    def _checkpoint(self) -> Any:
+        from onnxslim.passes.distill.graph.checkpoint import Checkpoint
+
+        if self.env.cache is None:
+            return None
+        assert self.env.calib is not None
+        options = repr((ir.checksum(self.teacher), self.asked, self.env.seed))
+        key = request_key(ir.checksum(self.student), self.env.calib, options)
+        return Checkpoint(self.env.cache / "distill" / f"{key}.pt")
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _device() -> str:
+    torch: Any = import_module("torch")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """torch with so many threads; 0 leaves their number to it."""
+    torch: Any = import_module("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
