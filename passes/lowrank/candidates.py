@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd, log10
+from typing import Literal
 
 import numpy as np
 
-from onnxslim.analyses.layer_stats import output_error
+from onnxslim.analyses.layer_stats import Moments, output_error
 from onnxslim.ir import Array
 from onnxslim.passes.lowrank.emit import Pair
 from onnxslim.passes.lowrank.schemes import Geometry, Scheme, schemes
@@ -18,27 +20,28 @@ from onnxslim.passes.lowrank.svd import (
     basis,
     damped,
     factors,
+    loss_elsewhere,
     problem,
     product,
 )
+from onnxslim.passes.lowrank.tucker import core, core_elsewhere, tucker
 
 _DAMPING = 1e-4  # of the covariance towards the identity
-_DAMPING_FEW = 1e-2  # the same where there are fewer rows than features
+_DAMPINGS_FEW = (1e-3, 1e-2, 1e-1)  # tried where rows are few, and samples are held out
+_DAMPING_FEW = 1e-2  # taken there where none are held out
+_FEW = 10  # rows per feature
+
+Unit = Literal["macs", "params", "ms"]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """One way to cut one layer, worked out for all its ranks."""
+    """One way to cut one layer, judged at the ranks worth having."""
 
     scheme: Scheme
-    step: int  # ranks are multiples of it
-    bases: tuple[Basis, ...]  # one per group
-    loss: Array  # relative to the variance of the output, by rank from 0, [n + 1]
-    macs_per_rank: int
-
-    def ranks(self, limit: int) -> range:
-        """The ranks worth having."""
-        return range(self.step, min(limit, len(self.loss) - 1) + 1, self.step)
+    damping: float
+    loss: Mapping[int, float]  # rank -> relative to the variance of the output, samples held out
+    within: Mapping[int, float]  # the same of the samples fitted to
 
 
 @dataclass(frozen=True)
@@ -48,60 +51,165 @@ class Candidate:
     cut: Cut | None
     rank: int
     macs: int
+    params: int
     loss: float  # relative to the variance of the output
+    ms: float | None = None  # predicted
+
+    def cost(self, unit: Unit) -> float:
+        """What a budget of this unit counts."""
+        if unit == "ms":
+            return 0.0 if self.ms is None else self.ms
+        return self.macs if unit == "macs" else self.params
 
 
 def cuts(site: Site, scheme: str, multiple: int) -> list[Cut]:
     """All cuts of a layer that have a rank for which they cost less than the layer."""
-    found: list[Cut] = []
-    matrix = site.layer.matrix().astype(np.float64)
-    covariance = _covariance(site)
     step = multiple // gcd(multiple, site.shape.groups)
-    for way in schemes(site.shape, scheme):
-        limit = way.useful_ranks(site.shape)
-        if limit < step:
-            continue
-        tasks = [_problem(site.shape, way, w, c) for w, c in zip(matrix, covariance, strict=True)]
-        bases = tuple(basis(task, limit) for task in tasks)
-        energy = sum(task.energy() for task in tasks)
-        if energy <= 0:
-            return []
-        length = min(len(b.loss) for b in bases)
-        loss = np.sum([b.loss[:length] for b in bases], axis=0) / energy
-        found.append(Cut(way, step, bases, loss, way.macs_per_rank(site.shape)))
-    return found
-
-
-def candidates(site: Site, found: list[Cut]) -> list[Candidate]:
-    """The layer as it is, then every useful cut and rank that no other beats in cost and loss."""
-    options = [
-        Candidate(cut, rank, rank * cut.macs_per_rank, float(cut.loss[rank]))
-        for cut in found
-        for rank in cut.ranks(cut.scheme.useful_ranks(site.shape))
+    ways = [
+        (way, limit)
+        for way in schemes(site.shape, scheme, step)
+        if (limit := way.useful_ranks(site.shape)) >= step
     ]
-    kept = [Candidate(None, 0, site.shape.macs, 0.0)]
-    for option in sorted(options, key=lambda o: (o.loss, o.macs)):
-        if option.macs < kept[-1].macs:
+    if not ways:
+        return []
+    found: dict[Scheme, Cut] = {}
+    for damping in dampings(site):
+        covariance = mixed(site.fit, site.shape, damping)
+        bases = _Bases(site, covariance)
+        for way, limit in ways:
+            cut = _judged(site, way, damping, range(step, limit + 1, step), bases)
+            if cut is not None and (
+                way not in found or sum(cut.loss.values()) < sum(found[way].loss.values())
+            ):
+                found[way] = cut
+    return list(found.values())
+
+
+def dampings(site: Site) -> tuple[float, ...]:
+    """How much of the identity the covariance may be mixed with: more where rows are few."""
+    if site.fit is None or site.fit.n >= _FEW * site.shape.features:
+        return (_DAMPING,)
+    return (_DAMPING_FEW,) if site.held is None else _DAMPINGS_FEW
+
+
+class _Bases:
+    """The bases of one layer and covariance; Tucker cuts share that of the pointwise one."""
+
+    def __init__(self, site: Site, covariance: Array) -> None:
+        self.matrix = site.layer.matrix().astype(np.float64)
+        self.covariance = covariance
+        self._known: dict[tuple[int, ...], list[tuple[Problem, Basis]]] = {}
+        self._shape = site.shape
+
+    def of(self, way: Scheme, limit: int) -> list[tuple[Problem, Basis]]:
+        """One per group."""
+        if way.first not in self._known:
+            tasks = problems(self._shape, way, self.matrix, self.covariance)
+            at_most = self._shape.channels if not way.first else limit
+            self._known[way.first] = [(task, basis(task, at_most)) for task in tasks]
+        return self._known[way.first]
+
+
+def _judged(
+    site: Site, way: Scheme, damping: float, ranks: Sequence[int], bases: _Bases
+) -> Cut | None:
+    """The cut with its loss at each rank; None where the output never varies."""
+    within = dict.fromkeys(ranks, 0.0)
+    apart = dict.fromkeys(ranks, 0.0)
+    energy = energy_apart = 0.0
+    others = held_covariance(site)
+    for g, (task, found) in enumerate(bases.of(way, ranks[-1])):
+        other = None if others is None else _ordered(site.shape, way, others[g])
+        inside, outside = _losses(way, task, found, ranks, other)
+        ranks = [r for r in ranks if r in inside]
+        for r in ranks:
+            within[r] += inside[r]
+            apart[r] += outside[r]
+        energy += task.energy()
+        energy_apart += Problem(task.weight, task.covariance if other is None else other).energy()
+    if energy <= 0 or energy_apart <= 0 or not ranks:
+        return None
+    return Cut(
+        way,
+        damping,
+        {r: apart[r] / energy_apart for r in ranks},
+        {r: within[r] / energy for r in ranks},
+    )
+
+
+def _losses(
+    way: Scheme, task: Problem, found: Basis, ranks: Sequence[int], other: Array | None
+) -> tuple[dict[int, float], dict[int, float]]:
+    """E|y - y'|^2 by rank, on what the pair is fitted to and elsewhere."""
+    if way.reduced:
+        first = found.first[: way.reduced]
+        middle = core(task, first)
+        some = [r for r in ranks if r < len(middle.loss)]
+        within = {r: float(middle.loss[r]) for r in some}
+        return within, (
+            within if other is None else core_elsewhere(task, first, middle, other, some)
+        )
+    some = [r for r in ranks if r < len(found.loss)]
+    within = {r: float(found.loss[r]) for r in some}
+    return within, within if other is None else loss_elsewhere(task, found, other, some)
+
+
+def candidates(site: Site, found: Sequence[Cut]) -> list[Candidate]:
+    """The layer as it is, then every cut at every rank."""
+    made = [Candidate(None, 0, site.shape.macs, site.shape.params, 0.0)]
+    for cut in found:
+        for rank, loss in cut.loss.items():
+            cost = cut.scheme.cost(site.shape, rank)
+            made.append(Candidate(cut, rank, cost.macs, cost.params, loss))
+    return made
+
+
+def frontier(options: Sequence[Candidate], unit: Unit) -> list[Candidate]:
+    """The layer as it is, then what costs less and is not beaten in cost and loss."""
+    kept = [options[0]]
+    for option in sorted(options[1:], key=lambda o: (o.loss, o.cost(unit))):
+        if option.cost(unit) < kept[-1].cost(unit):
             kept.append(option)
     return kept
 
 
 def pair(site: Site, cut: Cut, rank: int) -> Pair:
-    """The factors of a cut at a rank, and how the bias makes up for the mean."""
+    """The factors of a cut at a rank from all samples, and how the bias makes up for the mean."""
     matrix = site.layer.matrix().astype(np.float64)
-    covariance = _covariance(site)
-    firsts: list[Array] = []
-    seconds: list[Array] = []
-    for w, c, found in zip(matrix, covariance, cut.bases, strict=True):
-        second, first = factors(_problem(site.shape, cut.scheme, w, c), found, rank)
-        firsts.append(first)
-        seconds.append(second)
-    made = Pair(cut.scheme, rank, np.stack(firsts), np.stack(seconds), np.zeros(0))
-    if site.moments is None:
+    moments = site.moments
+    covariance = mixed(moments, site.shape, cut.damping)
+    way = cut.scheme
+    parts = [_factors(way, task, rank) for task in problems(site.shape, way, matrix, covariance)]
+    firsts = np.stack([part[0] for part in parts])
+    seconds = np.stack([part[1] for part in parts])
+    made = Pair(way, rank, firsts, seconds, np.zeros(0))
+    if way.reduced:
+        last, middle = (np.stack([part[i] for part in parts]) for i in (2, 3))
+        made = replace(made, rank=way.reduced, inner=_inner(site.shape, rank, last, middle))
+    if moments is None:
         return replace(made, shift=np.zeros(site.layer.out_features))
     change = matrix - effective(site.shape, made)
-    shift = (change @ site.moments.mean[:, :, None]).ravel()
+    shift = (change @ moments.mean[:, :, None]).ravel()
     return replace(made, shift=shift)
+
+
+def _factors(way: Scheme, task: Problem, rank: int) -> tuple[Array, ...]:
+    """V and H of one group; of a Tucker cut also the U and G that H consists of."""
+    if not way.reduced:
+        second, first = factors(task, basis(task, rank), rank)
+        return first, second
+    found = basis(task, way.reduced)
+    last, middle, first = tucker(task, found.first, rank)
+    second = np.tensordot(last, middle, axes=(1, 0))
+    return first, second, last, middle
+
+
+def _inner(shape: Geometry, rank: int, last: Array, middle: Array) -> Pair:
+    """The core and the last factor as the channel cut of the second layer."""
+    way = Scheme("channel", tuple(range(len(shape.kernel))))
+    groups = len(middle)
+    first = np.swapaxes(middle, 2, 3).reshape(groups, rank, -1)  # [s, (r, places)]
+    return Pair(way, rank, first, last[:, :, None, :], np.zeros(shape.out * groups))
 
 
 def effective(shape: Geometry, made: Pair) -> Array:
@@ -117,9 +225,10 @@ def relative_error(site: Site, made: Pair) -> float:
     """E|y - y'|^2 over the variance of y (without statistics: of the weights alone)."""
     matrix = site.layer.matrix().astype(np.float64)
     change = effective(site.shape, made) - matrix
-    if site.moments is None:
+    moments = site.moments
+    if moments is None:
         return float(np.square(change).sum() / np.square(matrix).sum())
-    return output_error(site.moments, change) / output_error(site.moments, matrix)
+    return max(output_error(moments, change), 0.0) / output_error(moments, matrix)
 
 
 def decibels(relative: float) -> float:
@@ -129,16 +238,37 @@ def decibels(relative: float) -> float:
 
 def rows_wanted(site: Site) -> int:
     """How many rows the statistics still lack to have as many as there are features."""
-    return 0 if site.moments is None else max(site.shape.features - site.moments.n, 0)
+    moments = site.moments
+    return 0 if moments is None else max(site.shape.features - moments.n, 0)
 
 
-def _covariance(site: Site) -> Array:
-    if site.moments is None:
-        size = site.shape.features
-        return np.broadcast_to(np.eye(size), (site.shape.groups, size, size))
-    share = _DAMPING_FEW if rows_wanted(site) else _DAMPING
-    return damped(site.moments.covariance(), share)
+def problems(shape: Geometry, scheme: Scheme, matrix: Array, covariance: Array) -> list[Problem]:
+    """One per group."""
+    return [
+        problem(w, c, scheme.order(shape), scheme.places(shape))
+        for w, c in zip(matrix, covariance, strict=True)
+    ]
 
 
-def _problem(shape: Geometry, scheme: Scheme, matrix: Array, covariance: Array) -> Problem:
-    return problem(matrix, covariance, scheme.order(shape), scheme.places(shape))
+def mixed(moments: Moments | None, shape: Geometry, damping: float) -> Array:
+    """The covariance with a share of the identity, [groups, d, d]; without moments that alone."""
+    if moments is None:
+        size = shape.features
+        return np.broadcast_to(np.eye(size), (shape.groups, size, size))
+    return damped(moments.covariance(), damping)
+
+
+def held_covariance(site: Site) -> Array | None:
+    """E[(x - mu)(x - mu)^T] of the samples held out around the mean of the others, by group."""
+    if site.fit is None or site.held is None:
+        return None
+    apart: Array = site.held.mean - site.fit.mean
+    found: Array = site.held.covariance() + apart[:, :, None] * apart[:, None, :]
+    return found
+
+
+def _ordered(shape: Geometry, scheme: Scheme, covariance: Array) -> Array:
+    order, places = scheme.order(shape), scheme.places(shape)
+    size = len(order) // places
+    ordered: Array = covariance[np.ix_(order, order)]
+    return ordered.reshape(places, size, places, size)

@@ -8,13 +8,13 @@ MatMul + Add(b) -> MatMul + MatMul + Add(b')    where only the Add reads it and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.analyses.linear import Linear
+from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Array, Editor, Node, Value
 from onnxslim.passes.lowrank.schemes import Geometry, Scheme
 
@@ -28,20 +28,54 @@ class Pair:
     first: Array  # V, [groups, r, m]
     second: Array  # H, [groups, out, places, r]
     shift: Array  # (W - H V) m, [groups * out]
+    inner: Pair | None = None  # the second factor cut again, as a layer of its own (Tucker)
 
 
-def emit(editor: Editor, layer: Linear, shape: Geometry, pair: Pair) -> tuple[Node, ...]:
-    """Replace the layer's node; the nodes that took its place, the second factor's at index 1.
+def emit(
+    editor: Editor, layer: Linear, shape: Geometry, pair: Pair, reduced: Value | None = None
+) -> tuple[Node, ...]:
+    """Replace the layer's node; the nodes that took its place, the first factor's at index 0.
+
+    With `reduced`, what the first factor gives is there already, and only the second is made.
 
     Raises:
         EditError: the graph does not allow it; nothing was changed.
     """
     add = _absorber(layer) if pair.shift.any() else None
     nodes = _EMITTERS[layer.kind](editor, layer, shape, pair, add is not None)
+    if reduced is not None:
+        nodes[1].replace_input_with(0, reduced)
+        editor.discard(nodes[:1])
+        nodes = nodes[1:]
     editor.replace_node(layer.node, nodes, [nodes[-1].outputs[0]])
     if add is not None:
         _absorb(editor, *add, pair.shift)
+    if pair.inner is not None:
+        nodes[1:2] = _emit_inner(editor, nodes[1], shape.inner(pair.rank), pair.inner)
     return tuple(nodes)
+
+
+def emit_together(
+    editor: Editor, layers: Sequence[Linear], shapes: Sequence[Geometry], pairs: Sequence[Pair]
+) -> None:
+    """Replace layers, in the order of the graph; those of a joint cut share one first factor.
+
+    Raises EditError like `emit`.
+    """
+    reduced: Value | None = None
+    for layer, shape, pair in zip(layers, shapes, pairs, strict=True):
+        joint = pair.scheme.name == "joint"
+        nodes = emit(editor, layer, shape, pair, reduced if joint else None)
+        if joint and reduced is None:
+            reduced = nodes[0].outputs[0]
+
+
+def _emit_inner(editor: Editor, node: Node, shape: Geometry, pair: Pair) -> tuple[Node, ...]:
+    """Replace the second factor by two."""
+    second = linear(node)
+    if isinstance(second, str):
+        raise ValueError(f"{node.name!r}: {second}")
+    return emit(editor, second, shape, pair)
 
 
 def weights(layer: Linear, shape: Geometry, pair: Pair) -> tuple[Array, Array]:

@@ -1,145 +1,134 @@
-"""How much an error of one layer shows in the model's outputs: one disturbed run per layer."""
+"""How much an error of one layer shows in the model's outputs: one disturbed run per layer.
+
+Behind every layer something is added that is zero but for the layer that is disturbed, so that one
+session serves all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.analyses.linear import Linear, linear
-from onnxslim.ir import Array, Editor, Model, Node
-from onnxslim.passes.lowrank.candidates import Cut, pair
-from onnxslim.passes.lowrank.emit import emit
-from onnxslim.passes.lowrank.survey import Site
+from onnxslim.ir import Array, Editor, Model, Value
+from onnxslim.passes.lowrank.distance import Distance
 from onnxslim.pipeline.base import Environment
-from onnxslim.runtime.samples import Samples
-from onnxslim.runtime.session import open_session
+from onnxslim.runtime.samples import Feed, Samples
+from onnxslim.runtime.session import Session, open_session
 
-_DISTURBANCE = 0.03  # relative loss at which a layer is disturbed
+DISTURBANCE = 0.03
+"""The relative loss at which a layer is disturbed, as nearly as there is one."""
+
 _SAMPLES = 64
+_MACS = 4e12  # for all runs together, which takes some minutes at most
 _LEAST = 1e-3  # of the greatest gain: below it one run says nothing
 
 
-@dataclass
-class Distance:
-    """Squared error over variance of every float output, summed over feeds."""
+@dataclass(frozen=True)
+class Probe:
+    """A layer that is disturbed: `noise` gives what is added to its output, from its input."""
 
-    error: dict[str, float] = field(default_factory=dict[str, float])
-    power: dict[str, float] = field(default_factory=dict[str, float])
-
-    def add(self, reference: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        """Take in the outputs for one feed."""
-        for name, wanted in reference.items():
-            found = outputs[name]
-            if not _comparable(wanted) or wanted.shape != found.shape:
-                continue
-            wide = wanted.astype(np.float64)
-            error = float(np.square(found.astype(np.float64) - wide).sum())
-            self.error[name] = self.error.get(name, 0.0) + error
-            self.power[name] = self.power.get(name, 0.0) + float(np.square(wide).sum())
-
-    def value(self) -> float | None:
-        """The mean over outputs; None where no output could be compared."""
-        shares = [self.error[n] / p for n, p in self.power.items() if p > 0]
-        return float(np.mean(shares)) if shares else None
+    input: str
+    output: str
+    noise: Callable[[Array], Array]
+    variance: float  # of a number of the output, on average
 
 
-def distance(reference: Model, model: Model, samples: Samples, threads: int) -> float | None:
-    """The mean relative squared error of the model's outputs; None where none can be compared.
-
-    Raises:
-        RuntimeUnavailable: ONNX Runtime cannot run one of the models.
-    """
-    wanted = outputs_of(reference, samples, threads)
-    return distance_to(wanted, model, samples, threads)
-
-
-def outputs_of(model: Model, samples: Samples, threads: int) -> list[dict[str, Array]]:
-    """What the model gives for each feed."""
-    session = open_session(model, threads=threads)
-    return [session.run(feed) for feed in samples]
-
-
-def distance_to(
-    wanted: Sequence[Mapping[str, Array]], model: Model, samples: Samples, threads: int
-) -> float | None:
-    """Like `distance`, from outputs that are known."""
-    session = open_session(model, threads=threads)
-    found = Distance()
-    for reference, feed in zip(wanted, samples, strict=True):
-        found.add(reference, session.run(feed))
-    return found.value()
-
-
-def gains(
-    model: Model, sites: Sequence[Site], found: Sequence[Sequence[Cut]], env: Environment
-) -> list[float]:
+def gains(model: Model, probes: Sequence[Probe | None], macs: int, env: Environment) -> list[float]:
     """For each layer the relative output error of the model per relative error of the layer.
 
-    The layer is disturbed by the truncation itself, at the rank whose loss is next to 3 %. Layers
-    without a cut get 1. Cost: one session and 64 samples per layer.
+    Layers without a probe get 1. `macs` of one run bound the number of samples. Cost: one session
+    and a run per layer and sample.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model.
     """
-    if env.calib is None:
-        return [1.0] * len(sites)
-    samples = env.calib.take(range(min(_SAMPLES, len(env.calib))))
-    wanted = outputs_of(model, samples, env.threads)
+    known = [probe for probe in probes if probe is not None]
+    if env.calib is None or not known:
+        return [1.0] * len(probes)
+    count = int(min(_SAMPLES, len(env.calib), max(1, _MACS / (max(macs, 1) * len(known)))))
+    samples = env.calib.take([i * len(env.calib) // count for i in range(count)])
+    disturbed = _Disturbed(model, known)
 
-    def one(site: Site, cuts: Sequence[Cut]) -> float | None:
-        disturbed = disturb(model, site, cuts)
-        if disturbed is None:
-            return None
-        changed, loss = disturbed
-        error = distance_to(wanted, changed, samples, 1)
-        return None if error is None else error / loss
+    def one(number: int) -> float | None:
+        return disturbed.gain(number)
 
+    disturbed.look(samples)
     values: list[float | None] = []
-    for done, value in enumerate(env.executor.map(one, sites, found), start=1):
+    for done, value in enumerate(env.executor.map(one, range(len(known))), start=1):
         values.append(value)
-        env.progress("sensitivity of layers", done, len(sites))
-    return _filled(values)
+        env.progress("sensitivity of layers", done, len(known))
+    found = iter(filled(values))
+    return [1.0 if probe is None else next(found) for probe in probes]
 
 
-def disturb(model: Model, site: Site, cuts: Sequence[Cut]) -> tuple[Model, float] | None:
-    """A copy of the model with one layer cut so that it errs visibly, and its relative loss."""
-    if not cuts:
-        return None
-    cut = min(cuts, key=lambda c: float(c.loss[-1]))
-    rank = 1 + int(np.argmin(np.abs(np.log(np.maximum(cut.loss[1:], 1e-12) / _DISTURBANCE))))
-    loss = float(cut.loss[rank])
-    if not loss > 0:
-        return None
-    copy = ir.snapshot(model)
-    twin = twin_of(copy, site.layer)
-    if twin is None:
-        return None
-    emit(Editor(copy), twin, site.shape, pair(site, cut, rank))
-    return copy, loss
+class _Disturbed:
+    """A model with an input for the noise of every layer, and what it gives without any."""
+
+    def __init__(self, model: Model, probes: Sequence[Probe]) -> None:
+        copy = ir.snapshot(model)
+        self.probes = probes
+        self.noises = [_noise_input(copy, probe.output) for probe in probes]
+        self.outputs = [str(value.name) for value in copy.graph.outputs]
+        self.inputs = list(dict.fromkeys(probe.input for probe in probes))
+        self.session: Session = open_session(copy, extra_outputs=self.inputs)
+        self.seen: list[tuple[Feed, Mapping[str, Array], Mapping[str, Array]]] = []
+
+    def look(self, samples: Samples) -> None:
+        """Run the samples without noise."""
+        for feed in samples:
+            zeros = {str(value.name): _zero(value) for value in self.noises}
+            whole = {**feed, **zeros}
+            found = self.session.run(whole, [*self.outputs, *self.inputs])
+            wanted = {name: found[name] for name in self.outputs}
+            self.seen.append((whole, wanted, {name: found[name] for name in self.inputs}))
+
+    def gain(self, number: int) -> float | None:
+        """Relative error of the outputs over that of the layer; None where either is none."""
+        probe, value = self.probes[number], self.noises[number]
+        distance, error, count = Distance(), 0.0, 0
+        for feed, wanted, inputs in self.seen:
+            noise = probe.noise(inputs[probe.input])
+            error += float(np.square(noise, dtype=np.float64).sum())
+            count += noise.size
+            distance.add(wanted, self.session.run({**feed, str(value.name): noise}, self.outputs))
+        apart = distance.value()
+        if apart is None or not error > 0 or not probe.variance > 0:
+            return None
+        return apart / (error / count / probe.variance)
 
 
-def twin_of(model: Model, layer: Linear) -> Linear | None:
-    """The layer of another model that makes the value of the same name."""
-    wanted = layer.node.outputs[0].name
-    node = next((n for n in ir.nodes(model) if _makes(n, wanted)), None)
-    found = None if node is None else linear(node)
-    return found if isinstance(found, Linear) else None
+def _noise_input(model: Model, name: str) -> Value:
+    """A new input that is added to a value of the model wherever it is read."""
+    editor = Editor(model)
+    value = next(v for node in model.graph for v in node.outputs if v.name == name)
+    uses = [(use.node, use.idx) for use in value.uses()]
+    noise = Value(name=editor.name(f"{name}_noise"))
+    noise.dtype = value.dtype or ir.DataType.FLOAT
+    model.graph.inputs.append(noise)
+    added = editor.node("Add", [value, noise], outputs=[f"{name}_disturbed"])
+    result = added.outputs[0]
+    result.type, result.shape = noise.type, value.shape
+    producer = value.producer()
+    if uses or producer is None:
+        editor.insert_on_edge(value, [added], result, uses)
+    else:
+        editor.insert_after(producer, [added])
+    for index, output in enumerate(model.graph.outputs):
+        if output is value:
+            model.graph.outputs[index] = result
+    return noise
 
 
-def _makes(node: Node, name: str | None) -> bool:
-    return any(value.name == name for value in node.outputs)
+def _zero(value: Value) -> Array:
+    return np.zeros((), np.float32 if value.dtype is None else value.dtype.numpy())
 
 
-def _comparable(array: Array) -> bool:
-    """Whether it is a float tensor: a sequence comes as a list."""
-    return getattr(array, "dtype", np.dtype(object)).kind == "f"
-
-
-def _filled(values: Sequence[float | None]) -> list[float]:
-    """Every layer's gain: at least a thousandth of the greatest, 1 where there is none."""
+def filled(values: Sequence[float | None]) -> list[float]:
+    """Every layer's gain: at least a thousandth of the greatest, which those have that gave none;
+    1 where none gave one."""
     known = [v for v in values if v is not None and np.isfinite(v)]
     top = max(known, default=0.0)
     if top <= 0:

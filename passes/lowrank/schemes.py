@@ -6,6 +6,8 @@
 | channel   | whole kernel, to r      | 1x1 (Zhang et al. 2015)  |
 | spatial   | some kernel axes (kx1)  | the others (1xk) (Jaderberg et al. 2014) |
 | pointwise | 1x1, to r               | whole kernel             |
+| tucker    | 1x1, to a given r       | whole kernel to s, then 1x1 (Kim et al. 2016) |
+| joint     | [in -> r], once for all layers that read the same | [r -> out] each |
 
 Each factor keeps stride, dilation and padding on its own axes. The first has no bias, so a zero
 that pads its result is what it gives for zeros: the cut is exact for every stride and padding.
@@ -14,15 +16,13 @@ that pads its result is what it gives for zeros: the cut is exact for every stri
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import prod
 
 import numpy as np
 
 from onnxslim.ir import Array
-
-NAMES = ("linear", "channel", "spatial", "pointwise")
 
 
 @dataclass(frozen=True)
@@ -48,34 +48,65 @@ class Geometry:
         """Multiplications of the whole layer."""
         return self.rows * prod(self.sites_out) * self.groups * self.out * self.features
 
+    @property
+    def params(self) -> int:
+        """Numbers in the weight."""
+        return self.groups * self.out * self.features
+
+    def inner(self, channels: int) -> Geometry:
+        """The same layer with other channels per group."""
+        return replace(self, channels=channels)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiplications in one run, and numbers in the weights."""
+
+    macs: int
+    params: int
+
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to cut: `first` are the kernel axes of the first factor, in order."""
+    """One way to cut: `first` are the kernel axes of the first factor, in order. `reduced` is the
+    rank of the inputs of a Tucker cut, whose other rank is then that of the outputs."""
 
     name: str
     first: tuple[int, ...] = ()
+    reduced: int = 0
 
     def places(self, shape: Geometry) -> int:
         """The kernel size of the second factor."""
         return prod(k for axis, k in enumerate(shape.kernel) if axis not in self.first)
 
-    def macs_per_rank(self, shape: Geometry) -> int:
-        """Multiplications that one rank (per group) costs in both factors."""
+    def cost(self, shape: Geometry, rank: int) -> Cost:
+        """All factors at a rank (per group)."""
+        if self.reduced:
+            inner = shape.inner(self.reduced)
+            reduce = Cost(shape.rows * prod(shape.sites_in), 1)
+            share = shape.groups * shape.channels * self.reduced
+            rest = Scheme("channel", tuple(range(len(shape.kernel)))).cost(inner, rank)
+            return Cost(reduce.macs * share + rest.macs, share + rest.params)
         between = prod(
             shape.sites_out[axis] if axis in self.first else shape.sites_in[axis]
             for axis in range(len(shape.kernel))
         )
-        taken = prod(shape.kernel[axis] for axis in self.first)
-        first = between * shape.channels * taken
-        second = prod(shape.sites_out) * shape.out * self.places(shape)
-        return shape.rows * shape.groups * (first + second)
+        taken = shape.channels * prod(shape.kernel[axis] for axis in self.first)
+        put = shape.out * self.places(shape)
+        macs = shape.rows * (between * taken + prod(shape.sites_out) * put)
+        return Cost(rank * shape.groups * macs, rank * shape.groups * (taken + put))
 
     def useful_ranks(self, shape: Geometry) -> int:
-        """The greatest rank whose two factors cost less than the layer, and that the cut has."""
-        cheaper = (shape.macs - 1) // max(self.macs_per_rank(shape), 1)
-        places = self.places(shape)
-        return min(cheaper, shape.features // places, shape.out * places)
+        """The greatest rank for which the factors are smaller than the layer, in multiplications
+        or in weights, and that the cut has."""
+        at_most = min(shape.features // self.places(shape), shape.out * self.places(shape))
+        if self.reduced:
+            at_most = min(shape.out, self.reduced * self.places(shape))
+        one, two = self.cost(shape, 1), self.cost(shape, 2)
+        fixed = Cost(2 * one.macs - two.macs, 2 * one.params - two.params)
+        fewer = (shape.macs - 1 - fixed.macs) // max(one.macs - fixed.macs, 1)
+        smaller = (shape.params - 1 - fixed.params) // max(one.params - fixed.params, 1)
+        return max(min(max(fewer, smaller), at_most), 0)
 
     def order(self, shape: Geometry) -> Array:
         """The features of a row (channel, *kernel) in the order (second's axes, channel, first's).
@@ -93,12 +124,16 @@ class Scheme:
         return tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
 
 
-def schemes(shape: Geometry, wanted: str = "auto") -> list[Scheme]:
-    """The cuts that a layer allows, those named `wanted` or all with "auto"."""
-    return [s for s in _all(shape) if wanted in ("auto", s.name) or s.name == "linear"]
+_CORES = (0.25, 0.375, 0.5, 0.625, 0.75)  # of the channels that a Tucker cut keeps
 
 
-def _all(shape: Geometry) -> Iterator[Scheme]:
+def schemes(shape: Geometry, wanted: str = "auto", step: int = 1) -> list[Scheme]:
+    """The cuts that a layer allows, those named `wanted` or all with "auto"; the inputs' rank of a
+    Tucker cut is a multiple of `step`."""
+    return [s for s in _all(shape, step) if wanted in ("auto", s.name) or s.name == "linear"]
+
+
+def _all(shape: Geometry, step: int) -> Iterator[Scheme]:
     wide = [axis for axis, k in enumerate(shape.kernel) if k > 1]
     every = tuple(range(len(shape.kernel)))
     if not wide:
@@ -108,3 +143,5 @@ def _all(shape: Geometry) -> Iterator[Scheme]:
     for count in range(1, len(wide)):
         yield from (Scheme("spatial", axes) for axes in combinations(wide, count))
     yield Scheme("pointwise", ())
+    cores = sorted({round(share * shape.channels / step) * step for share in _CORES})
+    yield from (Scheme("tucker", (), core) for core in cores if 0 < core < shape.channels)

@@ -1,4 +1,4 @@
-"""Which layers are cut, how and at which rank: under a budget of MACs, or by the error allowed."""
+"""Which choice is taken for each group of layers: within a budget, or by the error allowed."""
 
 from __future__ import annotations
 
@@ -7,75 +7,110 @@ from dataclasses import dataclass
 
 from onnxslim.errors import OptionError
 from onnxslim.passes.lowrank.budget import Option, choose, least_cost
-from onnxslim.passes.lowrank.candidates import Candidate
+from onnxslim.passes.lowrank.candidates import Candidate, Unit
 from onnxslim.passes.lowrank.emit import Pair
 from onnxslim.passes.lowrank.survey import Site
+from onnxslim.passes.lowrank.units import Choice
+
+OPTIONS = {"macs": "ratio", "params": "params", "ms": "latency"}
+"""What a budget counts -> the option that sets it."""
+
+COUNTED = {"macs": "the MACs", "params": "the parameters", "ms": "the milliseconds"}
+"""In words."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A layer that is to be cut."""
+    """Layers that read the same, some of which are to be cut: `pairs` has None for the others."""
 
-    site: Site
-    candidate: Candidate
-    pair: Pair
+    sites: tuple[Site, ...]
+    choice: Choice
+    pairs: tuple[Pair | None, ...]
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What is wanted: MACs left over MACs of the whole model, or the relative error of a layer.
+    """What is wanted: a share of the whole model's cost, or the relative error of a layer.
 
     With both, `error` (a ratio of norms) bounds what the budget may choose from.
     """
 
-    ratio: float | None
+    unit: Unit
+    share: float | None
     error: float | None
-    total_macs: int  # of the model before
+    total: float  # of the model before, in the unit
+
+    def allows(self, choice: Choice) -> bool:
+        """Whether all layers are within the error; as they are they always are."""
+        if self.error is None:
+            return True
+        return all(p.cut is None or p.loss <= self.error**2 for p in choice.parts)
 
     def allowed(self, options: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates within the error; the layer as it is always is."""
-        if self.error is None:
-            return list(options)
-        return [o for o in options if o.cut is None or o.loss <= self.error**2]
+        """The candidates within the error."""
+        return [o for o in options if self.allows(Choice((o,)))]
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The index of the choice for each group, its loss, and a loss that none within the budget is
+    below."""
+
+    chosen: tuple[int, ...]
+    loss: float
+    bound: float
 
 
 def pick(
-    options: Sequence[Sequence[Candidate]], weights: Sequence[float], goal: Goal, strict: bool
-) -> list[int]:
-    """The index of the candidate taken for each layer.
+    options: Sequence[Sequence[Choice]],
+    weights: Sequence[Sequence[float]],
+    goal: Goal,
+    strict: bool,
+) -> Picked:
+    """One choice for each group; the first of each leaves its layers as they are.
 
-    By `ratio`, the least sum of weight x relative loss whose MACs are within the budget; by
-    `error` alone, the fewest MACs of each layer. If no choice meets the budget: an error when
-    `strict`, else the least MACs there are.
+    By `share`, the least sum of weight x relative loss whose cost is within the budget; by `error`
+    alone, the least cost of each group. If no choice meets the budget: an error when `strict`,
+    else the least cost there is.
 
     Raises:
-        OptionError: the budget cannot be met; says the least ratio that can.
+        OptionError: the budget cannot be met; says the least share that can.
     """
-    if goal.ratio is None:
-        return [min(range(len(o)), key=lambda i: (o[i].macs, i)) for o in options]
     rows = [
-        [Option(c.macs, weight * c.loss) for c in layer]
-        for layer, weight in zip(options, weights, strict=True)
+        [Option(choice.cost(goal.unit), choice.loss(w)) for choice in group]
+        for group, w in zip(options, weights, strict=True)
     ]
-    fixed = goal.total_macs - sum(layer[0].macs for layer in options)
-    plan = choose(rows, goal.ratio * goal.total_macs - fixed)
-    if plan is not None:
-        return list(plan.chosen)
-    nearest = (least_cost(rows) + fixed) / max(goal.total_macs, 1)
-    if strict:
-        raise OptionError(
-            f"lowrank: ratio={goal.ratio:g} of the MACs cannot be met: the layers that can be "
-            f"factorized leave at least {nearest:.3f}; give ratio={_up(nearest)} or more"
-        )
-    return [min(range(len(o)), key=lambda i: (o[i].macs, i)) for o in options]
+    if goal.share is not None:
+        fixed = goal.total - sum(row[0].cost for row in rows)
+        plan = choose(rows, goal.share * goal.total - fixed)
+        if plan is not None:
+            return Picked(plan.chosen, plan.loss, plan.bound)
+        if strict:
+            raise OptionError(_unmet(goal, (least_cost(rows) + fixed) / max(goal.total, 1e-9)))
+    chosen = tuple(min(range(len(row)), key=lambda i: (row[i].cost, i)) for row in rows)
+    loss = sum(row[at].loss for row, at in zip(rows, chosen, strict=True))
+    return Picked(chosen, loss, loss)
 
 
-def reached(options: Sequence[Sequence[Candidate]], chosen: Sequence[int], total: int) -> float:
-    """The MACs of the whole model after over before."""
-    saved = sum(layer[0].macs - layer[at].macs for layer, at in zip(options, chosen, strict=True))
-    return 1 - saved / max(total, 1)
+def _unmet(goal: Goal, nearest: float) -> str:
+    name = OPTIONS[goal.unit]
+    return (
+        f"lowrank: {name}={goal.share:g} of {COUNTED[goal.unit]} cannot be met: the layers that "
+        f"can be factorized leave at least {nearest:.3f}; give {name}={rounded_up(nearest)} or more"
+    )
 
 
-def _up(value: float) -> str:
-    """Rounded up to three digits, so that it can be met."""
+def reached(
+    options: Sequence[Sequence[Choice]], chosen: Sequence[int], unit: Unit, total: float
+) -> float:
+    """The cost of the whole model after over before."""
+    saved = sum(
+        group[0].cost(unit) - group[at].cost(unit)
+        for group, at in zip(options, chosen, strict=True)
+    )
+    return 1 - saved / max(total, 1e-9)
+
+
+def rounded_up(value: float) -> str:
+    """To three digits, so that it can be met."""
     return f"{-(-value * 1000 // 1) / 1000:.3f}"

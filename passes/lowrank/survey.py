@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import prod
 
@@ -10,12 +10,17 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.columns import row_count
-from onnxslim.analyses.layer_stats import LayerStats, Moments, Statistics
+from onnxslim.analyses.layer_stats import LayerStats, Moments, Statistics, Tap
 from onnxslim.analyses.linear import Linear, linear_layers
 from onnxslim.analyses.shapes import Shapes, ShapeTable
 from onnxslim.ir import Model
 from onnxslim.passes.lowrank.schemes import Geometry
+from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Declined
+from onnxslim.runtime.samples import Samples
+
+HELD_OUT = 5
+"""Every fifth sample judges what the others were fitted to."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,13 @@ class Site:
     name: str  # what reports call the layer
     layer: Linear
     shape: Geometry
-    moments: Moments | None
+    fit: Moments | None
+    held: Moments | None = None  # of samples held out; None where there are few
+
+    @property
+    def moments(self) -> Moments | None:
+        """Of all samples. Cost: one addition of two covariances."""
+        return self.fit if self.fit is None or self.held is None else self.fit.merge(self.held)
 
 
 def survey(
@@ -50,15 +61,39 @@ def survey(
     if ctx.env.calib is None:
         return [Site(ir.label(layer.node), layer, shape, None) for layer, shape in kept], declined
     taps = tuple(dict.fromkeys(layer.tap for layer, _ in kept))
-    statistics = ctx.analyses.get(LayerStats(taps=taps))
+    fit, held = _statistics(model, ctx, taps)
     sites: list[Site] = []
     for layer, shape in kept:
-        site = _with_moments(layer, shape, statistics)
+        site = _with_moments(layer, shape, fit, held)
         if isinstance(site, Site):
             sites.append(site)
         else:
             declined.append(Declined(ir.label(layer.node), site))
     return sites, declined
+
+
+def held_out(samples: Samples) -> tuple[Samples, Samples | None]:
+    """Four fifths to fit and a fifth to judge; all to fit where there are few."""
+    count = len(samples)
+    if count < 2 * HELD_OUT:
+        return samples, None
+    judge = range(HELD_OUT - 1, count, HELD_OUT)
+    return samples.take([i for i in range(count) if i not in judge]), samples.take(judge)
+
+
+def _statistics(
+    model: Model, ctx: Context, taps: tuple[Tap, ...]
+) -> tuple[Statistics, Statistics | None]:
+    """Of the samples to fit and of those held out; together they are all samples, run once."""
+    assert ctx.env.calib is not None
+    request = LayerStats(taps=taps)
+    parts = held_out(ctx.env.calib)
+    if parts[1] is None:
+        return ctx.analyses.get(request), None
+    fit, held = (
+        AnalysisManager(model, replace(ctx.env, calib=part)).get(request) for part in parts
+    )
+    return fit, held
 
 
 _INTEGER = frozenset(
@@ -131,13 +166,20 @@ def _opset(layer: Linear) -> int:
     return int(versions.get("", 99)) if versions else 99
 
 
-def _with_moments(layer: Linear, shape: Geometry, statistics: Statistics) -> Site | str:
-    moments = statistics.moments.get(layer.tap)
-    if moments is None:
-        reason = statistics.missing.get(layer.tap.tensor, "it was not seen")
-        return f"no statistics of its input: {reason}"
-    if not np.isfinite(moments.scatter).all() or not np.isfinite(moments.mean).all():
-        return "the statistics of its input hold NaN or infinity"
-    if float(np.trace(moments.scatter, axis1=1, axis2=2).min()) <= 0:
+def _with_moments(
+    layer: Linear, shape: Geometry, fit: Statistics, held: Statistics | None
+) -> Site | str:
+    found: list[Moments] = []
+    for statistics in (fit, held):
+        if statistics is None:
+            continue
+        moments = statistics.moments.get(layer.tap)
+        if moments is None:
+            reason = statistics.missing.get(layer.tap.tensor, "it was not seen")
+            return f"no statistics of its input: {reason}"
+        if not np.isfinite(moments.scatter).all() or not np.isfinite(moments.mean).all():
+            return "the statistics of its input hold NaN or infinity"
+        found.append(moments)
+    if float(np.trace(found[0].scatter, axis1=1, axis2=2).min()) <= 0:
         return "its input never varied in the calibration samples, so no rank can be judged"
-    return Site(ir.label(layer.node), layer, shape, moments)
+    return Site(ir.label(layer.node), layer, shape, *found)

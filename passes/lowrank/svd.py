@@ -14,6 +14,7 @@ The mean is left to the bias, b' = b + (W - W') m, so C is the covariance, not t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,17 +122,60 @@ def _nested_loss(task: Problem, first: Array) -> Array:
     """E|y - H V_r x|^2 with the best H for r = 0 .. n: one Cholesky factor, read row by row."""
     from scipy.linalg import solve_triangular
 
-    gram, cross = _normal_equations(task, first)
-    rank, places, out = len(first), task.places, len(task.weight)
-    gram = np.transpose(gram, (1, 0, 3, 2)).reshape(rank * places, rank * places)
-    cross = np.transpose(cross, (1, 0, 2)).reshape(rank * places, out)
-    lower = np.linalg.cholesky(gram + _ridge(gram))
+    rank, places = len(first), task.places
+    gram, cross = _flat_equations(task, first)
+    lower = np.linalg.cholesky(gram + ridge(gram))
     share = np.square(solve_triangular(lower, cross, lower=True)).sum(axis=1)
     explained = np.append(0.0, np.cumsum(share.reshape(rank, places).sum(axis=1)))
     return np.maximum(task.energy() - explained, 0.0)
 
 
-def _normal_equations(task: Problem, first: Array) -> tuple[Array, Array]:
+def loss_elsewhere(
+    task: Problem, found: Basis, other: Array, ranks: Sequence[int]
+) -> dict[int, float]:
+    """E|y - H V_r x|^2 of the pairs fitted to `task` where the covariance is another one.
+
+    `other` [c, m, c, m] is E[(x - mu)(x - mu)^T] of rows that the fit has not seen, around the
+    mean mu of those that it has: the bias is fitted too.
+    """
+    elsewhere = Problem(task.weight, other)
+    if task.places == 1:
+        left = found.second[:, 0, :]
+        flat = task.weight.reshape(len(task.weight), -1)
+        seen: Array = np.transpose(left) @ flat
+        kept = np.cumsum(np.sum((seen @ _square(other)) * seen, axis=1))
+        return {r: max(elsewhere.energy() - float(kept[r - 1]), 0.0) for r in ranks}
+    return _nested_elsewhere(task, found.first, elsewhere, ranks)
+
+
+def _nested_elsewhere(
+    task: Problem, first: Array, elsewhere: Problem, ranks: Sequence[int]
+) -> dict[int, float]:
+    from scipy.linalg import solve_triangular
+
+    gram, cross = _flat_equations(task, first)
+    gram_there, cross_there = _flat_equations(elsewhere, first)
+    lower = np.linalg.cholesky(gram + ridge(gram))
+    half = solve_triangular(lower, cross, lower=True)
+    errors: dict[int, float] = {}
+    for rank in ranks:
+        n = rank * task.places
+        factor = solve_triangular(lower[:n, :n], half[:n], lower=True, trans="T")  # H_r^T
+        spread = float(np.sum(factor * (gram_there[:n, :n] @ factor)))
+        shared = float(np.sum(factor * cross_there[:n]))
+        errors[rank] = max(elsewhere.energy() - 2 * shared + spread, 0.0)
+    return errors
+
+
+def _flat_equations(task: Problem, first: Array) -> tuple[Array, Array]:
+    """The normal equations with the rank slowest, [n c, n c] and [n c, out]."""
+    gram, cross = normal_equations(task, first)
+    size = len(first) * task.places
+    square: Array = np.transpose(gram, (1, 0, 3, 2)).reshape(size, size)
+    return square, np.transpose(cross, (1, 0, 2)).reshape(size, len(task.weight))
+
+
+def normal_equations(task: Problem, first: Array) -> tuple[Array, Array]:
     """E[z z^T] as [c, n, c, n] and E[z y^T] as [c, n, out], for z = V x at each place."""
     seen: Array = np.tensordot(first, task.covariance, axes=(1, 1))  # [n, c, c', m]
     gram: Array = np.tensordot(seen, first, axes=(3, 1))  # [n, c, c', n']
@@ -139,7 +183,8 @@ def _normal_equations(task: Problem, first: Array) -> tuple[Array, Array]:
     return np.transpose(gram, (1, 0, 2, 3)), np.transpose(cross, (1, 0, 2))
 
 
-def _ridge(gram: Array) -> Array:
+def ridge(gram: Array) -> Array:
+    """What keeps a Gram matrix invertible, [n, n]."""
     level = float(np.trace(gram)) / len(gram)
     return np.eye(len(gram)) * (_RIDGE * level if level > 0 else 1.0)
 
@@ -152,21 +197,23 @@ def factors(task: Problem, found: Basis, rank: int) -> tuple[Array, Array]:
     first, second = found.first[:rank], found.second[:, :, :rank]
     if task.places > 1:
         second = second + _correction(task, first, second)
-    return _balanced(task, first, second)
+    return balanced(task, first, second)
 
 
 def _correction(task: Problem, first: Array, second: Array) -> Array:
     """What least squares adds to H; zero where H V = W already, so that full rank stays exact."""
     rank, places, out = len(first), task.places, len(task.weight)
-    gram, cross = _normal_equations(task, first)
+    gram, cross = normal_equations(task, first)
     square = gram.reshape(places * rank, places * rank)
     now: Array = second.reshape(out, -1)
     wanted: Array = cross.reshape(places * rank, out) - square @ np.transpose(now)
-    added: Array = np.linalg.solve(square + _ridge(square), wanted)
+    added: Array = np.linalg.solve(square + ridge(square), wanted)
     return np.transpose(added).reshape(out, places, rank)
 
 
-def _balanced(task: Problem, first: Array, second: Array) -> tuple[Array, Array]:
+def balanced(task: Problem, first: Array, second: Array) -> tuple[Array, Array]:
+    """H [out, c, r] and V [r, m] of the same product: the spread of each number between them is
+    the norm of what reads it."""
     average = np.einsum("aman->mn", task.covariance) / task.places
     spread = np.sqrt(np.maximum(np.sum((first @ average) * first, axis=1), 0))
     size = np.sqrt(np.square(second).sum(axis=(0, 1)))

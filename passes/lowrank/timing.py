@@ -1,8 +1,9 @@
-"""Whether a pair runs faster than its layer: both as models of one layer, run in turns."""
+"""What layers and their factors take, as models of their own that run in turns."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,11 +12,17 @@ from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.measured import measured_ms
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Array, Editor, Model
-from onnxslim.passes.lowrank.emit import Pair, emit
+from onnxslim.passes.lowrank.alone import INPUT, alone, input_of
+from onnxslim.passes.lowrank.emit import Pair, emit_together
+from onnxslim.passes.lowrank.schemes import Scheme
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.pipeline.base import Environment
 
 _NOISE = 0.97  # only what is faster by more than that counts
+_SECONDS, _MOST_SECONDS = 0.05, 1.0  # for each of the models that take turns, and for all
+
+Ways = Mapping[Scheme, Sequence[int]]
+"""Scheme -> the ranks at which it is worth having."""
 
 
 @dataclass(frozen=True)
@@ -31,72 +38,127 @@ class Speed:
         return self.pair_ms < _NOISE * self.layer_ms
 
 
-def measure(site: Site, made: Pair, env: Environment) -> Speed | None:
-    """The speed of both on inputs of the size seen; None where they cannot be run alone."""
-    whole = alone(site)
-    cut = ir.snapshot(whole)
-    found = linear(next(iter(cut.graph)))
-    if isinstance(found, str):
-        return None
-    emit(Editor(cut), found, site.shape, made)
-    try:
-        return Speed(*measured_ms([whole, cut], {"x": _input(site, env.seed)}, env))
-    except RuntimeUnavailable:
-        return None
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of some layers that read the same, and of their factors at a few ranks."""
+
+    layer_ms: float
+    points: Mapping[Scheme, tuple[tuple[int, float], ...]]
+
+    def at(self, way: Scheme, rank: int) -> float | None:
+        """Between what was measured, on straight lines; None where nothing was."""
+        known = self.points.get(way)
+        if not known:
+            return None
+        ranks, ms = [r for r, _ in known], [t for _, t in known]
+        return float(np.interp(rank, ranks, ms))
 
 
-def alone(site: Site) -> Model:
-    """A model of the layer only, with an input of the size that was seen."""
-    layer = site.layer
-    dtype = _dtype(layer)
-    x = ir.Value(name="x", shape=ir.Shape(_input_shape(site)))
-    x.dtype = dtype
-    constants = [_copied(name, v) for name, v in (("w", layer.weight), ("b", layer.bias))]
-    initializers = [v for v in constants if v is not None]
-    attributes = list(layer.node.attributes.values())
-    node = ir.Node("", layer.node.op_type, [x, *initializers], attributes, name="layer")
-    node.outputs[0].name = "y"
-    node.outputs[0].dtype = dtype
-    graph = ir.Graph(
-        [x],
-        node.outputs,
-        nodes=[node],
-        initializers=initializers,
-        opset_imports={"": _opset(layer)},
-        name="layer",
+@dataclass
+class Clock:
+    """Measures each kind of layer once: weights do not matter to it."""
+
+    env: Environment
+    _known: dict[object, Times | Speed | None] = field(
+        default_factory=dict["object", "Times | Speed | None"]
     )
-    return ir.Model(graph, ir_version=8)
+
+    def times(self, sites: Sequence[Site], ways: Ways) -> Times | None:
+        """Those of layers that read the same input, cut in these ways; None where they cannot be
+        run alone."""
+        points = [(way, rank) for way, ranks in ways.items() for rank in spread(ranks)]
+        key = (_kind(sites), tuple(points))
+        if key not in self._known:
+            self._known[key] = self._times(sites, points)
+        found = self._known[key]
+        return found if isinstance(found, Times) else None
+
+    def speed(self, sites: Sequence[Site], pairs: Sequence[Pair]) -> Speed | None:
+        """Those of layers and the very pairs in their place, likewise."""
+        ranks = tuple((p.scheme, p.rank, p.inner and p.inner.rank) for p in pairs)
+        key = (_kind(sites), ranks)
+        if key not in self._known:
+            ms = self._measure(sites, [pairs])
+            self._known[key] = None if ms is None else Speed(*ms)
+        found = self._known[key]
+        return found if isinstance(found, Speed) else None
+
+    def _times(self, sites: Sequence[Site], points: Sequence[tuple[Scheme, int]]) -> Times | None:
+        rng = np.random.default_rng(self.env.seed)
+        made = [[_random(site, way, rank, rng) for site in sites] for way, rank in points]
+        ms = self._measure(sites, made)
+        if ms is None:
+            return None
+        found: dict[Scheme, list[tuple[int, float]]] = {}
+        for (way, rank), time in zip(points, ms[1:], strict=True):
+            found.setdefault(way, []).append((rank, time))
+        return Times(ms[0], {way: tuple(sorted(known)) for way, known in found.items()})
+
+    def _measure(
+        self, sites: Sequence[Site], made: Sequence[Sequence[Pair]]
+    ) -> tuple[float, ...] | None:
+        whole = alone(sites)
+        models = [whole, *(_cut(whole, sites, pairs) for pairs in made)]
+        seconds = min(_SECONDS * len(models), _MOST_SECONDS)
+        feed = {INPUT: input_of(sites[0], self.env.seed)}
+        try:
+            return measured_ms(models, feed, self.env, seconds)
+        except RuntimeUnavailable:
+            return None
 
 
-def _opset(layer: Linear) -> int:
-    graph = layer.node.graph
-    return 17 if graph is None else int(graph.opset_imports.get("", 17))
+def spread(ranks: Sequence[int]) -> tuple[int, ...]:
+    """The least, the middle one and the greatest."""
+    return tuple(sorted({ranks[0], ranks[len(ranks) // 2], ranks[-1]}))
 
 
-def _dtype(layer: Linear) -> ir.DataType:
-    tensor = ir.constant(layer.weight)
-    return ir.DataType.FLOAT if tensor is None else tensor.dtype
+def _cut(whole: Model, sites: Sequence[Site], pairs: Sequence[Pair]) -> Model:
+    model = ir.snapshot(whole)
+    layers: list[Linear] = []
+    for node in list(model.graph):
+        found = linear(node)
+        if isinstance(found, Linear):
+            layers.append(found)
+    emit_together(Editor(model), layers, [site.shape for site in sites], pairs)
+    return model
 
 
-def _copied(name: str, value: ir.Value | None) -> ir.Value | None:
-    tensor, array = ir.constant(value), ir.array(value)
-    if tensor is None or array is None:
-        return None
-    made = ir.Value(name=name, shape=ir.Shape(array.shape))
-    made.dtype = tensor.dtype
-    made.const_value = tensor
-    return made
+def _kind(sites: Sequence[Site]) -> object:
+    """What the time of layers depends on."""
+    return tuple(
+        (
+            site.layer.kind,
+            site.shape,
+            site.layer.transposed,
+            site.layer.bias is None,
+            str(site.layer.weight.dtype),
+            repr(site.layer.tap.window),
+            site.layer.tap.axis,
+        )
+        for site in sites
+    )
 
 
-def _input_shape(site: Site) -> list[int]:
+def _random(site: Site, way: Scheme, rank: int, rng: np.random.Generator) -> Pair:
+    """Factors of the right shapes."""
     shape = site.shape
-    if site.layer.tap.window is not None:
-        return [shape.rows, shape.channels * shape.groups, *shape.sites_in]
-    if site.layer.tap.axis == 0:
-        return [shape.features, shape.rows]
-    return [shape.rows, shape.features]
+    places = way.places(shape)
+    between = way.reduced or rank
 
+    def numbers(*sizes: int) -> Array:
+        made: Array = rng.standard_normal(sizes) / np.sqrt(sizes[-1])
+        return made
 
-def _input(site: Site, seed: int) -> Array:
-    numbers = np.random.default_rng(seed).standard_normal(_input_shape(site))
-    return numbers.astype(_dtype(site.layer).numpy())
+    first = numbers(shape.groups, between, shape.features // places)
+    second = numbers(shape.groups, shape.out, places, between)
+    shift = np.ones(shape.out * shape.groups)
+    if not way.reduced:
+        return Pair(way, rank, first, second, shift)
+    inner = Pair(
+        Scheme("channel", tuple(range(len(shape.kernel)))),
+        rank,
+        numbers(shape.groups, rank, between * places),
+        numbers(shape.groups, shape.out, 1, rank),
+        np.zeros(shape.out * shape.groups),
+    )
+    return Pair(way, between, first, second, shift, inner)

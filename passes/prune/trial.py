@@ -9,7 +9,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap
 from onnxslim.ir import Editor, Model
-from onnxslim.passes.lowrank.gain import distance_to, outputs_of
+from onnxslim.passes.lowrank.distance import distance_to, outputs_of
 from onnxslim.passes.prune.budget import Choice, removal
 from onnxslim.passes.prune.compensate import compensate
 from onnxslim.passes.prune.evidence import Evidence

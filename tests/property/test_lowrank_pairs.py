@@ -18,7 +18,6 @@ from onnxslim.passes.lowrank.candidates import Cut, pair, relative_error
 from onnxslim.passes.lowrank.emit import emit
 from onnxslim.passes.lowrank.schemes import Geometry, Scheme, schemes
 from onnxslim.passes.lowrank.survey import Site
-from onnxslim.passes.lowrank.svd import basis, damped, problem
 from onnxslim.runtime.session import open_session
 
 # float32 sums of at most a few hundred products, compared with the greatest output
@@ -78,15 +77,16 @@ def site_of(model: Model, x: Array) -> Site:
     )
 
 
-def cut_of(site: Site, scheme: Scheme) -> Cut:
-    assert site.moments is not None
-    covariance = damped(site.moments.covariance(), 1e-4)
-    order, places = scheme.order(site.shape), scheme.places(site.shape)
-    bases = tuple(
-        basis(problem(w, c, order, places), 10**6)
-        for w, c in zip(site.layer.matrix(), covariance, strict=True)
-    )
-    return Cut(scheme, 1, bases, bases[0].loss, 1)
+def cut_of(scheme: Scheme) -> Cut:
+    return Cut(scheme, 1e-4, {}, {})
+
+
+def full_rank(site: Site, scheme: Scheme) -> int:
+    """The rank at which factors lose nothing; of a Tucker cut the greatest that it has."""
+    places = scheme.places(site.shape)
+    if scheme.reduced:
+        return min(site.shape.out, scheme.reduced * places)
+    return min(site.shape.features // places, site.shape.out * places)
 
 
 def run(model: Model, x: Array) -> Array:
@@ -98,23 +98,23 @@ def check_pairs(model: Model, x: Array) -> None:
     """Every cut: full rank equals the layer, a low rank errs by what was predicted."""
     wanted = run(model, x)
     for scheme in schemes(site_of(model, x).shape):
-        full = min(len(b.first) for b in cut_of(site_of(model, x), scheme).bases)
+        full = full_rank(site_of(model, x), scheme)
         for rank in {full, max(1, full // 2)}:
             copy = ir.snapshot(model)
             site = site_of(copy, x)
-            made = pair(site, cut_of(site, scheme), rank)
+            made = pair(site, cut_of(scheme), rank)
             predicted = relative_error(site, made)
             emit(Editor(copy), site.layer, site.shape, made)
             found = run(copy, x)
             assert [v.name for v in copy.graph.outputs] == ["y"]
             scale = float(np.abs(wanted).max())
-            if rank == full:
+            if rank == full and not scheme.reduced:
                 assert np.abs(found - wanted).max() <= ROUNDING * scale
                 continue
             error, power = energies(site.layer, found - wanted, wanted)
             measured = error / power
-            # 2 %; below 1e-9 there is only float32 rounding to measure
-            assert measured == pytest.approx(predicted, rel=0.02, abs=1e-9)
+            # 2 %; below 1e-7 there is only the float32 rounding of second moments to measure
+            assert measured == pytest.approx(predicted, rel=0.02, abs=1e-7)
 
 
 def energies(layer: Linear, error: Array, wanted: Array) -> tuple[float, float]:
@@ -197,11 +197,11 @@ def test_a_pair_runs_at_sizes_that_were_not_seen() -> None:
     weights = [rng.standard_normal((6, 3, 3, 3)).astype(np.float32)]
     attributes: dict[str, object] = {"pads": [1, 1, 1, 1], "strides": [2, 1]}
     other = rng.standard_normal((1, 3, 5, 11)).astype(np.float32)
-    for scheme in schemes(site_of(one_node("Conv", x, weights, attributes), x).shape):
+    geometry = site_of(one_node("Conv", x, weights, attributes), x).shape
+    for scheme in [s for s in schemes(geometry) if not s.reduced] + [Scheme("tucker", (), 3)]:
         model = one_node("Conv", x, weights, attributes)
         wanted = run(model, other)
         site = site_of(model, x)
-        cut = cut_of(site, scheme)
-        made = pair(site, cut, len(cut.bases[0].first))
+        made = pair(site, cut_of(scheme), full_rank(site, scheme))
         emit(Editor(model), site.layer, site.shape, made)
         assert np.abs(run(model, other) - wanted).max() <= ROUNDING * np.abs(wanted).max()

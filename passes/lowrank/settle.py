@@ -1,0 +1,221 @@
+"""The choice for the whole model: made, measured, and made anew without what turned out slow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from onnxslim import ir
+from onnxslim.ir import Editor, Model
+from onnxslim.passes.lowrank.candidates import Candidate, pair
+from onnxslim.passes.lowrank.distance import twin_of
+from onnxslim.passes.lowrank.emit import Pair, emit_together
+from onnxslim.passes.lowrank.gather import Evidence, Members, each
+from onnxslim.passes.lowrank.select import COUNTED, OPTIONS, Decision, Goal, pick
+from onnxslim.passes.lowrank.survey import Site
+from onnxslim.passes.lowrank.tables import Table
+from onnxslim.passes.lowrank.timing import Clock, Speed
+from onnxslim.passes.lowrank.units import Choice, joint_pairs
+from onnxslim.pipeline.base import Context, Declined
+from onnxslim.pipeline.stopwatch import time_in_turn
+
+_ROUNDS = 4  # of choosing anew without the pairs that turned out slow
+_CORRECTIONS = 3  # of a latency budget by what the whole model took
+_NEAR = 0.01  # of the latency before
+
+
+@dataclass
+class Settled:
+    """What is to be done. `left` is what the model then costs over what it cost, by unit; `gap`
+    is how far its weighted loss may be above the least that the budget allows, relative."""
+
+    decisions: list[Decision] = field(default_factory=list[Decision])
+    tables: list[tuple[Table, Candidate]] = field(default_factory=list[tuple[Table, Candidate]])
+    speeds: dict[str, Speed] = field(default_factory=dict[str, Speed])
+    left: dict[str, float] = field(default_factory=dict[str, float])
+    gap: float = 0.0
+    notes: list[str] = field(default_factory=list[str])
+
+
+@dataclass
+class Settling:
+    """One choice on its way."""
+
+    known: Evidence
+    options: list[list[Choice]]
+    goal: Goal
+    ctx: Context
+    clock: Clock
+    strict: bool  # whether a budget that cannot be met is an error
+    measure: bool
+
+    def settle(self, model: Model) -> Settled:
+        """Choose, measure, choose anew.
+
+        Raises:
+            OptionError: no choice meets the budget, and that is to be an error.
+        """
+        found = self._rounds(self.goal)
+        if self.goal.unit == "ms" and self.goal.share is not None:
+            found = self._corrected(model, found)
+        found.left |= self._left(found)
+        self._unmet(found)
+        return found
+
+    def _rounds(self, goal: Goal) -> Settled:
+        found = Settled()
+        weights = [self.known.gains(unit) for unit in self.known.units]
+        weights += [[1.0]] * len(self.known.tables)  # whose losses are weighted already
+        strict = self.strict
+        for _ in range(_ROUNDS):
+            picked = pick(self.options, weights, goal, strict)
+            found.gap = (picked.loss - picked.bound) / max(picked.loss, 1e-30)
+            taken = [
+                (n, self.options[n][at])
+                for n, at in enumerate(picked.chosen)
+                if not self.options[n][at].whole
+            ]
+            first = len(self.known.units)
+            found.tables = [
+                (self.known.tables[n - first], choice.parts[0]) for n, choice in taken if n >= first
+            ]
+            taken = [item for item in taken if item[0] < first]
+            made = each(
+                self.ctx, "making pairs",
+                lambda item: _decide(self.known, self.known.units[item[0]], item[1]), taken,
+            )  # fmt: skip
+            slow = self._slow(made, found)
+            found.decisions = [d for n, d in enumerate(made) if n not in slow]
+            if not slow:
+                break
+            strict = False  # what the clock forbids is no fault of the budget
+            for number in slow:
+                n, choice = taken[number]
+                least = choice.cost(goal.unit)
+                self.options[n] = [
+                    o for o in self.options[n] if o.whole or o.cost(goal.unit) < least
+                ]
+        return found
+
+    def _slow(self, made: Sequence[Decision], found: Settled) -> set[int]:
+        """The decisions of which a pair is not faster, by the clock."""
+        slow: set[int] = set()
+        for number, decision in enumerate(made if self.measure else ()):
+            self.ctx.env.progress("measuring pairs", number, len(made))
+            for sites, pairs in together(decision):
+                speed = self.clock.speed(sites, pairs)
+                if speed is None:
+                    continue
+                found.speeds |= {site.name: speed for site in sites}
+                if not speed.faster and self.goal.unit != "params":
+                    slow.add(number)
+        return slow
+
+    def _corrected(self, model: Model, found: Settled) -> Settled:
+        """Chosen anew by what the whole model took with the last choice."""
+        assert self.goal.share is not None
+        wanted = share = self.goal.share
+        for _ in range(_CORRECTIONS):
+            copy = ir.snapshot(model)
+            _emit_into(copy, found.decisions)
+            took = time_in_turn(model, copy, self.ctx.env).ratio
+            found.left["ms"] = took
+            share -= took - wanted
+            if took <= wanted + _NEAR or share <= 0:
+                break
+            self.strict = False
+            found = self._rounds(replace(self.goal, share=share))
+            found.left["ms"] = took
+        if found.left["ms"] > wanted + _NEAR:
+            found.notes.append(
+                f"latency={wanted:g} was not met: a run took {found.left['ms']:.3f} of before"
+            )
+        return found
+
+    def _left(self, found: Settled) -> Mapping[str, float]:
+        saved = {"macs": 0.0, "params": 0.0}
+        for decision in found.decisions:
+            for site, part in zip(decision.sites, decision.choice.parts, strict=True):
+                saved["macs"] += site.shape.macs - part.macs
+                saved["params"] += site.shape.params - part.params
+        for table, part in found.tables:
+            whole = table.candidates((1.0, 1.0))[0]
+            saved["macs"] += whole.macs - part.macs
+            saved["params"] += whole.params - part.params
+        return {unit: 1 - n / max(self.known.totals[unit], 1) for unit, n in saved.items()}
+
+    def _unmet(self, found: Settled) -> None:
+        goal = self.goal
+        if goal.share is None or goal.unit == "ms" or found.left[goal.unit] <= goal.share + 1e-9:
+            return
+        found.notes.append(
+            f"{OPTIONS[goal.unit]}={goal.share:g} was not met: {found.left[goal.unit]:.3f} of "
+            f"{COUNTED[goal.unit]} are left, the least that the allowed error and measured speed "
+            "leave"
+        )
+
+
+def declined(known: Evidence, found: Settled, goal: Goal) -> list[Declined]:
+    """A reason for every layer that stays."""
+    cut = {
+        site.name
+        for decision in found.decisions
+        for site, made in zip(decision.sites, decision.pairs, strict=True)
+        if made is not None
+    }
+    return [
+        Declined(site.name, _reason(found.speeds.get(site.name), goal))
+        for site in known.sites
+        if site.name not in cut
+    ] + [
+        Declined(table.name, "the budget is met without it")
+        for table in known.tables
+        if table.name not in {t.name for t, _ in found.tables}
+    ]
+
+
+def _reason(speed: Speed | None, goal: Goal) -> str:
+    if speed is not None and not speed.faster:
+        return (
+            f"the pair is not faster: {speed.layer_ms:.3g} ms -> {speed.pair_ms:.3g} ms "
+            "for the layer alone"
+        )
+    if goal.error is not None:
+        return f"no rank that costs less has a relative error of at most {goal.error:g}"
+    return "the budget is met without it, or no rank costs less"
+
+
+def together(decision: Decision) -> list[tuple[list[Site], list[Pair]]]:
+    """What is written and timed as one: the layers of a joint cut, every other pair by itself."""
+    cut = [
+        (site, made)
+        for site, made in zip(decision.sites, decision.pairs, strict=True)
+        if made is not None
+    ]
+    if decision.choice.joint is not None:
+        return [([site for site, _ in cut], [made for _, made in cut])]
+    return [([site], [made]) for site, made in cut]
+
+
+def _decide(known: Evidence, unit: Members, choice: Choice) -> Decision:
+    sites = tuple(known.members(unit))
+    if choice.joint is not None:
+        made = joint_pairs(sites, choice.joint, choice.parts[0].rank)
+        return Decision(sites, choice, tuple(made))
+    pairs = tuple(
+        None if part.cut is None else pair(site, part.cut, part.rank)
+        for site, part in zip(sites, choice.parts, strict=True)
+    )
+    return Decision(sites, choice, pairs)
+
+
+def _emit_into(copy: Model, decisions: Sequence[Decision]) -> None:
+    """The pairs into another copy of the model."""
+    editor = Editor(copy)
+    for decision in decisions:
+        for sites, pairs in together(decision):
+            twins = [twin_of(copy, site.layer) for site in sites]
+            layers = [twin for twin in twins if twin is not None]
+            if len(layers) == len(sites):
+                emit_together(editor, layers, [site.shape for site in sites], pairs)
+    editor.remove_dead()

@@ -1,0 +1,67 @@
+"""A table of rows (an embedding) as the product of a narrow table and a small matrix.
+
+E [v, d] ~ A [v, r] B [r, d]. Row t is read with probability p_t, and a head that shares the table
+multiplies inputs of covariance C by E^T; with weights a and b of the two errors,
+    a sum_t p_t |e_t - A_t B|^2 + b tr((E - A B) C (E - A B)^T)
+is least, for p the same for all rows in the metric M = a I / v + b C, at the leading eigenvectors
+of M^1/2 E^T E M^1/2 (`svd`'s argument with columns for outputs). Without a head M is a multiple of
+I, and p weights the rows: the principal components of what is read (Hotelling 1933), uncentred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim.ir import Array
+
+_FLOOR = 1e-10  # of the mean eigenvalue of the metric
+
+
+@dataclass(frozen=True)
+class Split:
+    """Every rank at once: rank r takes the first r. `down` [d, n] maps a row to its place in the
+    narrow table, `up` [n, d] maps it back; down up is a projection."""
+
+    down: Array
+    up: Array
+
+
+def split(rows: Array, power: Array, metric: Array) -> Split:
+    """From E^T diag(q) E = `power` [d, d] and M [d, d]; `rows` is E. Cost: d^3."""
+    values, axes = np.linalg.eigh(metric)
+    floor = _FLOOR * max(float(values.mean()), 1e-300)
+    roots = np.sqrt(np.maximum(values, floor))
+    half: Array = (axes * roots) @ np.transpose(axes)
+    inverse: Array = (axes / roots) @ np.transpose(axes)
+    white: Array = half @ power @ half
+    found, vectors = np.linalg.eigh(white)
+    order = np.argsort(found)[::-1]
+    leading = vectors[:, order]
+    return Split(half @ leading, np.transpose(leading) @ inverse)
+
+
+def read_error(rows: Array, often: Array, found: Split, ranks: Sequence[int]) -> dict[int, float]:
+    """sum_t p_t |e_t - e_t'|^2 by rank, with p = `often` [v] over the rows with p > 0."""
+    some = often > 0
+    seen = rows[some].astype(np.float64)
+    power: Array = np.transpose(seen * often[some, None]) @ seen
+    return _errors(power, np.eye(rows.shape[1]), found, ranks)
+
+
+def head_error(
+    gram: Array, covariance: Array, found: Split, ranks: Sequence[int]
+) -> dict[int, float]:
+    """tr((E - E') C (E - E')^T) by rank, with `gram` = E^T E [d, d]."""
+    return _errors(gram, covariance, found, ranks)
+
+
+def _errors(power: Array, metric: Array, found: Split, ranks: Sequence[int]) -> dict[int, float]:
+    """tr(P (I - D U) M (I - D U)^T) by rank, for P = E^T diag(q) E: a cut of rows e (I - D U)."""
+    result: dict[int, float] = {}
+    for rank in ranks:
+        rest = np.eye(len(power)) - found.down[:, :rank] @ found.up[:rank]
+        result[rank] = max(float(np.sum((power @ rest) * (rest @ metric))), 0.0)
+    return result

@@ -1,0 +1,276 @@
+"""Embeddings, and the output heads that share their table: found, judged and written.
+
+Gather(E, ids)                     -> MatMul(Gather(A, ids), B)
+MatMul(h, Transpose(E))            -> MatMul(MatMul(h, B^T), Transpose(A))    where E is tied
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from math import prod
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.analyses.columns import Tap
+from onnxslim.analyses.layer_stats import LayerStats
+from onnxslim.analyses.shapes import Shapes
+from onnxslim.ir import Array, Editor, Model, Node, Value
+from onnxslim.passes.lowrank.candidates import Candidate, Cut
+from onnxslim.passes.lowrank.gain import DISTURBANCE, Probe
+from onnxslim.passes.lowrank.schemes import Scheme
+from onnxslim.passes.lowrank.survey import held_out
+from onnxslim.passes.lowrank.table import Split, head_error, read_error, split
+from onnxslim.pipeline.base import Context, Declined, Layer
+from onnxslim.runtime.samples import Samples
+from onnxslim.runtime.session import open_session
+
+TABLE = Scheme("table")
+_LEAST = 256  # rows: smaller tables are not worth it
+_SPREAD = 0.5  # of the probability goes to all rows alike, for what the samples do not read
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, who reads it, and what can be done to it. Losses of reading and of the head are
+    relative; `rows` are how many a run reads and how many the head multiplies."""
+
+    name: str
+    value: Value
+    gathers: tuple[Node, ...]
+    turned: Node | None  # the Transpose before the head
+    head: Node | None
+    rows: tuple[int, int]
+    split: Split
+    often: Array  # [v] the probability that each row is read
+    covariance: Array | None  # of the head's input
+    read: Mapping[int, float]
+    headed: Mapping[int, float]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and their length."""
+        array = _content(self.value)
+        return int(array.shape[0]), int(array.shape[1])
+
+    def candidates(self, gains: tuple[float, float]) -> list[Candidate]:
+        """As it is, then every rank; losses are weighted by the gains of both uses."""
+        v, d = self.size
+        reads, heads = self.rows
+        made = [Candidate(None, 0, heads * v * d, v * d, 0.0)]
+        for r in self.read:
+            loss = gains[0] * self.read[r] + gains[1] * self.headed.get(r, 0.0)
+            macs = reads * r * d + heads * r * (v + d)
+            made.append(Candidate(Cut(TABLE, 0.0, {}, {}), r, macs, r * (v + d), loss))
+        return made
+
+    def factors(self, rank: int) -> tuple[Array, Array]:
+        """A [v, r] and B [r, d], balanced in scale."""
+        table = _content(self.value).astype(np.float64)
+        narrow: Array = table @ self.split.down[:, :rank]
+        up = self.split.up[:rank]
+        spread = np.sqrt(np.maximum(self.often @ np.square(narrow), 1e-30))
+        scale = np.sqrt(np.maximum(np.linalg.norm(up, axis=1), 1e-30) / spread)
+        return narrow * scale, up / scale[:, None]
+
+    def probes(self) -> list[Probe | None]:
+        """Of its first reader and of the head."""
+        rank = min(self.read, key=lambda r: abs(self.read[r] / DISTURBANCE - 1))
+        narrow, up = self.factors(rank)
+        table = _content(self.value).astype(np.float64)
+        change = (narrow @ up - table).astype(np.float32)
+        gather = self.gathers[0]
+
+        def reading(ids: Array) -> Array:
+            read: Array = change[ids]
+            return read
+
+        power = float(self.often @ np.square(table).sum(axis=1)) / table.shape[1]
+        found: list[Probe | None] = [
+            Probe(str(gather.inputs[1].name), str(gather.outputs[0].name), reading, power)  # type: ignore[union-attr]
+        ]
+        if self.head is None or self.covariance is None:
+            return [*found, None]
+
+        def heading(h: Array) -> Array:
+            result: Array = h @ np.transpose(change)
+            return result
+
+        energy = float(np.sum((table @ self.covariance) * table)) / len(table)
+        read = self.head.inputs[0]
+        assert read is not None
+        return [*found, Probe(str(read.name), str(self.head.outputs[0].name), heading, energy)]
+
+
+def find_tables(
+    model: Model, ctx: Context, skip: tuple[str, ...], step: int
+) -> tuple[list[Table], list[Declined]]:
+    """The tables that can be cut, judged on samples; those that cannot, with the reason."""
+    found: list[Table] = []
+    declined: list[Declined] = []
+    for value in list(model.graph.initializers.values()):
+        gathers = [n for n, _ in value.uses() if ir.op(n) == "Gather" and n.inputs[0] is value]
+        tensor = ir.constant(value)
+        if not gathers or tensor is None or not _worth(_content(value), tensor.dtype):
+            continue
+        made = _table(model, ctx, value, gathers, skip, step)
+        if isinstance(made, str):
+            declined.append(Declined(ir.label(gathers[0]), made))
+        else:
+            found.append(made)
+    return found, declined
+
+
+def _worth(content: Array, dtype: ir.DataType) -> bool:
+    return content.ndim == 2 and len(content) >= _LEAST and dtype == ir.DataType.FLOAT
+
+
+def _table(
+    model: Model,
+    ctx: Context,
+    value: Value,
+    gathers: list[Node],
+    skip: tuple[str, ...],
+    step: int,
+) -> Table | str:
+    name = ir.label(gathers[0])
+    if any(fnmatchcase(name, pattern) for pattern in skip):
+        return "named in skip"
+    if any(ir.attribute(n, "axis", 0) for n in gathers):
+        return "it is read by columns"
+    if any(n.graph is not model.graph for n, _ in value.uses()):
+        return "it is read inside a subgraph"
+    others = [n for n, _ in value.uses() if n not in gathers]
+    turned, head = _head(others)
+    if others and head is None:
+        return f"{ir.op(others[0])} reads the table too"
+    v, d = (int(n) for n in _content(value).shape)
+    ranks = range(step, min((v * d - 1) // (v + d), d) + 1, step)
+    if not ranks or ctx.env.calib is None:
+        return "no rank makes it smaller" if ctx.env.calib else "it needs calibration samples"
+    return _judged(ctx, model, Table(
+        name, value, tuple(gathers), turned, head, _rows(ctx, gathers, head),
+        Split(np.zeros((d, 0)), np.zeros((0, d))), np.zeros(v), None, {}, {},
+    ), ranks)  # fmt: skip
+
+
+def _head(others: list[Node]) -> tuple[Node | None, Node | None]:
+    """The Transpose of the table and the MatMul that alone reads it."""
+    if len(others) != 1 or ir.op(others[0]) != "Transpose":
+        return None, None
+    readers = [n for n, _ in others[0].outputs[0].uses()]
+    product = readers[0] if len(readers) == 1 else None
+    if product is None or ir.op(product) != "MatMul":
+        return None, None
+    right = product.inputs[1] is others[0].outputs[0]
+    return (others[0], product) if right else (None, None)
+
+
+def _rows(ctx: Context, gathers: list[Node], head: Node | None) -> tuple[int, int]:
+    shapes = ctx.analyses.get(Shapes())
+    reads = sum(prod(shapes.sizes(n.inputs[1]) or (1,)) for n in gathers if n.inputs[1])
+    before = None if head is None or head.inputs[0] is None else shapes.sizes(head.inputs[0])
+    return reads, prod((before or (0,))[:-1]) if head is not None else 0
+
+
+def _judged(ctx: Context, model: Model, table: Table, ranks: range) -> Table | str:
+    """With its losses by rank, on samples held out where there are enough."""
+    assert ctx.env.calib is not None
+    content = _content(table.value).astype(np.float64)
+    fit, held = held_out(ctx.env.calib)
+    often = _mixed(_counts(model, table, fit))
+    judged = often if held is None else _counts(model, table, held)
+    gram: Array = np.transpose(content) @ content
+    power: Array = np.transpose(content * often[:, None]) @ content
+    metric, covariance = np.eye(content.shape[1]), None
+    if table.head is not None:
+        read = table.head.inputs[0]
+        assert read is not None
+        tap = Tap(str(read.name))
+        statistics = ctx.analyses.get(LayerStats(taps=(tap,)))
+        if tap not in statistics.moments:
+            return f"no statistics of the head's input: {statistics.missing.get(tap.tensor, '')}"
+        covariance = statistics.moments[tap].second[0]
+        metric = metric * (np.trace(gram) / len(metric)) ** -1
+        metric = metric / len(metric) + covariance / float(np.sum(gram * covariance))
+        power = gram
+    found = split(content, power, metric)
+    if not (reads := float(judged @ np.square(content).sum(axis=1))) > 0:
+        return "the samples read only rows of zeros"
+    read_losses = read_error(content, judged, found, ranks)
+    headed: dict[int, float] = {}
+    if covariance is not None:
+        whole = float(np.sum(gram * covariance))
+        headed = {r: e / whole for r, e in head_error(gram, covariance, found, ranks).items()}
+    return replace(
+        table,
+        split=found,
+        often=often,
+        covariance=covariance,
+        read={r: e / reads for r, e in read_losses.items()},
+        headed=headed,
+    )
+
+
+def _counts(model: Model, table: Table, samples: Samples) -> Array:
+    """How often each row is read, as shares."""
+    names = list(dict.fromkeys(str(n.inputs[1].name) for n in table.gathers if n.inputs[1]))
+    session = open_session(model, extra_outputs=names)
+    counts = np.zeros(table.size[0])
+    for feed in samples:
+        for ids in session.run(feed, names).values():
+            np.add.at(counts, np.asarray(ids).ravel(), 1.0)
+    shares: Array = counts / max(float(counts.sum()), 1.0)
+    return shares
+
+
+def _mixed(often: Array) -> Array:
+    mixed: Array = (1 - _SPREAD) * often + _SPREAD / len(often)
+    return mixed
+
+
+def write_table(editor: Editor, table: Table, rank: int) -> Layer:
+    """Replace the table wherever it is read; its readers' results keep their names."""
+    narrow, up = (a.astype(np.float32) for a in table.factors(rank))
+    scope = table.value.graph or editor.model.graph
+    hint = str(table.value.name)
+    small = editor.initializer(scope, f"{hint}_reduced", narrow)
+    back = editor.initializer(scope, f"{hint}_expand", up)
+    for gather in table.gathers:
+        output = str(gather.outputs[0].name)
+        one = editor.node("Gather", [small, gather.inputs[1]], outputs=[f"{output}_reduced"],
+                          name=f"{gather.name or output}_reduce", like=gather)  # fmt: skip
+        two = editor.node("MatMul", [one.outputs[0], back], outputs=[f"{output}_expanded"],
+                          name=f"{gather.name or output}_expand", like=gather)  # fmt: skip
+        editor.replace_node(gather, [one, two], [two.outputs[0]])
+    if table.turned is not None and table.head is not None:
+        _write_head(
+            editor, table, small, editor.initializer(scope, f"{hint}_head", np.transpose(up))
+        )
+    loss = 10 * np.log10(1 / max(table.read[rank], 1e-30))
+    tied = " and its tied head" if table.head is not None else ""
+    action = f"table{tied} rank {rank} of {table.size[1]}"
+    return Layer(table.name, "Gather", action, float(loss))
+
+
+def _write_head(editor: Editor, table: Table, small: Value, down: Value) -> None:
+    assert table.turned is not None
+    assert table.head is not None
+    hint = str(table.head.outputs[0].name)
+    turned = editor.node("Transpose", [small], outputs=[f"{table.turned.outputs[0].name}_reduced"],
+                         attributes={"perm": [1, 0]}, like=table.turned)  # fmt: skip
+    reduce = editor.node("MatMul", [table.head.inputs[0], down], outputs=[f"{hint}_reduced"],
+                         name=f"{table.head.name or hint}_reduce", like=table.head)  # fmt: skip
+    expand = editor.node("MatMul", [reduce.outputs[0], turned.outputs[0]],
+                         outputs=[f"{hint}_expanded"], name=f"{table.head.name or hint}_expand",
+                         like=table.head)  # fmt: skip
+    editor.replace_node(table.head, [turned, reduce, expand], [expand.outputs[0]])
+
+
+def _content(value: Value) -> Array:
+    array = ir.array(value)
+    if array is None:
+        raise ValueError(f"{value.name!r} is no longer a constant")
+    return array

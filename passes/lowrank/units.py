@@ -1,0 +1,170 @@
+"""What is chosen as one: a layer, or the layers that read the same rows and may share a factor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from onnxslim.passes.lowrank.budget import Option, hull
+from onnxslim.passes.lowrank.candidates import (
+    Candidate,
+    Cut,
+    Unit,
+    dampings,
+    frontier,
+    held_covariance,
+    mixed,
+)
+from onnxslim.passes.lowrank.emit import Pair
+from onnxslim.passes.lowrank.joint import member_losses, shared_factors, stacked
+from onnxslim.passes.lowrank.schemes import Scheme
+from onnxslim.passes.lowrank.survey import Site
+from onnxslim.passes.lowrank.svd import basis, product
+
+JOINT = Scheme("joint")
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A common first factor of layers that read the same, judged at the ranks worth having."""
+
+    damping: float
+    weights: tuple[float, ...]  # of the layers' squared errors
+    cuts: tuple[Cut, ...]  # what each layer loses by rank
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing that can be done to the layers of a group: a candidate for each."""
+
+    parts: tuple[Candidate, ...]
+    joint: Joint | None = None
+
+    def cost(self, unit: Unit) -> float:
+        """Of all layers."""
+        return sum(part.cost(unit) for part in self.parts)
+
+    def loss(self, weights: Sequence[float]) -> float:
+        """Weighted, of all layers."""
+        return sum(w * part.loss for w, part in zip(weights, self.parts, strict=True))
+
+    @property
+    def whole(self) -> bool:
+        """Whether all layers stay as they are."""
+        return all(part.cut is None for part in self.parts)
+
+
+def groups(sites: Sequence[Site]) -> list[tuple[int, ...]]:
+    """The layers by what they read: alone, but for products of the same rows in one graph."""
+    found: dict[object, list[int]] = {}
+    for i, site in enumerate(sites):
+        layer = site.layer
+        shared = layer.tap.window is None and site.fit is not None
+        key = (layer.kind, layer.tap, id(layer.node.graph), str(layer.weight.dtype))
+        found.setdefault(key if shared else i, []).append(i)
+    return [tuple(members) for members in found.values()]
+
+
+def joint_cut(sites: Sequence[Site], gains: Sequence[float], step: int) -> Joint | None:
+    """The cut of layers that read the same; None where no rank makes it cheaper than they are."""
+    first = sites[0]
+    if first.fit is None:
+        return None
+    size = first.shape.features
+    sizes = [site.shape.out for site in sites]
+    limit = (size * sum(sizes) - 1) // (size + sum(sizes))
+    ranks = range(step, min(limit, size, sum(sizes)) + 1, step)
+    if not ranks:
+        return None
+    matrices = [site.layer.matrix()[0].astype(np.float64) for site in sites]
+    held = held_covariance(first)
+    best: tuple[float, Joint] | None = None
+    for damping in dampings(first):
+        covariance = mixed(first.fit, first.shape, damping)[0]
+        powers = [float(np.sum((w @ covariance) * w)) for w in matrices]
+        if min(powers) <= 0:
+            return None
+        weights = tuple(gain / power for gain, power in zip(gains, powers, strict=True))
+        task = stacked(matrices, weights, covariance)
+        found = basis(task, ranks[-1])
+        some = [r for r in ranks if r <= len(found.first)]
+        within = member_losses(task, found, covariance, sizes, some)
+        other = covariance if held is None else held[0]
+        apart = member_losses(task, found, other, sizes, some)
+        whole = [float(np.sum((w @ other) * w)) for w in matrices]
+        cuts = tuple(
+            Cut(
+                JOINT,
+                damping,
+                {r: float(apart[r][i]) / weights[i] / max(whole[i], 1e-300) for r in some},
+                {r: float(within[r][i]) / weights[i] / powers[i] for r in some},
+            )
+            for i in range(len(sites))
+        )
+        total = sum(g * sum(c.loss.values()) for g, c in zip(gains, cuts, strict=True))
+        if some and (best is None or total < best[0]):
+            best = total, Joint(damping, weights, cuts)
+    return None if best is None else best[1]
+
+
+def joint_choices(sites: Sequence[Site], joint: Joint) -> list[Choice]:
+    """The common factor at every rank; the first layer bears its cost."""
+    size, rows = sites[0].shape.features, sites[0].shape.rows
+    found: list[Choice] = []
+    for rank in joint.cuts[0].loss:
+        parts = [
+            Candidate(cut, rank, rows * rank * n, rank * n, cut.loss[rank])
+            for cut, site in zip(joint.cuts, sites, strict=True)
+            for n in (site.shape.out,)
+        ]
+        parts[0] = replace(
+            parts[0],
+            macs=parts[0].macs + rows * rank * size,
+            params=parts[0].params + rank * size,
+        )
+        found.append(Choice(tuple(parts), joint))
+    return found
+
+
+def separate_choices(
+    options: Sequence[Sequence[Candidate]], weights: Sequence[float], unit: Unit
+) -> list[Choice]:
+    """The layers cut each by itself: what a budget would take one after the other."""
+    fronts = [frontier(layer, unit) for layer in options]
+    if len(fronts) == 1:
+        return [Choice((candidate,)) for candidate in fronts[0]]
+    rows = [
+        [Option(c.cost(unit), w * c.loss) for c in front]
+        for front, w in zip(fronts, weights, strict=True)
+    ]
+    steps: list[tuple[float, int, int]] = []
+    for i, row in enumerate(rows):
+        slope = 0.0
+        for a, b in pairwise(hull(row)):
+            slope = max(slope, (row[b].loss - row[a].loss) / (row[a].cost - row[b].cost))
+            steps.append((slope, i, b))
+    now = [0] * len(fronts)
+    found = [Choice(tuple(front[0] for front in fronts))]
+    for _, i, to in sorted(steps, key=lambda step: step[0]):
+        now[i] = to
+        found.append(Choice(tuple(f[at] for f, at in zip(fronts, now, strict=True))))
+    return found
+
+
+def joint_pairs(sites: Sequence[Site], joint: Joint, rank: int) -> list[Pair]:
+    """The factors from all samples: each layer's pair with the same first factor."""
+    moments = sites[0].moments
+    assert moments is not None
+    matrices = [site.layer.matrix()[0].astype(np.float64) for site in sites]
+    task = stacked(matrices, joint.weights, mixed(moments, sites[0].shape, joint.damping)[0])
+    first, seconds = shared_factors(
+        task, basis(task, rank), rank, [len(w) for w in matrices], joint.weights
+    )
+    return [
+        Pair(JOINT, rank, first[None], second[None, :, None, :],
+             (w - product(second[:, None, :], first)) @ moments.mean[0])
+        for w, second in zip(matrices, seconds, strict=True)
+    ]  # fmt: skip

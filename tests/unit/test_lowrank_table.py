@@ -1,0 +1,67 @@
+"""A table cut in two: the loss of reading and of a head that shares it, against the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxslim.ir import Array
+from onnxslim.passes.lowrank.table import Split, head_error, read_error, split
+
+
+def case() -> tuple[Array, Array, Array]:
+    """Rows [40, 6], how often each is read, and the covariance of a head's input."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((40, 6)) / np.arange(1, 7)
+    often = rng.random(40) * (rng.random(40) < 0.5)
+    root = rng.standard_normal((6, 6))
+    covariance: Array = root @ np.transpose(root)
+    return rows, often / often.sum(), covariance
+
+
+def weighted(rows: Array, often: Array) -> Array:
+    power: Array = np.transpose(rows * often[:, None]) @ rows
+    return power
+
+
+def change(rows: Array, found: Split, rank: int) -> Array:
+    rest: Array = rows - rows @ found.down[:, :rank] @ found.up[:rank]
+    return rest
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_losses_are_those_of_the_rows(rank: int) -> None:
+    rows, often, covariance = case()
+    metric = 0.3 * np.eye(6) + covariance
+    found = split(rows, weighted(rows, often), metric)
+    rest = change(rows, found, rank)
+    read = read_error(rows, often, found, [rank])[rank]
+    assert read == pytest.approx(float(often @ np.square(rest).sum(axis=1)), abs=1e-12)
+    head = head_error(weighted(rows, np.ones(40)), covariance, found, [rank])[rank]
+    assert head == pytest.approx(float(np.sum((rest @ covariance) * rest)), abs=1e-9)
+
+
+def test_reading_alone_is_the_principal_components_of_what_is_read() -> None:
+    rows, often, _ = case()
+    found = split(rows, weighted(rows, often), np.eye(6))
+    values = np.linalg.svd(rows * np.sqrt(often)[:, None], compute_uv=False)
+    for rank, loss in read_error(rows, often, found, range(1, 7)).items():
+        assert loss == pytest.approx(float(np.sum(values[rank:] ** 2)), abs=1e-12)
+
+
+def test_the_metric_of_the_head_lowers_its_loss() -> None:
+    rows, _, covariance = case()
+    power = weighted(rows, np.ones(40))
+    plain = head_error(power, covariance, split(rows, power, np.eye(6)), [3])[3]
+    fitted = head_error(power, covariance, split(rows, power, covariance), [3])[3]
+    white = rows @ np.linalg.cholesky(covariance)
+    values = np.linalg.svd(white, compute_uv=False)
+    assert fitted == pytest.approx(float(np.sum(values[3:] ** 2)), rel=1e-6)
+    assert fitted < plain
+
+
+def test_a_metric_without_some_directions_gives_no_nan() -> None:
+    rows, often, _ = case()
+    found = split(rows, weighted(rows, often), np.diag([1.0, 1, 1, 0, 0, 0]))
+    assert np.isfinite(found.down).all()
+    assert np.isfinite(found.up).all()
