@@ -17,6 +17,7 @@ from onnxslim import ir
 from onnxslim.ir import Array, Node, Value
 
 _SCHEDULE = ((0.01, 8), (1.0, 8))  # l and how many rounds; the paper takes 25 each
+_RIDGE = 1e-3  # of the mean variance of z
 _INFINITY = float("inf")
 
 
@@ -82,6 +83,27 @@ def error(z: Array, y: Array, matrix: Array, bias: Array, pieces: Pieces) -> flo
     """E|f(y) - f(H z + b)|^2 over rows."""
     made = apply(pieces, z @ np.transpose(matrix) + bias)
     return float(np.square(made - apply(pieces, y)).sum() / max(len(z), 1))
+
+
+def after_activation(
+    rows: Array, matrix: Array, bias: Array, pieces: Pieces
+) -> tuple[Array, Array]:
+    """`fit` group by group: rows of (z, y) [groups, n, d + out], H [groups, out, d]."""
+    size = matrix.shape[2]
+    made = [
+        fit(r[:, :size], r[:, size:], m, b, pieces, _RIDGE)
+        for r, m, b in zip(rows, matrix, bias, strict=True)
+    ]
+    return np.stack([m for m, _ in made]), np.stack([b for _, b in made])
+
+
+def error_after(rows: Array, matrix: Array, bias: Array, pieces: Pieces) -> float:
+    """`error` of all groups together."""
+    size = matrix.shape[2]
+    return sum(
+        error(r[:, :size], r[:, size:], m, b, pieces)
+        for r, m, b in zip(rows, matrix, bias, strict=True)
+    )
 
 
 def _relu(node: Node) -> Pieces:

@@ -3,7 +3,9 @@
 Minimises E|y - H z - b|^2 over H and b with y the original layer's output and z what reaches the
 layer in the compressed model: the asymmetric step of Zhang et al. 2015 (arXiv 1505.06798,
 section 3.3), a ridge regression towards the H at hand. A fit is kept where the error on the
-samples held out falls, and all of them only where that of the model's outputs falls.
+samples held out falls, and all of them only where that of the model's outputs falls. Where an
+activation follows that is known, the errors may be those after it; then a fit to those is tried
+too (`activation`).
 """
 
 from __future__ import annotations
@@ -14,18 +16,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.analyses.columns import Tap, Window, columns, row_count
 from onnxslim.analyses.linear import Linear, linear
-from onnxslim.analyses.moments import Moments, MomentsBuilder
+from onnxslim.analyses.moments import Moments
 from onnxslim.ir import Array, Editor, Model, Node
-from onnxslim.passes.lowrank.gain import distance
+from onnxslim.passes.lowrank.activation import (
+    Pieces,
+    activation,
+    after_activation,
+    error_after,
+)
+from onnxslim.passes.lowrank.distance import distance
+from onnxslim.passes.lowrank.rows import Seen, Wanted, collect
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples
-from onnxslim.runtime.session import open_session
 
 _STAGES = 8  # runs of the samples at most: layers of one stage are fitted from one run
 _SAMPLES = 256  # at most, spread over all of them
-_ROWS = 32768  # of each layer, about
 _RIDGES = (1e-3, 1e-2, 1e-1)  # of the mean variance of z
 _HELD_OUT = 5  # every fifth sample
 
@@ -40,10 +46,16 @@ class Fitted:
 
 
 def refit(
-    original: Model, model: Model, names: Sequence[str], env: Environment
+    original: Model,
+    model: Model,
+    names: Sequence[str],
+    env: Environment,
+    *,
+    activations: bool = False,
 ) -> tuple[Fitted | None, str]:
     """Fit the second factors of the layers with these outputs (in order), in place.
 
+    With `activations`, to what they give after their activation where that is known.
     Returns what was done, or None with the reason why nothing was kept.
 
     Raises:
@@ -63,7 +75,7 @@ def refit(
     for number, stage in enumerate(stages):
         env.progress("refit", number, len(stages))
         found = spots_of(model, [str(name) for name in stage])
-        layers += fit_stage(original, model, found, samples, env)
+        layers += fit_stage(original, model, found, samples, env, activations=activations)
     after = distance(original, model, held_out, env.threads)
     if after is None or not after < before:
         ir.restore(model, start)
@@ -122,15 +134,32 @@ def fit_stage(
     samples: Samples,
     env: Environment,
     project: Project | None = None,
+    *,
+    activations: bool = False,
 ) -> int:
-    """Fit layers of the model from one run of the samples, in place; how many were changed."""
+    """Fit layers of the model from one run of the samples, in place; how many were changed.
+
+    With `activations`, to what known activations make of their outputs.
+    """
     if not spots:
         return 0
     editor = Editor(model)
+    pieces = [_activation(model, spot) if activations else None for spot in spots]
+    wanted = [
+        Wanted(spot.layer, spot.output, after is not None)
+        for spot, after in zip(spots, pieces, strict=True)
+    ]
+    held_out = range(_HELD_OUT - 1, len(samples), _HELD_OUT)
+    seen = collect(original, model, wanted, samples, held_out, env)
     return sum(
-        _fit(editor, spot, *moments, project)
-        for spot, moments in zip(spots, _collect(original, model, spots, samples, env), strict=True)
+        _fit(editor, spot, rows, project, after)
+        for spot, rows, after in zip(spots, seen, pieces, strict=True)
     )
+
+
+def _activation(model: Model, spot: Spot) -> Pieces | None:
+    values = (v for node in model.graph for v in node.outputs if v.name == spot.output)
+    return activation(next(values))
 
 
 def spot_of(node: Node) -> Spot | None:
@@ -155,56 +184,34 @@ def _known(spot: Spot) -> Spot | None:
     return None if spot.offset() is None else spot
 
 
-def _collect(
-    original: Model, model: Model, spots: Sequence[Spot], samples: Samples, env: Environment
-) -> list[tuple[Moments, Moments]]:
-    """Joint moments of (z, y) by layer: of the samples to fit and of those held out."""
-    inputs = list(dict.fromkeys(spot.layer.tap.tensor for spot in spots))
-    outputs = [spot.output for spot in spots]
-    old = open_session(original, extra_outputs=outputs, threads=env.threads)
-    new = open_session(model, extra_outputs=inputs, threads=env.threads)
-    builders: dict[str, tuple[MomentsBuilder, MomentsBuilder]] = {}
-    rng = np.random.default_rng(env.seed)
-    for number, feed in enumerate(samples):
-        wanted, given = old.run(feed, outputs), new.run(feed, inputs)
-        for spot in spots:
-            at = given[spot.layer.tap.tensor], wanted[spot.output]
-            rows = _rows(spot.layer, *at, _ROWS // len(samples), rng)
-            if spot.output not in builders:
-                sizes = int(rows.shape[0]), int(rows.shape[2])
-                builders[spot.output] = MomentsBuilder(*sizes), MomentsBuilder(*sizes)
-            builders[spot.output][int(number % _HELD_OUT == _HELD_OUT - 1)].add(rows)
-    return [(a.result(), b.result()) for a, b in (builders[name] for name in outputs)]
-
-
-def _rows(layer: Linear, z: Array, y: Array, most: int, rng: np.random.Generator) -> Array:
-    """Some rows of (z, y) side by side, [groups, n, d + out]."""
-    count = row_count(layer.tap, z.shape)
-    chosen = np.sort(rng.choice(count, min(count, most), replace=False))
-    rank = y.ndim - 2
-    ones = (1,) * rank
-    window = None if layer.tap.window is None else Window(ones, ones, ones, (0,) * 2 * rank)
-    seen = Tap("", window, layer.groups)
-    return np.concatenate([columns(z, layer.tap, chosen), columns(y, seen, chosen)], axis=2)
-
-
 def _fit(
-    editor: Editor, spot: Spot, fit: Moments, held_out: Moments, project: Project | None
+    editor: Editor,
+    spot: Spot,
+    seen: tuple[Seen, Seen],
+    project: Project | None,
+    pieces: Pieces | None,
 ) -> bool:
     """Whether the layer was changed: the new factor errs less on the samples held out."""
     layer, offset, biased = spot.layer, spot.offset(), spot.holder is not None
+    fit = seen[0].moments.result()
     if offset is None or not np.isfinite(fit.scatter).all():
         return False
     matrix = layer.matrix().astype(np.float64)
-    now = offset.reshape(layer.groups, -1)
+    now = matrix, offset.reshape(layer.groups, -1)
     fits = [regression(matrix, fit, ridge, biased) for ridge in _RIDGES]
-    better, shifted = min(fits, key=lambda found: joint_error(found[0], found[1], held_out))
+    loss = _judge(seen[1], pieces)
+    better, shifted = min(fits, key=loss)
     if project is not None:
         size = layer.in_features
         spread = (fit.covariance() if biased else fit.second)[:, :size, :size]
         better = project(spot, better, spread)
-        shifted = best_bias(better, fit) if biased else now
-    if not joint_error(better, shifted, held_out) < joint_error(matrix, now, held_out):
+        shifted = best_bias(better, fit) if biased else now[1]
+    elif pieces is not None and biased:
+        start = min([now, (better, shifted)], key=loss)
+        better, shifted = min(
+            [(better, shifted), after_activation(seen[0].all_rows(), *start, pieces)], key=loss
+        )
+    if not loss((better, shifted)) < loss(now) or not np.isfinite(better).all():
         return False
     if spot.holder is not None:
         content = spot.content(shifted.ravel())
@@ -214,6 +221,16 @@ def _fit(
     weight = editor.unshare(layer.node, layer.weight_index)
     editor.replace_initializer(weight, layer.from_matrix(better))
     return True
+
+
+def _judge(held_out: Seen, pieces: Pieces | None) -> Callable[[tuple[Array, Array]], float]:
+    """The error of a weight and a bias on samples held out, after the activation if there is one
+    to look at."""
+    if pieces is None:
+        moments = held_out.moments.result()
+        return lambda found: joint_error(found[0], found[1], moments)
+    rows = held_out.all_rows()
+    return lambda found: error_after(rows, found[0], found[1], pieces)
 
 
 def regression(

@@ -22,6 +22,7 @@ from onnxslim.targets import get_target
 MODELS = Path(__file__).resolve().parents[2] / "models"
 HALF = Lowrank(ratio=0.5, measure=False)
 QUICK = Lowrank(ratio=0.6, measure=False, refit=False, scheme="pointwise")
+INTEGERS = Quant(scheme="int8")  # whatever is faster on this machine
 # 0.7 points are allowed on 10,000 images; on these 2,000 a drop has a standard error of 0.2
 MOST = 0.007 + 2 * 0.002
 
@@ -76,7 +77,7 @@ def test_half_of_the_macs(env: Environment, float_score: float) -> None:
     assert float_score - top1(model) <= MOST
 
 
-@pytest.mark.parametrize("passes", [(QUICK, Quant()), (Quant(), QUICK)], ids=["before", "after"])
+@pytest.mark.parametrize("passes", [(QUICK, INTEGERS), (INTEGERS, QUICK)], ids=["before", "after"])
 def test_both_orders_with_quant(
     env: Environment, float_score: float, passes: tuple[Pass, ...]
 ) -> None:

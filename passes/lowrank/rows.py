@@ -1,0 +1,94 @@
+"""What reaches a layer in one model beside what it gives in another: rows of (z, y)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxslim.analyses.columns import Tap, Window, columns, row_count
+from onnxslim.analyses.linear import Linear
+from onnxslim.analyses.moments import MomentsBuilder
+from onnxslim.ir import Array, Model
+from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.samples import Samples
+from onnxslim.runtime.session import open_session
+
+_ROWS = 32768  # of each layer, about
+_NUMBERS = 8_000_000  # in the rows of a layer that are kept
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A layer of the new model, the value of the old one to compare with, and whether rows are to
+    be kept."""
+
+    layer: Linear
+    output: str
+    keep: bool
+
+
+@dataclass
+class Seen:
+    """Rows of (z, y) side by side of one layer: their moments, and the rows where wanted."""
+
+    moments: MomentsBuilder
+    rows: list[Array] | None
+
+    def add(self, rows: Array) -> None:
+        """Take in some, [groups, n, d + out]."""
+        self.moments.add(rows)
+        if self.rows is not None:
+            self.rows.append(rows)
+
+    def all_rows(self) -> Array:
+        """All that were kept, [groups, n, d + out]."""
+        return np.concatenate(self.rows or [], axis=1)
+
+
+def collect(
+    original: Model,
+    model: Model,
+    layers: Sequence[Wanted],
+    samples: Samples,
+    held_out: Collection[int],
+    env: Environment,
+) -> list[tuple[Seen, Seen]]:
+    """What (z, y) look like by layer: in the samples to fit to, and in those held out."""
+    inputs = list(dict.fromkeys(wanted.layer.tap.tensor for wanted in layers))
+    outputs = [wanted.output for wanted in layers]
+    old = open_session(original, extra_outputs=outputs, threads=env.threads)
+    new = open_session(model, extra_outputs=inputs, threads=env.threads)
+    found: dict[str, tuple[Seen, Seen]] = {}
+    rng = np.random.default_rng(env.seed)
+    for number, feed in enumerate(samples):
+        ys, zs = old.run(feed, outputs), new.run(feed, inputs)
+        for wanted in layers:
+            at = zs[wanted.layer.tap.tensor], ys[wanted.output]
+            rows = _rows(wanted.layer, *at, max(_most(wanted) // len(samples), 1), rng)
+            if wanted.output not in found:
+                found[wanted.output] = _empty(rows, wanted.keep), _empty(rows, wanted.keep)
+            found[wanted.output][int(number in held_out)].add(rows)
+    return [found[name] for name in outputs]
+
+
+def _most(wanted: Wanted) -> int:
+    width = wanted.layer.in_features * wanted.layer.groups + wanted.layer.out_features
+    return min(_ROWS, _NUMBERS // width) if wanted.keep else _ROWS
+
+
+def _empty(rows: Array, keep: bool) -> Seen:
+    kept: list[Array] = []
+    return Seen(MomentsBuilder(int(rows.shape[0]), int(rows.shape[2])), kept if keep else None)
+
+
+def _rows(layer: Linear, z: Array, y: Array, most: int, rng: np.random.Generator) -> Array:
+    """Some rows of (z, y) side by side, [groups, n, d + out]."""
+    count = row_count(layer.tap, z.shape)
+    chosen = np.sort(rng.choice(count, min(count, most), replace=False))
+    rank = y.ndim - 2
+    ones = (1,) * rank
+    window = None if layer.tap.window is None else Window(ones, ones, ones, (0,) * 2 * rank)
+    seen = Tap("", window, layer.groups)
+    return np.concatenate([columns(z, layer.tap, chosen), columns(y, seen, chosen)], axis=2)
