@@ -5,6 +5,7 @@ x * HardSigmoid(x), x * Clip(x + 3, 0, 6) / 6 -> HardSwish    (where the target 
 layer + HardSigmoid(alpha, beta) -> layer' + Clip(0, 1)
 MatMul of matrices + Add of a constant vector -> Gemm
 x * 1, x / 1, x + 0 -> x
+Max(x, number), Min(x, number) -> Clip
 attention -> MultiHeadAttention, its projections -> one    (where the target has it of its own)
 causal attention of a decoder -> GroupQueryAttention    (where the target has it of its own)
 """
@@ -21,6 +22,7 @@ from onnxslim.ir import Editor, Node
 from onnxslim.passes.fold.affine import ChannelAffine, fold_into_producer
 from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM, rank_of, scalar_affine
 from onnxslim.passes.quant.prepare.attention import FUSED_ATTENTION
+from onnxslim.passes.quant.prepare.bounds import BOUNDS
 from onnxslim.passes.quant.prepare.decoder_attention import CAUSAL_ATTENTION
 from onnxslim.passes.quant.prepare.gates import GATED
 from onnxslim.passes.quant.prepare.projections import PROJECTIONS
@@ -100,6 +102,7 @@ def _match_nothing(node: Node, facts: Facts) -> Rewrite | str:
 RULES = (
     Rule("hard_sigmoid", frozenset({"HardSigmoid"}), _match_hard_sigmoid),
     Rule("nothing", ARITHMETIC.ops, _match_nothing),
+    BOUNDS,
     MATMUL_ADD,
     BATCHNORM,
     ARITHMETIC,

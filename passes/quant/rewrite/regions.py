@@ -58,8 +58,16 @@ class Regions:
         """The number below which a tensor may be cut, as all that reads it does so."""
         if value.is_graph_output() or not value.uses():
             return -np.inf
-        rules = (self.nodes.get(use.node) for use in value.uses())
-        return min(-np.inf if rule is None else rule.floor for rule in rules)
+        return min(self._cut(use.node) for use in value.uses())
+
+    def _cut(self, node: Node) -> float:
+        """The floor of one reader; of a LeakyRelu with a lower bound behind it, what reaches it."""
+        rule = self.nodes.get(node)
+        if rule is None or ir.op(node) != "LeakyRelu":
+            return -np.inf if rule is None else rule.floor
+        low = self.chain_of(node.outputs[0]).bounds[0]
+        slope = float(ir.attribute(node, "alpha", 0.01))
+        return low / slope if slope > 0 else -np.inf
 
     def chain_of(self, start: Value) -> Chain:
         """What follows an int8 kernel's output without a cost; nothing after a pure move."""
