@@ -32,6 +32,13 @@ class WeightLayer:
     block: int
     alpha: float = 1.0
 
+    @property
+    def inputs(self) -> int:
+        """d, without reading the weight."""
+        tensor = ir.constant(self.held)
+        assert tensor is not None
+        return int(tensor.shape[1 if self.flip else 0])  # type: ignore[arg-type]
+
     def rows(self) -> Array:
         """The weight as [out, d], float32."""
         content = ir.array(self.held)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from onnxslim import ir
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.layer_stats import LayerStats
@@ -59,62 +61,79 @@ def quantize_weights(
     ctx.analyses.invalidate(Aspect.ALL)
     layers, declined = find_layers(model, choices.block, excluded)
     moments = _moments([layer for layer in layers if choices.bits_of(layer) < 8], ctx)
-    editor, done, known = Editor(model), list[Layer](), dict[tuple[object, ...], _Known]()
+    editor, done, stored = Editor(model), list[Layer](), dict[_Key, Stored]()
+    fits = _fits(editor, layers, choices, moments, ctx)
     tables: dict[ir.Node, Stored] = {}
     for layer in layers:
-        bits = choices.bits_of(layer)
-        scope = editor.scope_of(layer.held)
-        key = (layer.held, layer.flip, layer.alpha, scope)
+        key = _key(editor, layer)
+        fit = fits[key]
         readers = [] if layer.alpha != 1 else layer.table_readers()
-        if key not in known:
-            codes, grid, db = _codes(layer, bits, moments.get(layer.tap))
+        if key not in stored:
+            hint = str(layer.held.name)
             try:
-                stored = form.store(editor, scope, str(layer.held.name), codes, grid)
+                stored[key] = form.store(editor, key[3], hint, fit.codes, fit.grid)
             except EditError as error:
                 declined.append(Declined(ir.label(layer.node), str(error)))
                 continue
-            known[key] = _Known(stored, _action(layer, bits, moments), db)
-        put_layer(editor, form, layer, known[key].stored)
-        tables.update(dict.fromkeys(readers, known[key].stored))
-        done.append(_row(layer, known[key]))
+        put_layer(editor, form, layer, stored[key])
+        tables.update(dict.fromkeys(readers, stored[key]))
+        done.append(Layer(ir.label(layer.node), ir.op(layer.node), fit.action, fit.db))
     more, reasons = put_tables(editor, form, tables, excluded)
     editor.remove_dead()
     return [*done, *more], [*declined, *reasons]
 
 
-@dataclass(frozen=True)
-class _Known:
-    """A weight that is stored: how it was rounded, and its signal to noise where that is known."""
+_Key = tuple[ir.Value, bool, float, ir.Scope]
+"""A weight as layers read it: the constant, whether it is [out, d], its factor, where it lies."""
 
-    stored: Stored
+
+def _key(editor: Editor, layer: WeightLayer) -> _Key:
+    return layer.held, layer.flip, layer.alpha, editor.scope_of(layer.held)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Codes [out, d], uint8, and their grid; how they were found, and the signal to noise of the
+    output where that is known."""
+
+    codes: Array
+    grid: Grid
     action: str
     db: float | None
 
 
-def _row(layer: WeightLayer, known: _Known) -> Layer:
-    return Layer(ir.label(layer.node), ir.op(layer.node), known.action, known.db)
+def _fits(
+    editor: Editor,
+    layers: Iterable[WeightLayer],
+    choices: WeightChoices,
+    moments: Mapping[Tap, Moments],
+    ctx: Context,
+) -> Mapping[_Key, _Fit]:
+    """The codes of each weight, one weight per thread at a time."""
+    first: dict[_Key, WeightLayer] = {}
+    for layer in layers:
+        first.setdefault(_key(editor, layer), layer)
+
+    def fit(layer: WeightLayer) -> _Fit:
+        return _fit(layer, choices.bits_of(layer), moments.get(layer.tap))
+
+    return dict(zip(first, ctx.env.executor.map(fit, first.values()), strict=True))
 
 
-def _action(layer: WeightLayer, bits: int, moments: Mapping[Tap, Moments]) -> str:
-    how = "second-order" if layer.tap in moments else "nearest"
-    return f"weight-only, {bits} bits in blocks of {layer.block}, {how} rounding"
+def _fit(layer: WeightLayer, bits: int, moments: Moments | None) -> _Fit:
+    rows = layer.rows()
+    action = f"weight-only, {bits} bits in blocks of {layer.block}, "
+    if moments is None:
+        grid = fitted(rows, bits, layer.block)
+        return _Fit(grid.codes(rows).astype(np.uint8), grid, f"{action}nearest rounding", None)
+    second = moments.second[0]
+    codes, grid = fit_codes(rows, bits, layer.block, second, moments.n)
+    db = rows_db(rows, grid.values(codes), second)
+    return _Fit(codes.astype(np.uint8), grid, f"{action}second-order rounding", db)
 
 
 def _moments(layers: Iterable[WeightLayer], ctx: Context) -> Mapping[Tap, Moments]:
-    taps = [layer.tap for layer in layers if layer.rows().shape[1] <= WIDEST]
+    taps = [layer.tap for layer in layers if layer.inputs <= WIDEST]
     if not ctx.env.calib or not taps:
         return {}
     return ctx.analyses.get(LayerStats(taps=tuple(dict.fromkeys(taps)))).moments
-
-
-def _codes(
-    layer: WeightLayer, bits: int, moments: Moments | None
-) -> tuple[Array, Grid, float | None]:
-    """Codes [out, d], their grid, and the signal to noise of the output where it is known."""
-    rows = layer.rows()
-    if moments is None:
-        grid = fitted(rows, bits, layer.block)
-        return grid.codes(rows), grid, None
-    second = moments.second[0]
-    codes, grid = fit_codes(rows, bits, layer.block, second, moments.n)
-    return codes, grid, rows_db(rows, grid.values(codes), second)
