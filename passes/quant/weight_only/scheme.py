@@ -14,6 +14,7 @@ from onnxslim.analyses.moments import Moments
 from onnxslim.errors import EditError
 from onnxslim.ir import Array, Editor
 from onnxslim.passes.quant.choose.predicted import rows_db
+from onnxslim.passes.quant.weight_only.equalize import equalize_inputs
 from onnxslim.passes.quant.weight_only.forms import Form, Stored
 from onnxslim.passes.quant.weight_only.grid import Grid, fitted
 from onnxslim.passes.quant.weight_only.layers import WeightLayer, find_layers
@@ -50,8 +51,9 @@ def quantize_weights(
     """Quantize the weights of every fitting layer of a model in place; the rest with reasons.
 
     With calibration samples and fewer than 8 bits, codes and scales are fitted to the second
-    moments of the float inputs (see refine.py); else the codes are the nearest. Weights that
-    several layers read are stored once, and so is an embedding that is the weight of a layer too.
+    moments of the float inputs (see refine.py); else the codes are the nearest, and of 8 bits so
+    where samples have told how to scale the inputs (see equalize.py). Weights that several layers
+    read are stored once, and so is an embedding that is the weight of a layer too.
     """
     form = FORMS[choices.form]
     try:
@@ -59,9 +61,12 @@ def quantize_weights(
     except EditError as error:
         return [], [Declined("model", f"blocks of weights need opset {form.least_opset}: {error}")]
     ctx.analyses.invalidate(Aspect.ALL)
-    layers, declined = find_layers(model, choices.block, excluded)
-    moments = _moments([layer for layer in layers if choices.bits_of(layer) < 8], ctx)
     editor, done, stored = Editor(model), list[Layer](), dict[_Key, Stored]()
+    layers, declined = find_layers(model, choices.block, excluded)
+    moments = _moments(layers, ctx)
+    plain = [n for n in layers if choices.bits_of(n) == 8 and not n.table_readers()]
+    if equalize_inputs(editor, plain, moments):
+        layers, declined = find_layers(model, choices.block, excluded)
     fits = _fits(editor, layers, choices, moments, ctx)
     tables: dict[ir.Node, Stored] = {}
     for layer in layers:
@@ -115,7 +120,8 @@ def _fits(
         first.setdefault(_key(editor, layer), layer)
 
     def fit(layer: WeightLayer) -> _Fit:
-        return _fit(layer, choices.bits_of(layer), moments.get(layer.tap))
+        bits = choices.bits_of(layer)
+        return _fit(layer, bits, moments.get(layer.tap) if bits < 8 else None)
 
     return dict(zip(first, ctx.env.executor.map(fit, first.values()), strict=True))
 
