@@ -206,7 +206,9 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def kept(path: Path, names: Sequence[str]) -> list[Row]:
     """The rows of other models that a file holds already."""
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    content: list[dict[str, Any]] = []
+    if path.exists():
+        content = json.loads(path.read_text(encoding="utf-8"))
     return [Row(**row) for row in content if row["model"] not in names]
 
 
