@@ -7,16 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from onnxslim import ir
+from onnxslim.analyses.cost import Cost
+from onnxslim.analyses.shapes import Shapes, one_feed
 from onnxslim.errors import OptionError
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.fold.fold import Fold
 from onnxslim.passes.prune.choose import GOALS, Chooser, Kind, Rules
 from onnxslim.passes.prune.compensate import give_biases
+from onnxslim.passes.prune.depth import drop_blocks
 from onnxslim.passes.prune.repair import Repair
 from onnxslim.passes.prune.report import Account
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
+from onnxslim.runtime.latency import interleaved_latency
 
 _MILDER = 0.7  # of what was removed, after a check that failed
 _LEAST = 0.05
@@ -51,6 +55,9 @@ class Prune(Pass):
     schedule: int = option(
         1, "steps, each with statistics of what the one before left", "1 or more"
     )
+    depth: float = option(
+        0.0, "residual blocks leave first, up to this relative error of the outputs", "0 to 1"
+    )
     only: tuple[Kind, ...] = option((), "kinds of units; all where none is named")
     importance: Literal["loss", "wanda", "variance", "magnitude"] = option(
         "loss", "what units are ranked by; without data magnitude"
@@ -76,6 +83,8 @@ class Prune(Pass):
             raise ValueError(f"floor={self.floor:g} given, expected 0 or more and less than 1")
         if self.multiple < 0:
             raise ValueError(f"multiple={self.multiple} given, expected 0 or more")
+        if not 0 <= self.depth < 1:
+            raise ValueError(f"depth={self.depth:g} given, expected 0 or more and less than 1")
         if self.schedule < 1:
             raise ValueError(f"schedule={self.schedule} given, expected 1 or more")
 
@@ -121,8 +130,10 @@ class Prune(Pass):
     def _steps(
         self, model: Model, ctx: Context, repair: Repair, account: Account, notes: list[str]
     ) -> str:
-        """All steps of the schedule; the reason where one must not stand."""
+        """Blocks, then all steps of the schedule; the reason where one must not stand."""
         goal, value = self._goal
+        if self.depth:
+            notes += self._shorten(model, ctx, repair.reference, account)
         for wanted in self._schedule(value):
             base = ir.snapshot(model) if goal == "latency" else model
             budget = wanted if goal == "share" else wanted / account.left
@@ -142,6 +153,26 @@ class Prune(Pass):
             account.add(chosen)
             ctx.analyses.invalidate(Aspect.ALL)
         return ""
+
+    def _shorten(self, model: Model, ctx: Context, reference: Model, account: Account) -> list[str]:
+        """Let residual blocks go; what that leaves of the goal counts."""
+        if ctx.env.calib is None:
+            return ["depth needs calibration samples: no residual block left"]
+        before = ctx.analyses.get(Cost())
+        account.blocks = drop_blocks(
+            reference, model, ctx.analyses.get(Shapes()), ctx.env, self.depth
+        )
+        ctx.analyses.invalidate(Aspect.ALL)
+        if not account.blocks:
+            return [f"no residual block can leave within depth={self.depth:g}"]
+        after = ctx.analyses.get(Cost())
+        account.macs = account.left = after.total_macs / max(before.total_macs, 1)
+        if self._goal[0] == "params":
+            account.left = after.weight_bytes / max(before.weight_bytes, 1)
+        if self._goal[0] == "latency":
+            feed = one_feed(reference, ctx.env)
+            account.left = interleaved_latency([reference, model], feed, ctx.env.threads).ratio()
+        return []
 
     @property
     def _goal(self) -> tuple[str, float]:

@@ -45,6 +45,8 @@ class Account:
             "units": sum(gone.values()),
             "macs_ratio": round(self.macs, 4),
         }
+        if self.blocks:
+            found["blocks"] = len(self.blocks)
         if goal in ("params", "latency"):
             found[f"{goal}_ratio"] = round(self.left, 4)
         return found
@@ -72,6 +74,8 @@ class Account:
 
     def declined(self) -> tuple[Declined, ...]:
         """What cannot be pruned and why, and groups that the budget left alone."""
+        if not self.steps:
+            return ()
         last, gone = self.steps[-1], self.gone
         stuck = [
             Declined(s.node, f"{s.share:.0%} of its outputs stay: {s.reason}")

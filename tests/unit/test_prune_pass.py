@@ -201,6 +201,7 @@ def test_samples_enough_are_not_complained_of() -> None:
         ({"params": -0.5}, "params=-0.5 given, expected a number between 0 and 1"),
         ({"latency": 0.5, "params": 0.5}, "params and latency given, expected one of them"),
         ({"schedule": 0}, "schedule=0 given, expected 1 or more"),
+        ({"depth": 1.0}, "depth=1 given, expected 0 or more and less than 1"),
         ({"floor": 1.0}, "floor=1 given, expected 0 or more and less than 1"),
         ({"multiple": -1}, "multiple=-1 given, expected 0 or more"),
     ],

@@ -1,0 +1,1 @@
+"""Pruning measured: accuracy beside others, speed, curves, cost."""
