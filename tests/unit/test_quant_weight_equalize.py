@@ -16,10 +16,14 @@ from onnxslim.passes.quant.prepare.decoder_attention import CAUSAL_ATTENTION
 from onnxslim.passes.quant.weight_only.equalize import balancing, equalize_inputs
 from onnxslim.passes.quant.weight_only.layers import find_layers
 from onnxslim.rewrite import apply
+from onnxslim.runtime.session import open_session
 from tests.quantizing import build, feeds, kernels, outputs, quantize, sqnr_db
 from tests.tiny_decoder import decoder
 
 NORM = " n = LayerNormalization <axis = -1> (x, g, b)"
+OUTLIERS: Array = np.where(np.arange(64) % 32 == 5, 30, 1).astype(np.float32)
+"""A channel in each block is 30 times as large as the others."""
+
 GATED = " a = MatMul(x, v) s = Sigmoid(x2) n = Mul(s, a)"
 
 
@@ -121,16 +125,42 @@ def test_an_input_of_the_model_stays() -> None:
     assert equalized(model) == 0
 
 
+TIED = (
+    "n (int64[N,S] ids) => (float[N,S,96] y) { e = Gather(t, ids) m = Mul(e, e) n = Mul(m, g)"
+    " w = Transpose <perm=[1,0]> (t) [head] y = MatMul(n, w) }"
+)
+COPIED = TIED.replace(" w = Transpose <perm=[1,0]> (t)", "").replace("(n, w)", "(n, copy)")
+IDS: dict[str, Array] = {"ids": np.arange(96).reshape(4, 24)}
+
+
+def tied(text: str = TIED) -> Model:
+    """A channel in each block is 30 times as large as the others where the layer reads."""
+    table = np.random.default_rng(0).normal(size=(96, 64)).astype(np.float32)
+    copy: Array = np.ascontiguousarray(np.transpose(table))
+    return build(text, {"t": table, "copy": copy, "g": OUTLIERS})
+
+
+@pytest.mark.parametrize("text", [TIED, COPIED], ids=["transposed", "copied"])
+def test_a_tied_table_is_scaled_and_what_is_looked_up_divided(text: str) -> None:
+    before, model = tied(text), tied(text)
+    assert equalized(model) == 1
+    want, got = (outputs(m, IDS)[0] for m in (before, model))
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+    layers, _ = find_layers(model, 32, ())
+    assert len(layers[0].table_readers()) == 1
+
+
+def test_a_table_that_is_an_output_too_stays() -> None:
+    model = tied(TIED.replace(" y)", " y, float[N,S,64] e)"))
+    assert equalized(model) == 0
+
+
 # In the pass
 
 
 def outliers() -> Model:
-    """A channel in each block is 30 times as large as the others."""
-    g = np.where(np.arange(64) % 32 == 5, 30, 1).astype(np.float32)
-    return build(
-        "n (float[N,64] x) => (float[N,64] y) { n = Mul(x, g) y = MatMul(n, w) }",
-        {"g": g, "w": (64, 64)},
-    )
+    text = "n (float[N,64] x) => (float[N,64] y) { n = Mul(x, g) y = MatMul(n, w) }"
+    return build(text, {"g": OUTLIERS, "w": (64, 64)})
 
 
 def test_outliers_cost_less_where_samples_show_them() -> None:
@@ -141,3 +171,21 @@ def test_outliers_cost_less_where_samples_show_them() -> None:
         assert kernels(model)["MatMulNBits"] == 1
         found.append(sqnr_db(outliers(), model, feeds(model, 4, {"N": 16})))
     assert found[1] > found[0] + 3
+
+
+@pytest.mark.parametrize("form", ["standard", "nbits"])
+def test_a_tied_table_is_stored_once_and_rounds_better(form: str) -> None:
+    found: list[float] = []
+    for samples in (None, [IDS]):
+        model = tied()
+        result = quantize(model, samples, scheme="weight", weight_form=form)
+        assert result.layers[0].node == "head"
+        assert len(result.layers) == 2
+        assert kernels(model)["MatMulNBits"] == 1
+        want, got = (outputs_fused(m) for m in (tied(), model))
+        found.append(-10 * float(np.log10(np.square(got - want).sum() / np.square(want).sum())))
+    assert found[1] > found[0] + 3
+
+
+def outputs_fused(model: Model) -> Array:
+    return open_session(model).run(IDS)["y"]

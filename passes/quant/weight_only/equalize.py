@@ -12,10 +12,10 @@ equation 4 at alpha = .5, with root mean squares in place of maxima.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import groupby
 
 import numpy as np
 
+from onnxslim import ir
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.moments import Moments
@@ -32,19 +32,21 @@ def equalize_inputs(
 ) -> frozenset[Node]:
     """Scale the inputs of layers in place where all that reads them is among these layers.
 
-    `moments`: what is known of the inputs; others stay. Returns the layers whose inputs changed.
+    `moments`: what is known of the inputs; others stay. Of a tied embedding, what is looked up is
+    divided again. Returns the layers whose inputs changed.
     """
-    known = [layer for layer in layers if layer.tap in moments]
-    nodes = {layer.node for layer in known if isinstance(linear(layer.node), Linear)}
+    groups: dict[Value, list[WeightLayer]] = {}
+    for layer in layers:
+        x = layer.node.inputs[0]
+        if x is not None and layer.tap in moments and _scalable(layer):
+            groups.setdefault(x, []).append(layer)
     changed: set[Node] = set()
-    for x, group in groupby(known, lambda layer: layer.node.inputs[0]):
-        first = next(group)
-        readers = [] if x is None else _only_these(x, nodes)
-        source = None if x is None or not readers else source_of(x, first.inputs)
-        if source is not None and not changed.issuperset(readers):
-            size = np.sqrt(np.diagonal(moments[first.tap].second[0]))
-            _scale(editor, source, readers, size)
-            changed.update(readers)
+    for x, group in groups.items():
+        source = source_of(x, group[0].inputs) if _only_these(x, group) else None
+        if source is not None:
+            size = np.sqrt(np.diagonal(moments[group[0].tap].second[0]))
+            _scale(editor, source, group, size)
+            changed.update(layer.node for layer in group)
     return frozenset(changed)
 
 
@@ -63,24 +65,50 @@ def balancing(size: Array, weight: Array, copies: Array) -> Array:
     return divisors
 
 
-def _only_these(x: Value, nodes: set[Node]) -> list[Node]:
-    """All readers of a tensor, if they are these nodes and take it as their input."""
-    uses = x.uses()
-    fits = all(use.node in nodes and use.idx == 0 for use in uses)
-    return [use.node for use in uses] if fits and not x.is_graph_output() else []
+def _only_these(x: Value, group: list[WeightLayer]) -> bool:
+    """Whether all readers of a tensor are these layers, which take it as their input."""
+    nodes = {layer.node for layer in group}
+    return not x.is_graph_output() and all(u.node in nodes and u.idx == 0 for u in x.uses())
 
 
-def _scale(editor: Editor, source: Source, readers: list[Node], size: Array) -> None:
-    norms = [np.square(_matrix(node).astype(np.float64)).sum(axis=0) for node in readers]
-    divisors = balancing(size, np.sqrt(np.sum(norms, axis=0)), source.copies)
+def _scalable(layer: WeightLayer) -> bool:
+    """Whether the columns of its weight can be scaled, and of the table that it is tied to."""
+    rows = layer.table_readers()
+    if not rows:
+        return isinstance(linear(layer.node), Linear)
+    if any(node.outputs[0].is_graph_output() for node in rows):
+        return False
+    others = [use.node for use in layer.held.uses() if use.node not in rows]
+    return layer.alpha == 1 and all(_read_by(node, layer.node) for node in others)
+
+
+def _read_by(turn: Node, node: Node) -> bool:
+    """Whether a Transpose is there for a layer alone."""
+    uses = turn.outputs[0].uses()
+    return ir.op(turn) == "Transpose" and all(use.node is node for use in uses)
+
+
+def _scale(editor: Editor, source: Source, group: list[WeightLayer], size: Array) -> None:
+    powers = [np.einsum("od,od->d", rows, rows) for rows in (layer.rows() for layer in group)]
+    divisors = balancing(size, np.sqrt(np.sum(powers, axis=0, dtype=np.float64)), source.copies)
     source.divide(editor, divisors)
-    factors = divisors[source.copies]
+    factors: Array = divisors[source.copies].astype(np.float32)
+    for layer in group:
+        readers = layer.table_readers()
+        if readers:
+            _scale_table(editor, layer.held, readers, factors)
+        if isinstance(linear(layer.node), Linear):
+            scaled_weight(editor, layer.node, lambda matrix: matrix * factors)
+
+
+def _scale_table(editor: Editor, table: Value, readers: list[Node], factors: Array) -> None:
+    content, scope = ir.array(table), editor.scope_of(table)
+    assert content is not None
+    editor.replace_initializer(table, content * factors)
     for node in readers:
-        scaled_weight(editor, node, lambda matrix: matrix * factors)
-
-
-def _matrix(node: Node) -> Array:
-    layer = linear(node)
-    assert isinstance(layer, Linear)
-    matrix: Array = layer.matrix()[0]
-    return matrix
+        rows = node.outputs[0]
+        uses = [(use.node, use.idx) for use in rows.uses()]
+        inverse = editor.initializer(scope, f"{rows.name}.inverse", 1 / factors)
+        made = editor.node("Mul", [rows, inverse], outputs=[f"{rows.name}.scaled"])
+        editor.insert_after(node, [made])
+        editor.rewire(uses, made.outputs[0])

@@ -64,7 +64,7 @@ def quantize_weights(
     editor, done, stored = Editor(model), list[Layer](), dict[_Key, Stored]()
     layers, declined = find_layers(model, choices.block, excluded)
     moments = _moments(layers, ctx)
-    plain = [n for n in layers if choices.bits_of(n) == 8 and not n.table_readers()]
+    plain = [layer for layer in layers if choices.bits_of(layer) == 8]
     if equalize_inputs(editor, plain, moments):
         layers, declined = find_layers(model, choices.block, excluded)
     fits = _fits(editor, layers, choices, moments, ctx)
