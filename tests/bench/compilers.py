@@ -20,15 +20,19 @@ _ENV = {**os.environ, "PYTHONPATH": str(_ROOT)}
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to compile a model; `arguments` go to the module."""
+    """One way to compile a model; `arguments` go to the module. With a `variant` the module is a
+    runner of tests/bench/quant/peers."""
 
     label: str
     module: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    variant: str = ""
 
-    def command(self, case: Case, out: Path) -> list[str]:
+    def command(self, model: Path, calib: Path, out: Path) -> list[str]:
         """The whole command line, starting with the interpreter."""
-        paths = [str(case.model), str(out), "--calib", str(case.calib)]
+        paths = [str(model), str(out), "--calib", str(calib)]
+        if self.variant:
+            paths = [self.variant, str(model), str(calib), str(out)]
         return [sys.executable, "-m", self.module, *paths, *self.arguments]
 
 
@@ -37,12 +41,15 @@ def ours(passes: str) -> Setting:
     return Setting(f"onnxslim {passes}", "onnxslim", ("--passes", passes, "--quiet"))
 
 
-ORT_ALL = Setting(
-    "quantize_static U8S8 per channel", "tests.bench.ort_quantizer", ("--operators", "all")
-)
+_ORT = "tests.bench.quant.peers.with_ort"
+ORT_ALL = Setting("quantize_static U8S8 per channel", _ORT, variant="U8S8 per channel")
 ORT_HEAVY = Setting(
-    "same, only Conv, MatMul, Gemm", "tests.bench.ort_quantizer", ("--operators", "heavy")
+    "same, only Conv, MatMul, Gemm", _ORT, variant="U8S8 per channel, Conv MatMul Gemm"
 )
+ORT_AS_GIVEN = Setting(
+    "quantize_static, U8S8 per channel", _ORT, variant="U8S8 per channel, as given"
+)
+"""Without its own preparation, for a model that needs none."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Compiled:
 
 def compile_case(case: Case, setting: Setting, out: Path) -> Compiled:
     """Run one compile to its end."""
-    return watch(setting.command(case, out), out)
+    return watch(setting.command(case.model, case.calib, out), out)
 
 
 def watch(command: list[str], out: Path) -> Compiled:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from models.samples import save_stacked
 from models.zoo import load_entry
 from onnxslim import ir
-from tests.bench.compilers import Compiled, Setting, watch
+from tests.bench.compilers import ORT_AS_GIVEN, Compiled, Setting, watch
 from tests.bench.quant.cost_report import Cost, write
 
 MINMAX = "quant{scheme=int8 ranges=minmax}"
@@ -36,11 +36,7 @@ OURS = Setting(MINMAX, "onnxslim", ("--passes", MINMAX, "--no-check", "--quiet",
 UNTIMED = replace(
     OURS, label=f"{MINMAX}, --allow-slower", arguments=(*OURS.arguments, "--allow-slower")
 )
-PEER = Setting(
-    "quantize_static, U8S8 per channel",
-    "tests.bench.ort_quantizer",
-    ("--operators", "all", "--prepared"),
-)
+PEER = ORT_AS_GIVEN
 RACED = (16, 256)
 MANY = 1000
 DEFAULTS = {"efficientnet_lite0": 60.0, "minilm_l6": 120.0}
@@ -75,9 +71,8 @@ def race(
         out = Path(folder, "out.onnx")
         for _ in range(rounds):
             for setting in settings:
-                paths = (str(model), str(out), "--calib", str(calib))
-                command = [sys.executable, "-m", setting.module, *paths, *setting.arguments]
-                runs.setdefault(setting.label, []).append(watch(command, out))
+                found = watch(setting.command(model, calib, out), out)
+                runs.setdefault(setting.label, []).append(found)
     return runs
 
 

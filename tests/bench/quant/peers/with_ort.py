@@ -22,11 +22,18 @@ def defaults(job: Job) -> None:
     ort.quantize_static(str(ready), str(job.out), reader(job, ort.CalibrationDataReader))
 
 
-def guided(job: Job, operators: list[str] | None = None, *, reduced: bool = False) -> None:
+def guided(
+    job: Job,
+    operators: list[str] | None = None,
+    *,
+    reduced: bool = False,
+    as_given: bool = False,
+) -> None:
     """Unsigned activations, signed weights, one scale per channel: the guide's advice for VNNI;
-    with a reduced range, weights of 7 bits, that for machines without it."""
+    with a reduced range, weights of 7 bits, that for machines without it. A model `as_given` needs
+    no preparation."""
     ort = _library()
-    ready = job.prepared(job.at_opset())
+    ready = job.model if as_given else job.prepared(job.at_opset())
     ort.quantize_static(
         str(ready),
         str(job.out),
@@ -50,6 +57,7 @@ if __name__ == "__main__":
         {
             "S8S8": defaults,
             "U8S8 per channel": guided,
+            "U8S8 per channel, as given": partial(guided, as_given=True),
             "U8S8 per channel, reduced range": partial(guided, reduced=True),
             "U8S8 per channel, Conv MatMul Gemm": partial(guided, operators=_HEAVY),
             "dynamic": dynamic,
