@@ -205,7 +205,8 @@ def widened_for_bias(weight: QWeight, bias: Array, x_scale: float, original: Arr
     """The weight with scales large enough that the bias fits int32 at scale x * w.
 
     A channel of near-zero weights with a normal bias (a dead channel after BatchNormalization
-    fusion) would overflow; its scale is raised, which costs precision only in that channel.
+    fusion) would overflow; its scale is raised, which costs precision only in that channel: there
+    the integers are the nearest, a whole multiple of what fits into the weight's bits.
     """
     needed = np.abs(bias.astype(np.float64)) / (INT32_TOP * float(x_scale))
     if not (needed > weight.scale).any():
@@ -215,8 +216,13 @@ def widened_for_bias(weight: QWeight, bias: Array, x_scale: float, original: Arr
         scale = np.full_like(scale, scale.max())
     shape = [1] * original.ndim
     shape[weight.axis] = -1
-    values = rounded(original / scale.reshape(shape), weight.numbers)
-    return replace(weight, values=values, scale=scale)
+    exact = original / scale.reshape(shape)
+    others = tuple(i for i in range(original.ndim) if i != weight.axis % original.ndim)
+    highest = np.abs(exact).max(axis=others, keepdims=True)
+    times = np.maximum(np.ceil(highest / top_of(weight.numbers, weight.bits)), 1)
+    raised = (scale > weight.scale).reshape(shape)
+    nearest = rounded(np.rint(exact / times) * times if weight.bits < 8 else exact, weight.numbers)
+    return replace(weight, values=np.where(raised, nearest, weight.values), scale=scale)
 
 
 def quantize_bias(bias: Array, x_scale: float, w_scale: Array) -> tuple[Array, Array]:

@@ -13,6 +13,7 @@ from onnxslim.passes.quant.know.ranges import Observed, find_range, least_square
 from onnxslim.passes.quant.qparams import (
     Affine,
     QParams,
+    QWeight,
     asymmetric,
     quantize_bias,
     quantize_weight,
@@ -21,6 +22,7 @@ from onnxslim.passes.quant.qparams import (
     within,
 )
 from onnxslim.passes.quant.weights.smooth import predicted_error, smoothing
+from onnxslim.targets.forms import INT7
 
 BOUNDS = st.floats(-1e4, 1e4, allow_nan=False, width=32)
 
@@ -139,6 +141,17 @@ def test_a_bias_that_overflows_int32_widens_the_scale_of_its_channel_alone() -> 
     # int32 at nearly full range has a step of 3 / 2^31: float32 rounding of the scale rules
     assert values[0] * float(scale[0]) == pytest.approx(3.0, rel=1e-6)
     assert widened_for_bias(quantized, np.zeros(2), 0.01, weight) is quantized
+
+
+def test_only_channels_with_a_large_bias_are_rounded_again_and_in_few_bits_to_multiples() -> None:
+    weight = np.array([[1e-9, -6e-10, 4e-10], [1.0, 0.5, -0.3]], np.float32)
+    own = np.array([[8, -56, 24], [63, 1, -19]], np.int8)  # not the nearest
+    quantized = QWeight(own, np.array([2e-11, 1 / 63], np.float32), 0, INT7, bits=4)
+    wide = widened_for_bias(quantized, np.array([3.0, 3.0]), 1.0, weight)
+    assert wide.values[1].tolist() == own[1].tolist()
+    times = int(np.gcd.reduce(wide.values[0].astype(int)))
+    assert np.abs(wide.values[0] // times).max() <= 7
+    np.testing.assert_allclose(wide.dequantized()[0], weight[0], atol=times * wide.scale[0] / 2)
 
 
 def _observed(x: Array, bins: int = 2048) -> Observed:

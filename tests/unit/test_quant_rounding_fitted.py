@@ -135,7 +135,7 @@ def _net(layer: str) -> ir.Model:
 def _integers(model: ir.Model) -> list[Array]:
     found = [ir.array(value) for value in model.graph.initializers.values()]
     kinds = (np.int8, ir.DataType.INT4.numpy())
-    return [a.astype(int) for a in found if a is not None and a.dtype in kinds and a.ndim == 4]
+    return [a.astype(int) for a in found if a is not None and a.dtype in kinds and a.ndim > 2]
 
 
 @pytest.mark.parametrize("layer", _LAYERS)

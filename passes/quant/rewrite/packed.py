@@ -2,18 +2,25 @@
 
 int8 -> DequantizeLinear    becomes    int4 -> Cast to int8 -> DequantizeLinear
 
-ONNX Runtime computes the Cast when it opens the model, and then fuses the DequantizeLinear as if
-the weight had been int8. A DequantizeLinear of int4 is not fused into a layer with int8 inputs.
-Its Cast takes int4 since version 1.23.
+or, where blocks of inputs have multiples of their own, int4 and uint4 -> Cast -> Mul -> Reshape ->
+DequantizeLinear. ONNX Runtime computes what lies before the DequantizeLinear when it opens the
+model, and then fuses that as if the weight had been int8. A DequantizeLinear of int4 is not fused
+into a layer with int8 inputs. Its Cast takes int4 since version 1.23.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
-from onnxslim.ir import DataType, Editor, Model, Node
+from onnxslim.ir import Array, DataType, Editor, Model, Node
 from onnxslim.passes.quant.audit.audit import audit
 from onnxslim.passes.quant.marks import FloatWeight, mark_of
+from onnxslim.passes.quant.weights.blocks import block_of, factored
 
 LOW, HIGH = -8, 7
 """What 4 bits hold."""
@@ -27,21 +34,43 @@ PACKED_SINCE = 21
 def pack(editor: Editor) -> int:
     """Store the weights of the main graph that fit as int4, in place; returns how many numbers."""
     count = 0
-    for node in [n for n in editor.model.graph if _packable(n)]:
-        integers = ir.array(node.inputs[0])
-        assert integers is not None
-        hint = str(node.inputs[0].name) if node.inputs[0] is not None else ""
-        packed = editor.initializer(
-            editor.model.graph, f"{hint}.int4", integers.astype(DataType.INT4.numpy())
-        )
-        cast = editor.node(
-            "Cast", [packed], outputs=[f"{hint}.bytes"], attributes={"to": int(DataType.INT8)}
-        )
-        editor.insert_before(node, [cast])
-        editor.rewire([(node, 0)], cast.outputs[0])
-        count += int(integers.size)
+    for node in list(editor.model.graph):
+        codes = _codes(node)
+        if codes is None:
+            continue
+        made = list(_made(editor, codes, str(node.inputs[0].name) if node.inputs[0] else ""))
+        editor.insert_before(node, made)
+        editor.rewire([(node, 0)], made[-1].outputs[0])
+        count += int(codes.values.size)
     editor.remove_dead()
     return count
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """Numbers of 4 bits, and what to multiply them by; `shape` is that of the weight."""
+
+    values: Array
+    shape: tuple[int, ...]
+    times: Array | None = None
+
+
+def _made(editor: Editor, codes: _Codes, hint: str) -> Iterator[Node]:
+    """The nodes that make int8 of the codes again."""
+
+    def wide(array: Array, dtype: DataType, name: str) -> Node:
+        held = editor.initializer(editor.model.graph, name, array.astype(dtype.numpy()))
+        to = {"to": int(DataType.INT8)}
+        return editor.node("Cast", [held], outputs=[f"{name}.bytes"], attributes=to)
+
+    yield (first := wide(codes.values, DataType.INT4, f"{hint}.int4"))
+    if codes.times is None:
+        return
+    yield (second := wide(codes.times, DataType.UINT4, f"{hint}.times"))
+    factors = [first.outputs[0], second.outputs[0]]
+    yield (product := editor.node("Mul", factors, outputs=[f"{hint}.blocks"]))
+    shape = editor.initializer(editor.model.graph, f"{hint}.shape", np.array(codes.shape, np.int64))
+    yield editor.node("Reshape", [product.outputs[0], shape], outputs=[f"{hint}.bytes"])
 
 
 def why_not_packed(model: Model) -> str | None:
@@ -59,13 +88,30 @@ def why_not_packed(model: Model) -> str | None:
     return None if after >= before else f"only {after} of {before} integer kernels would remain"
 
 
-def _packable(node: Node) -> bool:
-    """Whether this is the DequantizeLinear of a weight that quant made, of at most 4 bits."""
+def _codes(node: Node) -> _Codes | None:
+    """Of the weight of a DequantizeLinear that quant made, where it has at most 4 bits."""
     mark = mark_of(node)
     if not isinstance(mark, FloatWeight) or mark.tensor is None:
-        return False
-    constant = ir.constant(node.inputs[0])
-    if constant is None or constant.dtype != DataType.INT8:
-        return False
-    integers = ir.array(node.inputs[0])
-    return integers is not None and bool((integers >= LOW).all() and (integers <= HIGH).all())
+        return None
+    constant, integers = ir.constant(node.inputs[0]), ir.array(node.inputs[0])
+    if constant is None or constant.dtype != DataType.INT8 or integers is None:
+        return None
+    if (integers >= LOW).all() and (integers <= HIGH).all():
+        return _Codes(integers, integers.shape)
+    return _in_blocks(integers, int(ir.attribute(node, "axis", 1)))
+
+
+def _in_blocks(integers: Array, axis: int) -> _Codes | None:
+    """Where the inputs of a channel, which lies on `axis`, go by blocks."""
+    if axis not in (0, integers.ndim - 1) or integers.ndim < 2:
+        return None
+    channels = int(integers.shape[axis])
+    flat = integers.reshape(channels, -1) if axis == 0 else integers.reshape(-1, channels).T
+    block = block_of(int(flat.shape[1]))
+    found = factored(flat, block, LOW, HIGH)
+    if found is None:
+        return None
+    codes, times = found[0], found[1][:, :, None]
+    if axis:
+        codes, times = np.transpose(codes, (1, 2, 0)), np.transpose(times, (1, 2, 0))
+    return _Codes(codes, integers.shape, times)

@@ -21,6 +21,7 @@ from onnxslim.passes.quant.qparams import (
     widened_for_bias,
 )
 from onnxslim.passes.quant.weights.asymmetric import moved
+from onnxslim.passes.quant.weights.blocks import largest_multiple
 from onnxslim.passes.quant.weights.fitted import fit
 from onnxslim.passes.quant.weights.rounding import round_by_covariance
 from onnxslim.passes.quant.weights.shrinkage import shrunk
@@ -162,7 +163,8 @@ def _fitted(
         known = shrunk(spread, max(choices.samples, 1))
         scale = nearest.scale.astype(np.float64).reshape(layer.groups, -1)
         top = top_of(nearest.numbers, choices.bits)
-        integers, fitted = fit(matrix, scale, known, top, shared=nearest.per_tensor)
+        most = largest_multiple(nearest.numbers, choices.bits)
+        integers, fitted = fit(matrix, scale, known, top, nearest.per_tensor, most)
         values = _unmatrix(layer, weight.shape, integers).astype(np.int8)
         scales = fitted.reshape(-1).astype(np.float32)
         facts.memo.update(zip(places, (values, scales), strict=True))
@@ -189,7 +191,8 @@ def _remade(
     top = top_of(start.numbers, choices.bits)
     known = shrunk(pair.covariance, count) if few else pair.covariance
     if few:
-        integers, scale = fit(target, scale, known, top, shared=start.per_tensor)
+        most = largest_multiple(start.numbers, choices.bits)
+        integers, scale = fit(target, scale, known, top, start.per_tensor, most)
     else:
         integers = round_by_covariance(target, scale, known, top)
     values = _unmatrix(layer, weight.shape, integers).astype(np.int8)
