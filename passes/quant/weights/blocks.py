@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from onnxslim.ir import Array
-from onnxslim.passes.quant.qparams import Numbers, top_of
+from onnxslim.passes.quant.qparams import top_of
+from onnxslim.targets.forms import Numbers
 
 SIZES = (16, 8)
 """Inputs in a block: the first of them that divides a channel's inputs."""
