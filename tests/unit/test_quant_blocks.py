@@ -106,6 +106,12 @@ NETS = {
         {"w": (24, 64), "c": (24,)},
         "QGemm",
     ),
+    "matmul": (
+        "net (float[N,5,64] x) => (float[N,5,24] y)"
+        " { a = MatMul(x, w) b = Add(a, c) y = LayerNormalization(b, c) }",
+        {"w": (64, 24), "c": (24,)},
+        "MatMulIntegerToFloat",
+    ),
 }
 
 

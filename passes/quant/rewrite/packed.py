@@ -3,9 +3,10 @@
 int8 -> DequantizeLinear    becomes    int4 -> Cast to int8 -> DequantizeLinear
 
 or, where blocks of inputs have multiples of their own, int4 and uint4 -> Cast -> Mul -> Reshape ->
-DequantizeLinear. ONNX Runtime computes what lies before the DequantizeLinear when it opens the
-model, and then fuses that as if the weight had been int8. A DequantizeLinear of int4 is not fused
-into a layer with int8 inputs. Its Cast takes int4 since version 1.23.
+DequantizeLinear; the weight of a MatMulIntegerToFloat likewise. ONNX Runtime computes what lies
+before the DequantizeLinear when it opens the model, and then fuses that as if the weight had been
+int8. A DequantizeLinear of int4 is not fused into a layer with int8 inputs. Its Cast takes int4
+since version 1.23.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
-from onnxslim.ir import Array, DataType, Editor, Model, Node
+from onnxslim.ir import Array, DataType, Editor, Model, Node, Value
 from onnxslim.passes.quant.audit.audit import audit
-from onnxslim.passes.quant.marks import FloatWeight, mark_of
+from onnxslim.passes.quant.marks import FloatProduct, FloatWeight, mark_of
 from onnxslim.passes.quant.weights.blocks import block_of, factored
 
 LOW, HIGH = -8, 7
@@ -35,12 +36,14 @@ def pack(editor: Editor) -> int:
     """Store the weights of the main graph that fit as int4, in place; returns how many numbers."""
     count = 0
     for node in list(editor.model.graph):
-        codes = _codes(node)
-        if codes is None:
+        place = _place(node)
+        codes = None if place is None else _codes(node.inputs[place[0]], place[1])
+        if place is None or codes is None:
             continue
-        made = list(_made(editor, codes, str(node.inputs[0].name) if node.inputs[0] else ""))
+        held = node.inputs[place[0]]
+        made = list(_made(editor, codes, str(held.name) if held is not None else ""))
         editor.insert_before(node, made)
-        editor.rewire([(node, 0)], made[-1].outputs[0])
+        editor.rewire([(node, place[0])], made[-1].outputs[0])
         count += int(codes.values.size)
     editor.remove_dead()
     return count
@@ -88,17 +91,24 @@ def why_not_packed(model: Model) -> str | None:
     return None if after >= before else f"only {after} of {before} integer kernels would remain"
 
 
-def _codes(node: Node) -> _Codes | None:
-    """Of the weight of a DequantizeLinear that quant made, where it has at most 4 bits."""
+def _place(node: Node) -> tuple[int, int] | None:
+    """Which input of a node that quant made is a weight, and the axis of its channels."""
     mark = mark_of(node)
-    if not isinstance(mark, FloatWeight) or mark.tensor is None:
-        return None
-    constant, integers = ir.constant(node.inputs[0]), ir.array(node.inputs[0])
+    if isinstance(mark, FloatProduct):
+        return 1, 1
+    if isinstance(mark, FloatWeight) and mark.tensor is not None:
+        return 0, int(ir.attribute(node, "axis", 1))
+    return None
+
+
+def _codes(held: Value | None, axis: int) -> _Codes | None:
+    """Of a constant of integers that have at most 4 bits, perhaps by blocks."""
+    constant, integers = ir.constant(held), ir.array(held)
     if constant is None or constant.dtype != DataType.INT8 or integers is None:
         return None
     if (integers >= LOW).all() and (integers <= HIGH).all():
         return _Codes(integers, integers.shape)
-    return _in_blocks(integers, int(ir.attribute(node, "axis", 1)))
+    return _in_blocks(integers, axis)
 
 
 def _in_blocks(integers: Array, axis: int) -> _Codes | None:
