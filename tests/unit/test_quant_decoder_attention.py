@@ -10,7 +10,9 @@ import pytest
 import onnxslim
 from models.llama import Llama
 from onnxslim import ir
+from onnxslim.analyses.facts import Facts
 from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.quant.prepare.canonical import canonicalize
 from onnxslim.passes.quant.prepare.decoder_attention import CAUSAL_ATTENTION
 from onnxslim.rewrite import Outcome, apply
 from tests.quantizing import kernels, operators, outputs, quantize
@@ -97,6 +99,34 @@ def test_heads_of_a_size_that_the_operator_does_not_turn_stay() -> None:
     model = decoder(Llama("tiny", 1, 96, 4, 2, 96, 50, 1e4, 40))
     (missed,) = fused(model).near_misses
     assert missed.reason == "its heads of 24 numbers are no multiple of 16"
+
+
+# Its products
+
+
+def packed(model: Model, *, named: bool = False) -> Model:
+    canonicalize(Editor(model), {ATTENTION}, named=named)
+    ir.verify(model)
+    return model
+
+
+def test_queries_keys_and_values_become_one_product() -> None:
+    before, model = simplified(), packed(simplified())
+    assert operators(before)["MatMul"] - operators(model)["MatMul"] == 2 * (2 + 2)
+    node = next(node for node in ir.nodes(model) if ir.op(node) == ATTENTION)
+    assert list(node.inputs[1:3]) == [None, None]
+    shape = Facts(model).shape(node.outputs[0])
+    assert [str(size) for size in shape or ()] == ["batch", "sequence", "64"]
+    for sizes in ((1, 1), (3, 9)):
+        want, got = (outputs(m, ids(*sizes))[0] for m in (before, model))
+        np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+
+
+def test_layers_that_options_name_stay_apart() -> None:
+    model = packed(simplified(), named=True)
+    nodes = [node for node in ir.nodes(model) if ir.op(node) == ATTENTION]
+    assert len(nodes) == 2
+    assert all(node.inputs[1] is not None for node in nodes)
 
 
 # In the pass

@@ -12,10 +12,9 @@ from models.llama import Llama
 from onnxslim import ir
 from onnxslim.analyses.moments import Moments
 from onnxslim.ir import Array, Editor, Model
-from onnxslim.passes.quant.prepare.decoder_attention import CAUSAL_ATTENTION
+from onnxslim.passes.quant.prepare.canonical import canonicalize
 from onnxslim.passes.quant.weight_only.equalize import balancing, equalize_inputs
 from onnxslim.passes.quant.weight_only.layers import find_layers
-from onnxslim.rewrite import apply
 from onnxslim.runtime.session import open_session
 from tests.quantizing import build, feeds, kernels, outputs, quantize, sqnr_db
 from tests.tiny_decoder import decoder
@@ -70,13 +69,14 @@ def test_copies_share_a_scale_and_dead_channels_keep_theirs() -> None:
     assert np.isfinite(s).all()
 
 
-def test_a_decoder_gives_the_same_numbers() -> None:
-    """7 layers each of two blocks, behind norms, attention and gates, and the last one."""
+@pytest.mark.parametrize("named", [False, True], ids=["packed", "apart"])
+def test_a_decoder_gives_the_same_numbers(named: bool) -> None:
+    """The layers of two blocks, behind norms, attention and gates, and the last one."""
     sizes = Llama("wider", 2, 128, 4, 2, 96, 50, 1e4, 40)
     model = onnxslim.compress(decoder(sizes), passes="simplify", check=False).model
-    apply(Editor(model), (CAUSAL_ATTENTION,))
+    canonicalize(Editor(model), {"com.microsoft::GroupQueryAttention"}, named=named)
     before = ir.snapshot(model)
-    assert equalized(model) == 15
+    assert equalized(model) == (15 if named else 11)
     feed = {"input_ids": np.random.default_rng(0).integers(0, 50, (2, 9))}
     want, got = (outputs(m, feed)[0] for m in (before, model))
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxslim.analyses.facts.dims import exact
+from onnxslim.analyses.facts.dims import exact, multiply
 from onnxslim.analyses.facts.fact import UNKNOWN, Fact, Rules, Site
 
 
@@ -33,8 +33,17 @@ def _multi_head(site: Site) -> Fact | None:
 
 
 def _grouped_query(site: Site) -> Fact | None:
-    """Not packed, the output is like the query."""
-    return _same(site) if site.has(1) and site.has(2) else None
+    """The output is like the query; packed, [B, T, (H + 2 G) D] gives [B, T, H D]."""
+    if site.has(1) and site.has(2):
+        return _same(site)
+    shape = site.shape(0)
+    heads, shared = (int(site.attr(name, 0)) for name in ("num_heads", "kv_num_heads"))
+    size = exact(shape[-1], heads + 2 * shared) if shape is not None and heads else None
+    return (
+        None
+        if size is None or shape is None
+        else Fact(site.dtype(), (*shape[:-1], multiply(size, heads)))
+    )
 
 
 _MS = "com.microsoft::"

@@ -7,7 +7,7 @@ MatMul of matrices + Add of a constant vector -> Gemm
 x * 1, x / 1, x + 0 -> x
 Max(x, number), Min(x, number) -> Clip
 attention -> MultiHeadAttention, its projections -> one    (where the target has it of its own)
-causal attention of a decoder -> GroupQueryAttention    (where the target has it of its own)
+causal attention of a decoder -> GroupQueryAttention, the same    (likewise)
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from onnxslim.passes.quant.prepare.attention import FUSED_ATTENTION
 from onnxslim.passes.quant.prepare.bounds import BOUNDS
 from onnxslim.passes.quant.prepare.decoder_attention import CAUSAL_ATTENTION
 from onnxslim.passes.quant.prepare.gates import GATED
+from onnxslim.passes.quant.prepare.packed_heads import PACKED_HEADS
 from onnxslim.passes.quant.prepare.projections import PROJECTIONS
 from onnxslim.passes.simplify.fuse.activations import RULES as ACTIVATIONS
 from onnxslim.passes.simplify.fuse.gemm import MATMUL_ADD
@@ -43,8 +44,8 @@ def canonicalize(
     chosen = [
         rule for rule in (*gates, FUSED_ATTENTION, CAUSAL_ATTENTION) if rule.makes in operators
     ]
-    if FUSED_ATTENTION in chosen and not named:
-        chosen.append(PROJECTIONS)
+    if not named:
+        chosen += [joined for fused, joined in JOINED if fused in chosen]
     outcome = apply(editor, (*chosen, *RULES))
     editor.remove_dead()
     return outcome
@@ -107,3 +108,6 @@ RULES = (
     BATCHNORM,
     ARITHMETIC,
 )
+
+JOINED = ((FUSED_ATTENTION, PROJECTIONS), (CAUSAL_ATTENTION, PACKED_HEADS))
+"""Rules for attention, and what makes one product of those that it reads."""

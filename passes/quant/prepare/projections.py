@@ -21,7 +21,7 @@ from onnxslim.rewrite import Rewrite, Rule
 
 
 @dataclass(frozen=True)
-class _Projection:
+class Projection:
     """An input of attention that is a product with a constant, and the bias added to it."""
 
     index: int
@@ -31,19 +31,19 @@ class _Projection:
 
 
 def _match(node: Node, facts: Facts) -> Rewrite | str | None:
-    found = [_projection(node, index) for index in range(3)]
-    groups: dict[tuple[Value, bool], list[_Projection]] = {}
-    for projection in found:
-        if projection is not None:
-            key = projection.layer.input, projection.bias is None
-            groups.setdefault(key, []).append(projection)
+    found = [projection(node, index) for index in range(3)]
+    groups: dict[tuple[Value, bool], list[Projection]] = {}
+    for part in found:
+        if part is not None:
+            key = part.layer.input, part.bias is None
+            groups.setdefault(key, []).append(part)
     group = max(groups.values(), key=len, default=[])
     if len(group) < 2:
         return None
     return lambda editor: _replace(editor, node, group)
 
 
-def _projection(node: Node, index: int) -> _Projection | None:
+def projection(node: Node, index: int) -> Projection | None:
     """What makes an input, if nothing else reads it, its product or its weight."""
     value = node.inputs[index]
     maker = None if value is None else value.producer()
@@ -62,14 +62,14 @@ def _projection(node: Node, index: int) -> _Projection | None:
         bias = None if place is None else ir.array(place[0].inputs[place[1]])
         if bias is None or bias.ndim != 1:
             return None
-    return _Projection(index, layer, weight, bias)
+    return Projection(index, layer, weight, bias)
 
 
 def _alone(*values: Value) -> bool:
     return all(len(value.uses()) == 1 and not value.is_graph_output() for value in values)
 
 
-def _replace(editor: Editor, node: Node, group: Sequence[_Projection]) -> Sequence[Node]:
+def _replace(editor: Editor, node: Node, group: Sequence[Projection]) -> Sequence[Node]:
     scope, first = editor.scope_of(node), group[0].layer.node
     name = f"{first.outputs[0].name}.joined"
 
@@ -97,7 +97,7 @@ def _replace(editor: Editor, node: Node, group: Sequence[_Projection]) -> Sequen
     return [*nodes, node]
 
 
-def _makers(part: _Projection) -> list[Node]:
+def _makers(part: Projection) -> list[Node]:
     product = part.layer.node
     readers = [use.node for use in product.outputs[0].uses()]
     return [product, *readers]

@@ -102,16 +102,22 @@ def _product(node: Node, d: int) -> Source | None:
 
 
 def _attention(node: Node, d: int) -> Source | None:
-    """The values of GroupQueryAttention: each head is copied for all queries that share it."""
+    """The values of GroupQueryAttention: each head is copied for all queries that share it.
+
+    Packed, values are the last columns of the one product.
+    """
     heads, shared = int(ir.attribute(node, "num_heads")), int(ir.attribute(node, "kv_num_heads"))
-    size = d // heads
-    if len(node.inputs) < 3 or any(not output.uses() for output in node.outputs):
-        return None
-    source = _made_by_layer(node.inputs[2], shared * size)
+    size, packed = d // heads, node.inputs[2] is None
+    width, before = shared * size, (heads + shared) * size if packed else 0
+    source = _made_by_layer(node.inputs[0 if packed else 2], before + width)
     if source is None:
         return None
-    copies = np.repeat(np.arange(shared * size).reshape(shared, 1, size), heads // shared, axis=1)
-    return Source(copies.ravel(), source.divide)
+    copies = np.repeat(np.arange(width).reshape(shared, 1, size), heads // shared, axis=1)
+
+    def divide(editor: Editor, s: Array) -> None:
+        source.divide(editor, np.concatenate([np.ones(before), s]))
+
+    return Source(copies.ravel(), divide)
 
 
 _RULES: Mapping[str, Callable[[Node, int], Source | None]] = {
