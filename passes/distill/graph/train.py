@@ -25,8 +25,8 @@ CHECKS = 20  # looks at the samples held out
 PATIENCE = 8  # of them without a better one end the training
 RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
 """Learning rates that are tried from the highest on, each for a few steps."""
-_TRIAL = 0.02  # of the time for each of them, at most
-_TRIAL_STEPS = 20
+_TRIAL = 0.03  # of the time for each of them, at most
+_TRIAL_STEPS = 30
 
 
 @dataclass(frozen=True)
@@ -166,23 +166,31 @@ class Trainer:
         return total if math.isfinite(total) else math.inf
 
     def _best_rate(self, first: Mapping[str, Array], before: float) -> float:
-        """The rate after a few steps of which the samples held out err least."""
-        limit, errors = self.settings.seconds * _TRIAL, dict[float, float]()
-        count = min(_TRIAL_STEPS, self.settings.steps or _TRIAL_STEPS)
+        """The rate after a few steps of which, falling to zero, the samples held out err least."""
+        errors: dict[float, float] = {}
         for rate in RATES:
-            self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
-            start = self.clock()
-            for _ in range(count):
-                if not math.isfinite(self._step(self._next())):
-                    break
-                if not self.settings.steps and self.clock() - start > limit:
-                    break
+            self._trial(rate)
             errors[rate] = self.error()
             self.weights.load(first)
             best = min(errors, key=lambda r: errors[r])
             if rate < best and errors[best] < before:
                 break  # it only gets slower
         return min(errors, key=lambda r: errors[r])
+
+    def _trial(self, rate: float) -> None:
+        self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
+        count = min(_TRIAL_STEPS, self.settings.steps or _TRIAL_STEPS)
+        limit, start = self.settings.seconds * _TRIAL, self.clock()
+        for step in range(count):
+            share = step / count
+            if not self.settings.steps:
+                share = max(share, (self.clock() - start) / limit)
+            if share >= 1:
+                break
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate * (1 - share)
+            if not math.isfinite(self._step(self._next())):
+                break
 
     def _save(self, rate: float, done: int, spent: float) -> None:
         assert self.checkpoint is not None
