@@ -16,6 +16,7 @@ from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Model
 from onnxslim.passes.prune.amount import Amounts, macs, milliseconds, parameters
 from onnxslim.passes.prune.budget import Choice, by_share, removal, steps, within
+from onnxslim.passes.prune.effort import affordable
 from onnxslim.passes.prune.evidence import ROWS_PER_FEATURE, Evidence, collect
 from onnxslim.passes.prune.importance import Importance, rank, taps
 from onnxslim.passes.prune.timed import measure
@@ -98,7 +99,7 @@ class Chooser:
         if self.rules.goal == "share":
             taken, left = by_share(self.choices, self.rules.value), None
         else:
-            self._weigh()
+            self._weigh(counted.total(self.axes.nothing()))
             amounts = self._amounts(counted)
             taken, left = (
                 self._by_latency(amounts, base) if self.rules.goal == "latency"
@@ -119,7 +120,7 @@ class Chooser:
             return milliseconds(self.axes, self.model, self.ctx.env)
         return counted
 
-    def _weigh(self) -> None:
+    def _weigh(self, whole: float) -> None:
         """Give each group what its loss means for the outputs of the model."""
         if not self.evidence.fit:
             return
@@ -130,6 +131,7 @@ class Chooser:
             self.evidence,
             self.ctx.env,
             self.rules.repaired,
+            whole,
         )
         self.choices = [replace(c, gain=g) for c, g in zip(self.choices, found, strict=True)]
 
@@ -195,9 +197,13 @@ class Chooser:
                 "and nothing is repaired; give --calib for both"
             )
             return Evidence({}, {})
-        found = collect(self.model, taps(self.axes, groups), self.ctx.env)
+        found = collect(self.model, taps(self.axes, groups), self.ctx.env, self._refits())
         self.notes += _few(found, len(self.ctx.env.calib))
         return found
+
+    def _refits(self) -> int:
+        """Samples for the refit, which runs two models up to 8 times."""
+        return affordable(16.0 * self.ctx.analyses.get(Cost()).total_macs, 60, 255)
 
     def _choice(self, group: Group) -> Choice:
         own = self.ctx.env.target

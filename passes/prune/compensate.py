@@ -12,7 +12,7 @@ from onnxslim.analyses.axes import AxisMap, Layer
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.lowrank.refit import spot_of
-from onnxslim.passes.prune.evidence import Evidence, about, fitted_weight, share_of, shrunk
+from onnxslim.passes.prune.evidence import Evidence, about, fitted_weight, shrunk
 from onnxslim.passes.prune.mask import makers
 
 
@@ -79,10 +79,10 @@ def spots(axes: AxisMap) -> list[str]:
 def _fit(editor: Editor, own: Linear, evidence: Evidence, lost: Array, whole: bool) -> None:
     spot = spot_of(own.node)
     offset = None if spot is None else spot.offset()
-    fit, held = evidence.fit[own.tap], evidence.held.get(own.tap)
+    fit = evidence.fit[own.tap]
     matrix = own.matrix()[0].astype(np.float64)
     centre = np.zeros(len(fit.mean[0])) if offset is None else fit.mean[0]
-    share = share_of(matrix, fit, held, lost, centre)
+    share = evidence.share(str(own.node.outputs[0].name), own.tap, matrix, lost, centre)
     seen = evidence.whole(own.tap) if whole else fit
     centre = np.zeros_like(centre) if offset is None else seen.mean[0]
     fitted = fitted_weight(matrix, shrunk(about(seen, centre), share), lost)

@@ -7,7 +7,7 @@ of neighbouring samples are held out: views of one photo or pages of one text te
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,6 +37,14 @@ class Evidence:
     held: Mapping[Tap, Moments]
     trial: Samples | None = None  # samples held out, or where there are none those fitted to
     ordered: Samples | None = None  # all, or many: every fifth of them is held out
+    shares: dict[str, float] = field(default_factory=dict[str, float])
+
+    def share(self, name: str, tap: Tap, weight: Array, lost: Array, centre: Array) -> float:
+        """`share_of` of the layer with this name, found once: it varies little with what goes."""
+        if name not in self.shares:
+            held = self.held.get(tap)
+            self.shares[name] = share_of(weight, self.fit[tap], held, lost, centre)
+        return self.shares[name]
 
     def whole(self, tap: Tap) -> Moments:
         """The moments over all samples."""
@@ -49,8 +57,8 @@ class Evidence:
         return [(m.n + held.get(t, 0), int(m.mean.shape[1])) for t, m in self.fit.items()]
 
 
-def collect(model: Model, taps: Sequence[Tap], env: Environment) -> Evidence:
-    """Run all samples once.
+def collect(model: Model, taps: Sequence[Tap], env: Environment, refit: int = 255) -> Evidence:
+    """Run all samples once; at most `refit` of them are for fitting again.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model.
@@ -66,7 +74,7 @@ def collect(model: Model, taps: Sequence[Tap], env: Environment) -> Evidence:
     if not out:
         return Evidence(of(env.calib), {}, env.calib, env.calib)
     held = env.calib.take(out)
-    ordered = env.calib.take(alternate(kept, out))
+    ordered = env.calib.take(alternate(kept, out, refit))
     return Evidence(of(env.calib.take(kept)), of(held), held, ordered)
 
 

@@ -14,7 +14,7 @@ from onnxslim.analyses.axes import AxisMap, Group, Layer
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Array
-from onnxslim.passes.prune.evidence import Evidence, about, share_of, shrunk
+from onnxslim.passes.prune.evidence import Evidence, about, shrunk
 from onnxslim.passes.prune.score import Consumer, greedy, ranked
 
 Importance = Literal["loss", "wanda", "variance", "magnitude"]
@@ -84,7 +84,7 @@ def _consumer(own: Linear, blocks: list[Array], evidence: Evidence) -> Consumer:
     lost = np.zeros(len(each), np.bool_)
     for unit in least.tolist():
         lost[blocks[unit]] = True
-    share = share_of(weight, fit, held, lost, centre)
+    share = evidence.share(str(own.node.outputs[0].name), own.tap, weight, lost, centre)
     judge = None if held is None else about(held, centre)
     return Consumer(weight, shrunk(spread, share), blocks, judge)
 

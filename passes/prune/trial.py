@@ -12,11 +12,12 @@ from onnxslim.ir import Editor, Model
 from onnxslim.passes.lowrank.distance import distance_to, outputs_of
 from onnxslim.passes.prune.budget import Choice, removal
 from onnxslim.passes.prune.compensate import compensate
+from onnxslim.passes.prune.effort import affordable
 from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.mask import mask
 from onnxslim.pipeline.base import Environment
 
-_SAMPLES = 64
+_FEWEST, _SAMPLES = 16, 64
 _DISTURBANCE = 0.03  # relative loss that a trial is made at, as nearly as there is one
 _LEAST = 1e-3  # of the greatest gain: below it one trial says nothing
 
@@ -28,17 +29,18 @@ def gains(
     evidence: Evidence,
     env: Environment,
     repaired: bool,
+    macs: float,
 ) -> list[float]:
     """For each group the relative error of the model's outputs per relative loss of the group.
 
-    The group is pruned in a copy, masked and (if `repaired`) compensated. Cost: one session and 64
-    samples for each group, of those held out where there are.
+    The group is pruned in a copy, masked and (if `repaired`) compensated. Cost: one session for
+    each group, and at most 64 of the samples held out, fewer for a model of many `macs`.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model.
     """
     assert evidence.trial is not None
-    count = min(_SAMPLES, len(evidence.trial))
+    count = min(affordable(macs * len(choices), _FEWEST, _SAMPLES), len(evidence.trial))
     samples = evidence.trial.take([i * len(evidence.trial) // count for i in range(count)])
     wanted = outputs_of(model, samples, env.threads)
 
