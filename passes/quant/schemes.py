@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from onnxslim import ir
 from onnxslim.errors import EditError, OptionError, RuntimeUnavailable
 from onnxslim.ir import Editor, Model
+from onnxslim.ir.state import assign
 from onnxslim.passes.quant.choices import Choices
+from onnxslim.passes.quant.choose.blind import is_better
 from onnxslim.passes.quant.choose.search import Alternatives
 from onnxslim.passes.quant.dynamic import quantize_dynamic
 from onnxslim.passes.quant.embeddings import quantize_embeddings
@@ -34,6 +36,7 @@ from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined
 from onnxslim.pipeline.stopwatch import sample_of
 from onnxslim.runtime.decode import one_token
+from onnxslim.runtime.samples import Feed
 from onnxslim.targets import Target
 
 if TYPE_CHECKING:
@@ -141,7 +144,36 @@ def _min_opset(target: Target, scheme: str) -> int:
     return target.form.min_opset if form is None else form.min_opset
 
 
+def _alone(job: Job, done: Done) -> Done:
+    """Weights alone, for a language model without samples whose outputs they keep better than the
+    other steps do, and that is no slower with them."""
+    token = _blind_token(job)
+    if token is None:
+        return done
+    one, other = (replace(job, model=ir.snapshot(job.model)) for _ in range(2))
+    _dynamic(one, _static(one, done))
+    found = _weight(other, done)
+    with suppress(RuntimeUnavailable):
+        models = job.model, one.model, other.model
+        if found.layers and is_better(*models, token, job.options.goal, job.ctx.env):
+            assign(job.model, other.model)
+            return replace(found, remarks=(*found.remarks, WEIGHTS_ALONE), settled=True)
+    return done
+
+
+def _blind_token(job: Job) -> Feed | None:
+    """The feed of one token where a language model of this machine has no samples."""
+    env = job.ctx.env
+    if env.calib or not env.target.local or not _runs(env.target, "weight"):
+        return None
+    with suppress(RuntimeUnavailable):
+        return one_token(job.model, sample_of(job.model, env))
+    return None
+
+
 def _static(job: Job, done: Done) -> Done:
+    if done.settled:
+        return done
     options = job.options
     target = job.ctx.env.target.written(options.scheme)
     ctx = replace(job.ctx, env=replace(job.ctx.env, target=target))
@@ -158,6 +190,8 @@ def _static(job: Job, done: Done) -> Done:
 
 
 def _dynamic(job: Job, done: Done) -> Done:
+    if done.settled:
+        return done
     if done.static is not None and done.static.ruined:
         layers, declined = dynamic_instead(
             job.model, job.ctx, job.excluded, job.options.per_channel
@@ -221,6 +255,11 @@ def _weight(job: Job, done: Done) -> Done:
     return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
 
 
+WEIGHTS_ALONE = (
+    "quant had no calibration samples: weights alone have 8 bits, in blocks, as on made-up texts "
+    "that keeps the outputs of this language model better than quantizing its inputs as they come"
+)
+
 STORED = (
     "quant stored weights in 16 bits and computes in float32, as the target gains no speed by "
     "computing in 16 bits: the file is smaller, the speed as before"
@@ -255,7 +294,7 @@ RUINED = (
 
 
 SCHEMES: Mapping[str, tuple[Scheme, ...]] = {
-    "auto": (_static, _dynamic, _embeddings),
+    "auto": (_alone, _static, _dynamic, _embeddings),
     "int8": (_static, _embeddings, _packed),
     "int16": (_static,),
     "fp8": (_static,),

@@ -20,7 +20,7 @@ from tests.bench.compilers import Setting, compile_case
 from tests.bench.quant.measure import race, score
 from tests.bench.table import machine
 
-MODELS = ("efficientnet_lite0", *COMMITTED)
+MODELS = ("efficientnet_lite0_photos", *COMMITTED)
 SETTINGS = (
     ("int8", "scheme=int8"),
     ("4 bits", "scheme=int8 weight_bits=4"),

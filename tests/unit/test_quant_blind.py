@@ -1,0 +1,77 @@
+"""Language models without samples: dynamic int8, or weights alone where that is better."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxslim.errors import RuntimeUnavailable
+from onnxslim.ir import Array, Model
+from onnxslim.passes.quant import schemes
+from onnxslim.passes.quant.choose import blind
+from onnxslim.runtime.latency import LatencyResult
+from tests.quantizing import build, kernels, operators, quantize
+
+TEXT = (
+    "net (int64[B,S] ids) => (float[B,S,96] y) { e = Gather(t, ids) f = Add(e, p)"
+    " [up] h = MatMul(f, wa) r = Softplus(h) [head] y = MatMul(r, wb) }"
+)
+
+
+def decoder(outlier: float) -> Model:
+    """A language model, one channel of whose embedding is so many times larger than the others and
+    hardly read."""
+    rng = np.random.default_rng(0)
+    table: Array = rng.normal(size=(96, 64)).astype(np.float32)
+    weight: Array = rng.normal(size=(64, 128)).astype(np.float32)
+    table[:, 7] *= outlier
+    weight[7] /= outlier
+    return build(TEXT, {"t": table, "p": (64,), "wa": weight, "wb": (128, 96)})
+
+
+def timed(ratio: float) -> object:
+    """A race of two in which the second takes so many times as long."""
+    return lambda *args, **options: LatencyResult(((1.0, ratio),) * 20)
+
+
+def test_weights_alone_where_dynamic_ruins_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blind, "interleaved_latency", timed(9.0))
+    model = decoder(1000.0)
+    result = quantize(model)
+    assert kernels(model)["MatMulNBits"] == 2
+    assert [row.action.split(",")[0] for row in result.layers[:2]] == ["weight-only"] * 2
+    assert "weights alone have 8 bits" in result.notes[0]
+    assert result.timed_on is not None
+    assert result.timed_on["ids"].shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "kernel"), [(1.5, "DynamicQuantizeMatMul"), (0.8, "MatMulNBits")]
+)
+def test_else_what_is_faster_for_one_token(
+    monkeypatch: pytest.MonkeyPatch, ratio: float, kernel: str
+) -> None:
+    monkeypatch.setattr(blind, "interleaved_latency", timed(ratio))
+    model = decoder(1.0)
+    quantize(model)
+    assert kernels(model)[kernel] >= 1
+
+
+def test_an_encoder_stays_dynamic(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> bool:
+        raise AssertionError
+
+    monkeypatch.setattr(schemes, "is_better", refuse)
+    model = build("net (float[N,64] x) => (float[N,64] y) { y = MatMul(x, w) }", {"w": (64, 64)})
+    quantize(model)
+    assert operators(model)["MatMulInteger"] + kernels(model)["DynamicQuantizeMatMul"] >= 1
+
+
+def test_where_nothing_can_be_run_it_is_dynamic(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> bool:
+        raise RuntimeUnavailable("no kernel")
+
+    monkeypatch.setattr(schemes, "is_better", fail)
+    model = decoder(1000.0)
+    quantize(model)
+    assert kernels(model)["DynamicQuantizeMatMul"] == 1
