@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -29,9 +31,13 @@ def decoder(outlier: float) -> Model:
     return build(TEXT, {"t": table, "p": (64,), "wa": weight, "wb": (128, 96)})
 
 
-def timed(ratio: float) -> object:
+def timed(ratio: float) -> Callable[..., LatencyResult]:
     """A race of two in which the second takes so many times as long."""
-    return lambda *args, **options: LatencyResult(((1.0, ratio),) * 20)
+
+    def race(*args: object, **options: object) -> LatencyResult:
+        return LatencyResult(((1.0, ratio),) * 20)
+
+    return race
 
 
 def test_weights_alone_where_dynamic_ruins_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
