@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -109,7 +110,6 @@ class Closures:
 
     def __init__(self, solved: Solved) -> None:
         self.solved = solved
-        self._of: dict[int, list[int]] = defaultdict(list)  # class -> products it is a position of
         flat: Array = np.zeros(solved.count, np.int64)  # how many positions of products it is
         heads: list[Array] = []
         tails: list[Array] = []
@@ -165,17 +165,32 @@ class Closures:
         return _stack(plain, more)
 
     def _complete(self, removed: Array) -> Array | None:
-        """The least that can be removed with these; None where something of it must stay."""
+        """The least that can be removed with these; None where something of it must stay.
+
+        Only products with a class that was removed since they were last looked at are widened.
+        """
+        seen = np.zeros(self.solved.count, np.bool_)
         for _ in range(_ROUNDS):
-            before = int(removed.sum())
-            for p in self.solved.products:
-                if not _cover(p, removed):
-                    return None
             if (removed & self.solved.frozen).any():
                 return None
-            if int(removed.sum()) == before:
+            new = np.flatnonzero(removed & ~seen)
+            if not new.size:
                 return removed
+            seen[new] = True
+            for at in sorted({at for one in new.tolist() for at in self._lying.get(one, ())}):
+                if not _cover(self.solved.products[at], removed):
+                    return None
         return None
+
+    @cached_property
+    def _lying(self) -> dict[int, list[int]]:
+        """The products that each class is a position or a factor of."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for at, p in enumerate(self.solved.products):
+            for ids in (p.flat.ravel(), *(axis for axis in p.axes if axis is not None)):
+                for one in np.unique(ids).tolist():
+                    found[one].append(at)
+        return found
 
 
 def _cover(p: Product, removed: Array) -> bool:

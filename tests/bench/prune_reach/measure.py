@@ -95,9 +95,16 @@ def _removal(axes: AxisMap) -> Array:
 
 
 def macs(model: Model, feed: Feed) -> Mapping[Node, int]:
-    """Multiply-accumulates of every node in one run with this feed."""
-    shapes = ShapeTable(dict(ir.infer_types(model)), observed_shapes(model, feed))
-    return cost_table(model, shapes).counts
+    """Multiply-accumulates of every node for this feed; the model is run where shapes need it."""
+    fixed = ir.snapshot(model)
+    for value in fixed.graph.inputs:
+        if value.name in feed:
+            value.shape = ir.Shape(feed[str(value.name)].shape)
+    types = dict(ir.infer_types(fixed))
+    table = cost_table(model, ShapeTable(types, {}))
+    if table.unknown:
+        table = cost_table(model, ShapeTable(types, observed_shapes(model, feed)))
+    return table.counts
 
 
 def accepted(model: Model, feeds: Sequence[Feed]) -> list[Feed]:

@@ -2,9 +2,11 @@
 
 python -m tests.bench.prune_reach.run [--models a,b] [--out docs/PRUNE_REACH.md]
 python -m tests.bench.prune_reach.run --latency a,b --out docs/PRUNE_REACH.md
+python -m tests.bench.prune_reach.run --latency missing --out docs/PRUNE_REACH.md
 
 Exports what is not there, measures what was not measured yet, and writes the table as it grows; a
-run that was stopped goes on. `--again` measures rows anew, `--latency` their latency alone.
+run that was stopped goes on. `--again` measures rows anew, `--latency` but the latency of rows: of
+those named, or of those that have none.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from tests.bench.simplify.tools import make_exporter
 _HOME = Path.home() / ".cache" / "onnxslim"
 _TOGETHER = 6  # models exported by one process
 _LARGE = 300e6  # bytes of an export that is deleted when its row is there
-_ROW, _LATENCY = "row", "latency"
+_ROW, _LATENCY, _MISSING = "row", "latency", "missing"
 
 
 class Table:
@@ -39,11 +41,20 @@ class Table:
 
     def chosen(self) -> list[Subject]:
         """The rows to measure, in order."""
-        names = self.asked.latency or self.asked.models
-        some = [self.known[name] for name in names.split(",")] if names else self.known.values()
-        if self.asked.again or self.asked.latency:
+        wanted, kind = self.asked.latency or self.asked.models, self._kind
+        named = wanted and wanted != _MISSING
+        some = [self.known[name] for name in wanted.split(",")] if named else self.known.values()
+        if self.asked.again or (self.asked.latency and named):
             return list(some)
-        return [s for s in some if self.store.newest(s.name, _ROW) is None]
+        return [s for s in some if self.store.newest(s.name, kind) is None and self._is_due(s)]
+
+    @property
+    def _kind(self) -> str:
+        return _LATENCY if self.asked.latency else _ROW
+
+    def _is_due(self, subject: Subject) -> bool:
+        row = self.store.newest(subject.name, _ROW)
+        return self._kind == _ROW or (row is not None and "failure" not in row)
 
     def fill(self) -> None:
         """Measure until all rows are there or the time is up."""
@@ -71,8 +82,10 @@ class Table:
             self._put(subject, _ROW, lambda: measure(subject))
         if self.asked.budget > 0:
             self._put(subject, _LATENCY, lambda: latency(subject, self.asked.budget))
-        if subject.architecture and subject.path.stat().st_size > _LARGE and not self.asked.keep:
-            subject.path.unlink()
+        files = subject.files()
+        if sum(file.stat().st_size for file in files) > _LARGE and not self.asked.keep:
+            for file in files:
+                file.unlink()
 
     def _put(self, subject: Subject, kind: str, make: Callable[[], Record]) -> None:
         start = time.monotonic()
@@ -98,7 +111,7 @@ class Table:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", default="", help="names; without it all")
-    parser.add_argument("--latency", default="", help="names whose latency alone is measured again")
+    parser.add_argument("--latency", default="", help=f"measure but latency: names, or {_MISSING}")
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
     parser.add_argument("--budget", type=float, default=2.0, help="seconds of timing; 0 for none")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no row after that")

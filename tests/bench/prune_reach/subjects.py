@@ -47,6 +47,11 @@ class Subject:
             return ATTENTION
         return NORMED if name.startswith(_NORMED) else CNN
 
+    def files(self) -> list[Path]:
+        """What was exported: the file, and its weights where these are in one of their own."""
+        weights = self.path.with_name(f"{self.path.name}.data")
+        return [f for f in (self.path, weights) if self.architecture and f.exists()]
+
     def feeds(self) -> list[Feed]:
         """Inputs of different sizes, that of latency first; the same ones every time."""
         if self.samples is not None:

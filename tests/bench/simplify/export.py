@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -72,17 +73,32 @@ def export(wanted: Architecture, path: Path, *, fresh: bool) -> None:
         spread(net)
     image = torch.rand(3, wanted.size, wanted.size)
     detects = wanted.suite == "det"
-    part = path.with_suffix(".part")
+    folder = path.with_suffix(".part")
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    folder.mkdir()
     torch.onnx.export(
         net.eval(),
         ([image],) if detects else (torch.randn(2, 3, wanted.size, wanted.size),),
-        str(part),
+        str(folder / path.name),
         opset_version=OPSET,
         input_names=["input"],
         dynamic_axes={"input": {1: "height", 2: "width"} if detects else {0: "batch"}},
         dynamo=False,
     )
-    part.rename(path)
+    del net
+    _move(folder, path)
+
+
+def _move(folder: Path, path: Path) -> None:
+    """Put an export in its place; weights of over 2 GB, a file each, into one beside it."""
+    made = folder / path.name
+    if len(list(folder.iterdir())) == 1:
+        made.rename(path)
+        return
+    onnx: Any = importlib.import_module("onnx")
+    weights = f"{path.name}.data"
+    (path.parent / weights).unlink(missing_ok=True)
+    onnx.save(onnx.load(made), path, save_as_external_data=True, location=weights)
 
 
 def main() -> None:
@@ -104,7 +120,7 @@ def main() -> None:
                 reasons[path.stem] = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
             else:
                 reasons.pop(path.stem, None)
-            path.with_suffix(".part").unlink(missing_ok=True)
+            shutil.rmtree(path.with_suffix(".part"), ignore_errors=True)
             print(path.stem, reasons.get(path.stem, "exported"), flush=True)
             failed.write_text(json.dumps(reasons, indent=1, sort_keys=True) + "\n")
     del library
