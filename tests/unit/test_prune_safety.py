@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import onnxslim
 from onnxslim import ir
 from onnxslim.analyses.axes import axis_map
+from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.prune.cut import cut
 from onnxslim.passes.prune.reorder import reorder
@@ -126,3 +128,28 @@ def _narrow(name: str, content: Array | None) -> Array:
         if size == 12:
             content = np.take(content, np.arange(8), axis=axis)
     return content
+
+
+def test_the_pass_narrows_the_stream_only_with_width() -> None:
+    sizes = {}
+    for width in ("false", "true"):
+        done = onnxslim.compress(
+            build(WIDE, WEIGHTS, opset=20), passes=f"prune{{share=0.5 multiple=1 width={width}}}"
+        )
+        sizes[width] = {
+            name: ir.array(value).shape  # type: ignore[union-attr]
+            for name, value in done.model.graph.initializers.items()
+            if name in ("w1", "w2")
+        }
+    assert sizes == {
+        "false": {"w1": (8, 12), "w2": (12, 10)},
+        "true": {"w1": (8, 6), "w2": (6, 10)},
+    }
+
+
+def test_where_only_norms_hold_channels_the_refusal_names_width() -> None:
+    body = """g (float[N,8] x) => (float[N,5] y) {
+      a = MatMul (x, w1)  n = LayerNormalization (a, gain)  y = MatMul (n, w2) }"""
+    model = build(body, {"w1": (8, 12), "gain": (12,), "w2": (12, 5)})
+    with pytest.raises(OptionError, match="width=true lets it go"):
+        onnxslim.compress(model, passes="prune{share=0.5}")
