@@ -22,7 +22,7 @@ from onnxslim import ir
 from tests.bench.cases import Case, load_case
 from tests.bench.compilers import Setting, compile_case
 from tests.bench.environments import TORCH_CPU, make
-from tests.bench.prune.settings import FP32, PEER, SETTINGS, SUBJECTS, Subject
+from tests.bench.prune.settings import FP32, PEER, PEER_NORMS, SETTINGS, SUBJECTS, Subject
 from tests.bench.prune_reach.measure import macs
 from tests.bench.quant.measure import race, score
 from tests.bench.table import machine
@@ -40,7 +40,8 @@ afterwards. *Metric*, *agreement* (share of samples with FP32's top-1) and *SQNR
 evaluation samples that none has seen. *MACs* and *latency* are after over before, latency with one
 thread, one sample, all files of a network in turns, with its 99 % interval. *Magnitude* is the
 least norm over the weights that a unit takes part in; Torch-Pruning prunes the same share of every
-group, in multiples of 16, found by bisection for the MACs asked for.
+group, in multiples of 8, found by bisection for the MACs asked for, and does nothing afterwards
+or estimates the statistics of BatchNorm anew on the calibration samples.
 """
 HEAD = ("setting", "metric", "drop", "agreement", "SQNR dB", "MACs", "latency", "seconds")
 
@@ -93,29 +94,31 @@ def ours(subject: Subject, case: Case, folder: Path, setting: str) -> Made:
     return Made(setting, out, took.seconds, took.failure)
 
 
-def peer(subject: Subject, case: Case, folder: Path, work: Path) -> Made:
+def peer(subject: Subject, case: Case, folder: Path, work: Path, setting: str) -> Made:
     """Torch-Pruning in its own environment."""
-    out = folder / "peer.onnx"
+    out = folder / f"peer{len(setting)}.onnx"
     if not subject.peer:
-        return Made(PEER, out, 0.0, f"not run: {subject.without_peer}")
+        return Made(setting, out, 0.0, f"not run: {subject.without_peer}")
     python = make(work / "torch-pruning", PACKAGES)
     goal = subject.goals[0].split()
     what = "HIDDEN" if goal[0].startswith("share") else "MACS"
     ratio = goal[0].partition("=")[2]
     script = Path(__file__).with_name("with_torch_pruning.py")
     command = [python, str(script), subject.peer, str(case.model), str(out), ratio, what]
+    command += [str(case.calib)] if setting == PEER_NORMS else []
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     lines = done.stderr.strip().splitlines() or [""]
-    return Made(PEER, out, 0.0, f"failed: {lines[-1][:200]}" if done.returncode else "")
+    return Made(setting, out, 0.0, f"failed: {lines[-1][:200]}" if done.returncode else "")
 
 
 def measure(subject: Subject, work: Path, folder: Path, budget_s: float) -> list[Row]:
     """Prune a network in every way, score the results and time them together."""
     case = load_case(subject.name)
     made = [ours(subject, case, folder, setting) for setting in SETTINGS]
-    made.append(peer(subject, case, folder, work))
+    peers = (PEER, PEER_NORMS) if subject.norms else (PEER,)
+    made += [peer(subject, case, folder, work, setting) for setting in peers]
     good = [m for m in made if not m.failure]
     speeds = race(case, [m.path for m in good], 1, budget_s)["speeds"]
     whole, rows = _macs(case, case.model), list[Row]()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-FP32, PEER = "FP32", "Torch-Pruning, group magnitude"
+FP32 = "FP32"
+PEER = "Torch-Pruning, group magnitude"
+PEER_NORMS = f"{PEER}, BatchNorm statistics anew"
 SETTINGS: Mapping[str, str] = {
     "magnitude": "importance=magnitude compensate=false",
     "magnitude, our compensation": "importance=magnitude",
@@ -26,6 +28,7 @@ class Subject:
     limit: float
     agreement: bool = False
     peer: str = ""
+    norms: bool = False  # whether it has BatchNorm
     without_peer: str = ""
 
     def passes(self, options: str) -> str:
@@ -35,7 +38,7 @@ class Subject:
 
 
 SUBJECTS = (
-    Subject("fashion_vgg", "VGG, -50 % MACs", ("ratio=0.5",), 0.007, peer="nets"),
+    Subject("fashion_vgg", "VGG, -50 % MACs", ("ratio=0.5",), 0.007, peer="nets", norms=True),
     Subject("fashion_resnet", "ResNet-8, -40 % MACs", ("ratio=0.6",), 0.015, peer="nets"),
     Subject("fashion_vit", "ViT, -50 % of its FFN", ("share=0.5 only=hidden",), 0.015, peer="nets"),
     Subject(
@@ -45,6 +48,7 @@ SUBJECTS = (
         0.05,
         agreement=True,
         peer="onnx2torch",
+        norms=True,
     ),
     Subject(
         "minilm_l6",

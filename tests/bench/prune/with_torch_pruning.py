@@ -1,9 +1,10 @@
 """Torch-Pruning on a committed network or on one converted by onnx2torch, without training.
 
-python with_torch_pruning.py nets|onnx2torch MODEL.onnx OUT.onnx RATIO MACS|HIDDEN
+python with_torch_pruning.py nets|onnx2torch MODEL.onnx OUT.onnx RATIO MACS|HIDDEN [CALIB.npz]
 
 Groups by magnitude (its `GroupMagnitudeImportance`), the same share of every group, found by
-bisection so that at most RATIO of the MACs is left; with HIDDEN, RATIO of the hidden units.
+bisection so that at most RATIO of the MACs is left; with HIDDEN, RATIO of the hidden units. With
+samples, the statistics of BatchNorm are estimated anew on them afterwards.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 _STEPS = 12
-_MULTIPLE = 16
+_MULTIPLE = 8
+_BATCH = 64
 
 
 def load(form: str, path: Path) -> Any:
@@ -57,9 +59,24 @@ def prune(net: Any, example: Any, share: float, kept: list[Any], only: list[Any]
     pruner.step()
 
 
+def recalibrate(net: Any, calib: Path) -> None:
+    """The mean and variance of every BatchNorm over these samples."""
+    torch: Any = importlib.import_module("torch")
+    images = importlib.import_module("numpy").load(calib)["input"]
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a plain mean over the batches
+            module.train()
+    with torch.no_grad():
+        for start in range(0, len(images), _BATCH):
+            net(torch.from_numpy(images[start : start + _BATCH]))
+    net.eval()
+
+
 def main() -> None:
     """Prune and export."""
-    form, source, out, ratio, what = sys.argv[1:]
+    form, source, out, ratio, what, *calib = sys.argv[1:]
     torch: Any = importlib.import_module("torch")
     pruning: Any = importlib.import_module("torch_pruning")
     size = (1, 3, 224, 224) if form == "onnx2torch" else (1, 1, 28, 28)
@@ -90,6 +107,8 @@ def main() -> None:
                 best, high = found, middle
             else:
                 low = middle
+    for path in calib:
+        recalibrate(best, Path(path))
     torch.onnx.export(
         best, (example,), out, dynamo=False, opset_version=17, input_names=["input"],
         output_names=["logits"], dynamic_axes={"input": {0: "N"}, "logits": {0: "N"}},
