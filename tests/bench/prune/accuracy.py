@@ -24,7 +24,7 @@ from tests.bench.compilers import Setting, compile_case
 from tests.bench.environments import TORCH_CPU, make
 from tests.bench.prune.settings import FP32, PEER, PEER_NORMS, SETTINGS, SUBJECTS, Subject
 from tests.bench.prune_reach.measure import macs
-from tests.bench.quant.measure import race, score
+from tests.bench.quant.measure import race
 from tests.bench.table import machine
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,7 +42,8 @@ evaluation samples that none has seen. *MACs* and *latency* are after over befor
 thread, one sample, all files of a network in turns, with its 99 % interval. *Magnitude* is the
 least norm over the weights that a unit takes part in; Torch-Pruning prunes the same share of every
 group, in multiples of 8, found by bisection for the MACs asked for, and does nothing afterwards
-or estimates the statistics of BatchNorm anew on the calibration samples.
+or estimates the statistics of BatchNorm anew on the calibration samples. *Seconds* on two threads;
+the rows after the first have its statistics of the samples.
 """
 HEAD = ("setting", "metric", "drop", "agreement", "SQNR dB", "MACs", "latency", "seconds")
 
@@ -90,7 +91,8 @@ def ours(subject: Subject, case: Case, folder: Path, setting: str) -> Made:
     """One run of this project's command line."""
     out = folder / f"{list(SETTINGS).index(setting)}.onnx"
     more = ("--quiet", "--no-check", "--allow-slower", "--threads", "2")
-    arguments = ("--passes", subject.passes(SETTINGS[setting]), *more)
+    cache = ("--cache", str(folder / "cache"))
+    arguments = ("--passes", subject.passes(SETTINGS[setting]), *more, *cache)
     took = compile_case(case, Setting(setting, "onnxslim", arguments), out)
     return Made(setting, out, took.seconds, took.failure)
 
@@ -123,21 +125,22 @@ def measure(subject: Subject, work: Path, folder: Path, budget_s: float) -> list
     good = [m for m in made if not m.failure]
     speeds = race(case, [m.path for m in good], 1, budget_s)["speeds"]
     whole, rows = _macs(case, case.model), list[Row]()
+    reference = case.run(case.model)
+    fp32 = case.metric(reference, case.labels)
     for m in made:
         if m.failure:
             rows.append(Row(subject.name, m.setting, failure=m.failure))
             continue
-        found = score(case, m.path)
+        found = case.score(m.path, reference)
         speed, low, high = speeds[good.index(m)]
         rows.append(
             Row(
-                subject.name, m.setting, found["metric"], found["fp32"] - found["metric"],
-                found["agreement"], found["sqnr_db"], _macs(case, m.path) / whole,
+                subject.name, m.setting, found.metric, fp32 - found.metric,
+                found.agreement, found.sqnr_db, _macs(case, m.path) / whole,
                 (1 / speed, 1 / high, 1 / low), m.seconds,
             )
         )  # fmt: skip
-    metric = next(score(case, m.path)["fp32"] for m in good)
-    first = Row(subject.name, FP32, metric, 0.0, 1.0 if case.classifier else None, float("inf"))
+    first = Row(subject.name, FP32, fp32, 0.0, 1.0 if case.classifier else None, float("inf"))
     return [first, *rows]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from tests.bench.cases import Case, load_case
 from tests.bench.compilers import Setting, compile_case
 from tests.bench.prune.chart import svg
-from tests.bench.quant.measure import race, score
+from tests.bench.quant.measure import race
 from tests.bench.table import machine
 
 PRUNED, ALONE = "prune,quant", "quant"
@@ -70,12 +70,13 @@ def measure(case: Case, folder: Path, budget_s: float) -> list[Spot]:
         made.append((curve, passes, out))
     speeds = race(case, [path for _, _, path in made], 1, budget_s)["speeds"]
     spots: list[Spot] = []
+    reference = case.run(case.model)
+    fp32 = case.metric(reference, case.labels)
     for (curve, passes, path), speed in zip(made, speeds, strict=True):
-        found = score(case, path)
+        found = case.score(path, reference)
         spots.append(
             Spot(
-                case.name, curve, passes, found["metric"], found["fp32"], found["sqnr_db"],
-                1 / speed[0],
+                case.name, curve, passes, found.metric, fp32, found.sqnr_db, 1 / speed[0],
             )
         )  # fmt: skip
     return spots

@@ -72,14 +72,14 @@ class Cost:
         yield f"{self.beyond_mb:+.0f}"
 
 
-def write(costs: Sequence[Cost], out: Path) -> None:
+def write(costs: Sequence[Cost], out: Path, intro: str = INTRO) -> None:
     """Both files."""
     load = f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} CPUs"  # other programs' included
     about = {**machine(), "load": load, "seed": "0", "commit": commit()}
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = [HEAD, ["---"] * len(HEAD), *(cost.cells() for cost in costs)]
     table = [f"| {' | '.join(row)} |" for row in rows]
-    lines = [INTRO, *table, "", ", ".join(f"{k} {v}" for k, v in about.items()), ""]
+    lines = [intro, *table, "", ", ".join(f"{k} {v}" for k, v in about.items()), ""]
     out.write_text("\n".join(lines), encoding="utf-8")
     content = {"machine": about, "rows": [asdict(cost) for cost in costs]}
     out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
