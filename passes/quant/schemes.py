@@ -31,6 +31,7 @@ from onnxslim.passes.quant.selection import excluded_names
 from onnxslim.passes.quant.static import Goals, quantize_static
 from onnxslim.passes.quant.uncovered import uncovered
 from onnxslim.passes.quant.weight_only.scheme import WeightChoices, quantize_weights
+from onnxslim.passes.quant.weight_only.unfused import write_unfused
 from onnxslim.passes.quant.weights.layers import FEW_BITS
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined
@@ -86,7 +87,7 @@ def quantized(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
     for scheme in SCHEMES[options.scheme]:
         done = scheme(job, done)
     refused = (*done.refused, *uncovered(model, ctx.env.target, ruled_out))
-    return replace(done, refused=refused, own=tuple(_own(model, ctx.env.target) - there))
+    return replace(done, refused=refused, own=(*done.own, *(_own(model, ctx.env.target) - there)))
 
 
 def _equalizes(options: Quant) -> bool:
@@ -252,6 +253,10 @@ def _weight(job: Job, done: Done) -> Done:
     with suppress(RuntimeUnavailable):  # where nothing can be timed anyway
         done = replace(done, timed_on=one_token(job.model, sample_of(job.model, job.ctx.env)))
     layers, declined = quantize_weights(job.model, job.ctx, choices, job.excluded)
+    if layers and not options.portable and job.ctx.env.target.local:
+        with suppress(RuntimeUnavailable):
+            if write_unfused(job.model, job.ctx.env):
+                done = replace(done, own=(*done.own, "com.microsoft::MatMulNBits"))
     return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
 
 
