@@ -43,17 +43,22 @@ class Distill(Pass):
     steps: int = option(0, "steps instead of minutes: the same result in each run", "0 or more")
     batch: int = option(64, "samples per step", "1 or more")
     rate: float = option(0.0, "learning rate; 0 tries some", "0 or more")
+    temperature: float = option(1.0, "of class scores in the loss", "more than 0")
+    hidden: float = option(
+        0.0, "weight of values between, where both models have them, beside 1 of the outputs",
+        "0 or more",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if not self.minutes > 0:
-            raise ValueError(f"minutes={self.minutes:g} given, expected more than 0")
-        if self.steps < 0:
-            raise ValueError(f"steps={self.steps} given, expected 0 or more")
-        if self.batch < 1:
-            raise ValueError(f"batch={self.batch} given, expected 1 or more")
-        if self.rate < 0:
-            raise ValueError(f"rate={self.rate:g} given, expected 0 or more")
+        for key, least in (("steps", 0), ("batch", 1), ("rate", 0), ("hidden", 0)):
+            value = getattr(self, key)
+            if not value >= least:
+                raise ValueError(f"{key}={value:g} given, expected {least} or more")
+        for key in ("minutes", "temperature"):
+            value = getattr(self, key)
+            if not value > 0:
+                raise ValueError(f"{key}={value:g} given, expected more than 0")
 
     def prepare(self, ctx: Context) -> None:
         """Refuse a run without samples to learn from.
@@ -79,7 +84,9 @@ class Distill(Pass):
         level, why = self._level(ctx)
         if level == "layer":
             return _by_layer(model, ctx, why)
-        asked = Schedule(level, self.minutes, self.steps, self.batch, self.rate)
+        asked = Schedule(
+            level, self.minutes, self.steps, self.batch, self.rate, self.temperature, self.hidden
+        )
         done = learn(ctx.original, model, ctx, asked)
         if isinstance(done, str):
             return _by_layer(model, ctx, f"distill{{level={level}}} was not done: {done}")

@@ -42,6 +42,8 @@ class Schedule:
     steps: int
     batch: int
     rate: float
+    temperature: float
+    hidden: float  # weight of what lies between, beside 1 for the outputs
 
 
 @dataclass(frozen=True)
@@ -141,17 +143,23 @@ class _Run:
         from onnxslim.passes.distill.graph.train import Settings, Trainer
 
         assert self.env.calib is not None
-        cuts: list[str] = []
-        if self.asked.level == "block":
-            cuts = self._matched(bottlenecks(program, weights.given().keys()))
-        goals = [*names, *cuts]
+        between: list[str] = []
+        if self.asked.level == "block" or self.asked.hidden:
+            between = self._matched(bottlenecks(program, weights.given().keys()))
+        goals = [*names, *between]
         pool = Pool(self.env.calib, self.teacher, self.student, program, goals, self.env.threads)
         first = pool.answers(self.learnt[: self.asked.batch])
-        targets = [(target, 1.0) for target in targets_of(first, goals)]
+        share = (self.asked.hidden or 1.0) / max(len(between), 1)
+        targets = [(t, 1.0 if t.name in names else share) for t in targets_of(first, goals)]
         settings = Settings(
-            60 * self.asked.minutes, self.asked.steps, self.asked.batch, self.asked.rate,
-            self.env.seed,
-        )  # fmt: skip
+            seconds=60 * self.asked.minutes,
+            steps=self.asked.steps,
+            batch=self.asked.batch,
+            rate=self.asked.rate,
+            temperature=self.asked.temperature,
+            seed=self.env.seed,
+        )
+        cuts = between if self.asked.level == "block" else []
         trainer = Trainer(
             program, weights, pool, targets, self.learnt, self.held_out, settings,
             self.env.progress, self._checkpoint(), frozenset(cuts),

@@ -54,15 +54,18 @@ def samples() -> list[Feed]:
     return feeds(build(NET, WEIGHTS), 240, {"N": 1})
 
 
-@pytest.mark.parametrize("level", ["model", "block"])
+@pytest.mark.parametrize(
+    "options",
+    [{"level": "model"}, {"level": "block"}, {"level": "model", "hidden": 0.5, "temperature": 2.0}],
+)
 def test_a_student_learns_what_the_teacher_answers_to_samples_not_seen(
-    samples: list[Feed], level: str
+    samples: list[Feed], options: dict[str, Any]
 ) -> None:
     model = build(NET, WEIGHTS)
     student = disturbed(model, "w1", "w2")
     before, was = sqnr_db(model, student, samples[200:]), skeleton(student)
-    result = distill(model, student, samples[:200], level=level, steps=120, batch=32)
-    assert result.stats["level"] == level
+    result = distill(model, student, samples[:200], steps=100, batch=32, **options)
+    assert result.stats["level"] == options["level"]
     assert float(result.stats["error_after"]) < float(result.stats["error_before"])
     assert sqnr_db(model, student, samples[200:]) > before + 3
     assert skeleton(student) == was

@@ -29,7 +29,7 @@ class Part:
     feed: dict[str, Tensor]
     wanted: dict[str, Tensor]
     share: float
-    kept: Tensor | None  # the rows that are no padding
+    kept: dict[str, Tensor]  # the rows that are no padding, where there is any
 
 
 @dataclass
@@ -100,11 +100,13 @@ class Pool:
 
         given = {name: tensor(feed[name]) for name in program.inputs if name in feed}
         given |= {name: tensor(wanted[f"border {name}"]) for name in program.borders}
-        mask, kept = padding_mask(feed), None
-        if mask is not None and not mask.all():
-            first = wanted[self.names[0]]
-            rows = unpadded(first, mask)
-            kept = None if rows is None else torch.tensor(rows, device=program.device)
+        mask = padding_mask(feed)
+        rows = {name: unpadded(wanted[name], mask) for name in self.names}
+        kept = {
+            name: torch.tensor(found, device=program.device)
+            for name, found in rows.items()
+            if found is not None and mask is not None and not mask.all()
+        }
         goals = {name: tensor(wanted[name]) for name in self.names}
         return Part(given, goals, len(feeds) / total, kept)
 

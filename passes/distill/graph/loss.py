@@ -1,9 +1,9 @@
 """How far the student's answers are from the teacher's.
 
-Class scores: temperature-free KL divergence (Hinton et al. 2015, with T = 1) plus the squared error
-over the variance of the teacher's scores (Kim et al. 2021 find matching of logits the better of the
-two; the sum keeps both the ranking and the margins). Probabilities: KL alone. Other floats: the
-squared error over the variance.
+Class scores: the KL divergence at a temperature (Hinton et al. 2015, section 2) plus the squared
+error over the variance of the teacher's scores (Kim et al. 2021 find matching of logits the better
+of the two; the sum keeps both the ranking and the margins). Probabilities: KL alone. Other floats:
+the squared error over the variance.
 """
 
 from __future__ import annotations
@@ -51,20 +51,26 @@ def _kind(arrays: Sequence[Array]) -> str:
     return "scores" if all(a.ndim == 2 for a in arrays) else "numbers"
 
 
-def loss_of(target: Target, answer: Tensor, wanted: Tensor, kept: Tensor | None = None) -> Tensor:
+def loss_of(
+    target: Target,
+    answer: Tensor,
+    wanted: Tensor,
+    kept: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
     """The loss of one output over a batch, a number; `kept` are the rows that are no padding."""
     if kept is not None:
         answer, wanted = (x.reshape(-1, x.shape[-1])[kept] for x in (answer, wanted))
     apart = (answer - wanted).square().mean() / target.variance
     if target.kind == "numbers":
         return apart
-    classes = answer.shape[-1]
     if target.kind == "probabilities":
-        ours, theirs = torch.log(answer.clamp(min=1e-8)), torch.log(wanted.clamp(min=1e-8))
-        return _divergence(ours.reshape(-1, classes), theirs.reshape(-1, classes))
-    ours, theirs = torch.log_softmax(answer, -1), torch.log_softmax(wanted, -1)
-    return apart + _divergence(ours, theirs)
+        ours, theirs = (torch.log(x.clamp(min=1e-8)) for x in (answer, wanted))
+        return _divergence(ours, theirs, temperature)
+    return apart + _divergence(answer, wanted, temperature)
 
 
-def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:
-    return (theirs.exp() * (theirs - ours)).sum(-1).mean()
+def _divergence(answer: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(wanted / T) | softmax(answer / T)), the mean over rows."""
+    ours, theirs = (torch.log_softmax(x / temperature, -1) for x in (answer, wanted))
+    return temperature**2 * (theirs.exp() * (theirs - ours)).sum(-1).mean()

@@ -23,8 +23,9 @@ WARMUP = 0.05  # of the time
 CLIP = 1.0  # norm of the gradient of all leaves together
 CHECKS = 20  # looks at the samples held out
 PATIENCE = 8  # of them without a better one end the training
-RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
-"""Learning rates that are tried from the highest on, each for a few steps."""
+RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""Learning rates; from the third of them on, those above are tried as long as it gets better, or
+else those below, each for a few steps."""
 _TRIAL = 0.03  # of the time for each of them, at most
 _TRIAL_STEPS = 30
 
@@ -37,6 +38,7 @@ class Settings:
     steps: int = 0
     batch: int = 64
     rate: float = 0.0
+    temperature: float = 1.0
     seed: int = 0
 
 
@@ -75,7 +77,7 @@ class Trainer:
         first = self.weights.state()
         before = self.error()
         resumed = self.checkpoint.load() if self.checkpoint is not None else None
-        rate = self.settings.rate or (resumed.rate if resumed else self._best_rate(first, before))
+        rate = self.settings.rate or (resumed.rate if resumed else self._best_rate(first))
         self._best, self._best_error = first, before
         self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
         self._looked, self._worse = 0.0, 0
@@ -148,10 +150,12 @@ class Trainer:
     def _loss(self, part: Part) -> Tensor:
         names = [target.name for target, _ in self.targets]
         answers = self.program.run(part.feed, self.weights.given(), names, self.cuts)
-        return sum(
-            weight * loss_of(target, answers[target.name], part.wanted[target.name], part.kept)
-            for target, weight in self.targets
-        )
+        total: Tensor = 0.0
+        for target, weight in self.targets:
+            found, wanted = answers[target.name], part.wanted[target.name]
+            kept, temperature = part.kept.get(target.name), self.settings.temperature
+            total = total + weight * loss_of(target, found, wanted, kept, temperature)
+        return total
 
     def error(self) -> float:
         """The loss on the samples held out; infinite where it is no number."""
@@ -165,17 +169,23 @@ class Trainer:
                 )
         return total if math.isfinite(total) else math.inf
 
-    def _best_rate(self, first: Mapping[str, Array], before: float) -> float:
+    def _best_rate(self, first: Mapping[str, Array]) -> float:
         """The rate after a few steps of which, falling to zero, the samples held out err least."""
         errors: dict[float, float] = {}
-        for rate in RATES:
+
+        def error(rate: float) -> float:
             self._trial(rate)
             errors[rate] = self.error()
             self.weights.load(first)
-            best = min(errors, key=lambda r: errors[r])
-            if rate < best and errors[best] < before:
-                break  # it only gets slower
-        return min(errors, key=lambda r: errors[r])
+            return errors[rate]
+
+        at = 2
+        error(RATES[at])
+        while at + 1 < len(RATES) and error(RATES[at + 1]) < errors[RATES[at]]:
+            at += 1
+        while at > 0 and RATES[at - 1] not in errors and error(RATES[at - 1]) < errors[RATES[at]]:
+            at -= 1
+        return RATES[at]
 
     def _trial(self, rate: float) -> None:
         self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
