@@ -18,7 +18,9 @@ from onnxslim.ir import Array
 
 NARROWER = tuple((share, 0) for share in (1.0, 0.97, 0.94, 0.91, 0.88, 0.84, 0.8, 0.75, 0.7))
 WIDER = tuple((share, shift) for share in (1.0, 1.02, 1.05, 1.1, 1.15) for shift in (0, -1, 1))
-"""Shares of a block's range that are tried, and what is added to the zero point."""
+FINE = ((1.0, 0), (1.01, 0))
+"""Shares of a block's range that are tried, and what is added to the zero point; FINE for 8 bits,
+where more trials gain 0.3 dB, of what is a tenth of the error that rounding the inputs makes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def fitted(weight: Array, bits: int, block: int, importance: Array | None = None
     """
     blocks = weight.astype(np.float32).reshape(len(weight), -1, block)
     weigh: Array = np.ones(block, np.float32)
-    trials = WIDER
+    trials = FINE if bits == 8 else WIDER
     if importance is not None and importance.any():
         weigh, trials = importance.astype(np.float32).reshape(-1, block), NARROWER
     best: Grid | None = None
