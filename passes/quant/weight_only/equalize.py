@@ -12,40 +12,58 @@ equation 4 at alpha = .5, with root mean squares in place of maxima.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.columns import Tap
+from onnxslim.analyses.layer_ranges import evenly
+from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.linear import Linear, linear
-from onnxslim.analyses.moments import Moments
-from onnxslim.ir import Array, Editor, Node, Value
+from onnxslim.ir import Array, Editor, Model, Node, Value
 from onnxslim.passes.quant.weight_only.layers import WeightLayer
 from onnxslim.passes.quant.weight_only.sources import Source, scaled_weight, source_of
+from onnxslim.pipeline.analysis import AnalysisManager
+from onnxslim.pipeline.base import Context
+
+SAMPLES = 8
+"""From which the sizes of channels are taken; they show soon."""
 
 MOST = 64.0
 """The largest factor of a channel, and its inverse the smallest."""
 
 
+def channel_sizes(model: Model, layers: Iterable[WeightLayer], ctx: Context) -> Mapping[Tap, Array]:
+    """The root mean squares [d] of the channels that layers read, float64, from a few samples."""
+    taps = {layer.tap: replace(layer.tap, groups=layer.inputs) for layer in layers}
+    if not ctx.env.calib or not taps:
+        return {}
+    few = ctx.env.calib.take(evenly(len(ctx.env.calib), SAMPLES))
+    analyses = AnalysisManager(model, replace(ctx.env, calib=few))
+    found = analyses.get(LayerStats(taps=tuple(taps.values()))).moments
+    there = {tap: found[single] for tap, single in taps.items() if single in found}
+    return {tap: np.sqrt(moments.second[:, 0, 0]) for tap, moments in there.items()}
+
+
 def equalize_inputs(
-    editor: Editor, layers: Iterable[WeightLayer], moments: Mapping[Tap, Moments]
+    editor: Editor, layers: Iterable[WeightLayer], sizes: Mapping[Tap, Array]
 ) -> frozenset[Node]:
     """Scale the inputs of layers in place where all that reads them is among these layers.
 
-    `moments`: what is known of the inputs; others stay. Of a tied embedding, what is looked up is
-    divided again. Returns the layers whose inputs changed.
+    `sizes`: what `channel_sizes` found; other inputs stay. Of a tied embedding, what is looked up
+    is divided again. Returns the layers whose inputs changed.
     """
     groups: dict[Value, list[WeightLayer]] = {}
     for layer in layers:
         x = layer.node.inputs[0]
-        if x is not None and layer.tap in moments and _scalable(layer):
+        if x is not None and layer.tap in sizes and _scalable(layer):
             groups.setdefault(x, []).append(layer)
     changed: set[Node] = set()
     for x, group in groups.items():
         source = source_of(x, group[0].inputs) if _only_these(x, group) else None
         if source is not None:
-            size = np.sqrt(np.diagonal(moments[group[0].tap].second[0]))
-            _scale(editor, source, group, size)
+            _scale(editor, source, group, sizes[group[0].tap])
             changed.update(layer.node for layer in group)
     return frozenset(changed)
 

@@ -11,10 +11,11 @@ from onnxslim import ir
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.moments import Moments
+from onnxslim.analyses.plan import BUDGET
 from onnxslim.errors import EditError
 from onnxslim.ir import Array, Editor
 from onnxslim.passes.quant.choose.predicted import rows_db
-from onnxslim.passes.quant.weight_only.equalize import equalize_inputs
+from onnxslim.passes.quant.weight_only.equalize import channel_sizes, equalize_inputs
 from onnxslim.passes.quant.weight_only.forms import Form, Stored
 from onnxslim.passes.quant.weight_only.grid import Grid, fitted
 from onnxslim.passes.quant.weight_only.layers import WeightLayer, find_layers
@@ -63,9 +64,9 @@ def quantize_weights(
     ctx.analyses.invalidate(Aspect.ALL)
     editor, done, stored = Editor(model), list[Layer](), dict[_Key, Stored]()
     layers, declined = find_layers(model, choices.block, excluded)
-    moments = _moments(layers, ctx)
-    plain = [layer for layer in layers if choices.bits_of(layer) == 8]
-    if equalize_inputs(editor, plain, moments):
+    moments = _moments([layer for layer in layers if choices.bits_of(layer) < 8], ctx)
+    nearest = [layer for layer in layers if choices.bits_of(layer) == 8]
+    if equalize_inputs(editor, nearest, channel_sizes(model, nearest, ctx)):
         layers, declined = find_layers(model, choices.block, excluded)
     fits = _fits(editor, layers, choices, moments, ctx)
     tables: dict[ir.Node, Stored] = {}
@@ -142,4 +143,5 @@ def _moments(layers: Iterable[WeightLayer], ctx: Context) -> Mapping[Tap, Moment
     taps = [layer.tap for layer in layers if layer.inputs <= WIDEST]
     if not ctx.env.calib or not taps:
         return {}
-    return ctx.analyses.get(LayerStats(taps=tuple(dict.fromkeys(taps)))).moments
+    wanted = LayerStats(taps=tuple(dict.fromkeys(taps)), budget=2 * BUDGET)  # half as many runs
+    return ctx.analyses.get(wanted).moments
