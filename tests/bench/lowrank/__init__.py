@@ -1,0 +1,1 @@
+"""Low rank measured: accuracy, speed and cost, beside plain and diagonally scaled SVD."""

@@ -1,0 +1,52 @@
+"""What is measured: pipelines by model, and what each shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A pipeline; `beside` also makes the baselines' factors at the ranks that it chooses."""
+
+    passes: str
+    beside: bool = False
+
+
+SWEEP = (0.95, 0.9, 0.85, 0.8, 0.7)
+"""Shares of the MACs for nets of depthwise convolutions, which resist."""
+
+LINEAR = 0.8
+"""Share of the parameters of a language model's linear layers that stays."""
+
+SMOLLM_LINEAR, SMOLLM_ALL = 106_168_320, 134_515_008
+"""Parameters of SmolLM2-135M: 30 layers of 576 x (576 + 192 + 192 + 576) and 3 x 576 x 1536, and
+all. The budget counts all; what goes is a fifth of the first number."""
+
+SMOLLM = round(1 - (1 - LINEAR) * SMOLLM_LINEAR / SMOLLM_ALL, 4)
+
+SETTINGS: Mapping[str, tuple[Setting, ...]] = {
+    "fashion_vgg": (
+        Setting("lowrank{ratio=0.5}", beside=True),
+        Setting("lowrank{ratio=0.33}", beside=True),
+        Setting("lowrank{latency=0.5}"),
+        Setting("quant"),
+        Setting("lowrank{ratio=0.5},quant"),
+        Setting("quant,lowrank{ratio=0.5}"),
+        Setting("prune,lowrank{ratio=0.7},quant"),
+    ),
+    "fashion_resnet": (
+        Setting("lowrank{ratio=0.65}", beside=True),
+        Setting("quant"),
+        Setting("lowrank{ratio=0.65},quant"),
+    ),
+    "efficientnet_lite0": tuple(Setting(f"lowrank{{ratio={r} measure=false}}") for r in SWEEP),
+    "minilm_l6": (
+        Setting("lowrank{params=0.8}", beside=True),
+        Setting("lowrank{ratio=0.8}", beside=True),
+    ),
+    "smollm2_135m": (
+        Setting(f"lowrank{{params={SMOLLM} measure=false skip=/token_embd/*}}", beside=True),
+    ),
+}
