@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd, log10
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def cuts(site: Site, scheme: str, multiple: int) -> list[Cut]:
     found: dict[Scheme, Cut] = {}
     for damping in dampings(site):
         covariance = mixed(site.fit, site.shape, damping)
-        bases = _Bases(site, covariance)
+        bases = _Bases(site, covariance, ways)
         for way, limit in ways:
             cut = _judged(site, way, damping, range(step, limit + 1, step), bases)
             if cut is not None and (
@@ -95,19 +95,37 @@ def dampings(site: Site) -> tuple[float, ...]:
 class _Bases:
     """The bases of one layer and covariance; Tucker cuts share that of the pointwise one."""
 
-    def __init__(self, site: Site, covariance: Array) -> None:
+    def __init__(self, site: Site, covariance: Array, ways: Sequence[tuple[Scheme, int]]) -> None:
+        self._limits: dict[tuple[int, ...], int] = {}
+        for way, limit in ways:
+            most = max(self._limits.get(way.first, 0), way.reduced or limit)
+            self._limits[way.first] = most
         self.matrix = site.layer.matrix().astype(np.float64)
-        self.covariance = covariance
-        self._known: dict[tuple[int, ...], list[tuple[Problem, Basis]]] = {}
+        self.covariance, self.others = covariance, held_covariance(site)
+        self._known: dict[tuple[int, ...], list[Judged]] = {}
         self._shape = site.shape
 
-    def of(self, way: Scheme, limit: int) -> list[tuple[Problem, Basis]]:
-        """One per group."""
+    def of(self, way: Scheme) -> list[Judged]:
+        """One per group, of as many directions as any cut with the same first factor needs."""
         if way.first not in self._known:
             tasks = problems(self._shape, way, self.matrix, self.covariance)
-            at_most = self._shape.channels if not way.first else limit
-            self._known[way.first] = [(task, basis(task, at_most)) for task in tasks]
+            held: Sequence[Problem | None] = [None] * len(tasks)
+            if self.others is not None:
+                held = problems(self._shape, way, self.matrix, self.others)
+            limit = self._limits[way.first]
+            self._known[way.first] = [
+                Judged(task, basis(task, limit), other)
+                for task, other in zip(tasks, held, strict=True)
+            ]
         return self._known[way.first]
+
+
+class Judged(NamedTuple):
+    """One group of a layer: what is fitted, its basis, and the rows held out if there are any."""
+
+    task: Problem
+    found: Basis
+    held: Problem | None
 
 
 def _judged(
@@ -117,16 +135,14 @@ def _judged(
     within = dict.fromkeys(ranks, 0.0)
     apart = dict.fromkeys(ranks, 0.0)
     energy = energy_apart = 0.0
-    others = held_covariance(site)
-    for g, (task, found) in enumerate(bases.of(way, ranks[-1])):
-        other = None if others is None else _ordered(site.shape, way, others[g])
-        inside, outside = _losses(way, task, found, ranks, other)
+    for part in bases.of(way):
+        inside, outside = _losses(way, part, ranks)
         ranks = [r for r in ranks if r in inside]
         for r in ranks:
             within[r] += inside[r]
             apart[r] += outside[r]
-        energy += task.energy()
-        energy_apart += Problem(task.weight, task.covariance if other is None else other).energy()
+        energy += part.task.energy()
+        energy_apart += (part.held or part.task).energy()
     if energy <= 0 or energy_apart <= 0 or not ranks:
         return None
     return Cut(
@@ -138,20 +154,19 @@ def _judged(
 
 
 def _losses(
-    way: Scheme, task: Problem, found: Basis, ranks: Sequence[int], other: Array | None
+    way: Scheme, part: Judged, ranks: Sequence[int]
 ) -> tuple[dict[int, float], dict[int, float]]:
     """E|y - y'|^2 by rank, on what the pair is fitted to and elsewhere."""
+    task, found, held = part
     if way.reduced:
         first = found.first[: way.reduced]
         middle = core(task, first)
         some = [r for r in ranks if r < len(middle.loss)]
         within = {r: float(middle.loss[r]) for r in some}
-        return within, (
-            within if other is None else core_elsewhere(task, first, middle, other, some)
-        )
+        return within, within if held is None else core_elsewhere(first, middle, held, some)
     some = [r for r in ranks if r < len(found.loss)]
     within = {r: float(found.loss[r]) for r in some}
-    return within, within if other is None else loss_elsewhere(task, found, other, some)
+    return within, within if held is None else loss_elsewhere(task, found, held, some)
 
 
 def candidates(site: Site, found: Sequence[Cut]) -> list[Candidate]:
@@ -265,10 +280,3 @@ def held_covariance(site: Site) -> Array | None:
     apart: Array = site.held.mean - site.fit.mean
     found: Array = site.held.covariance() + apart[:, :, None] * apart[:, None, :]
     return found
-
-
-def _ordered(shape: Geometry, scheme: Scheme, covariance: Array) -> Array:
-    order, places = scheme.order(shape), scheme.places(shape)
-    size = len(order) // places
-    ordered: Array = covariance[np.ix_(order, order)]
-    return ordered.reshape(places, size, places, size)

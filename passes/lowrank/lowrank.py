@@ -12,6 +12,7 @@ from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.lowrank.candidates import Unit
 from onnxslim.passes.lowrank.choices import choices
 from onnxslim.passes.lowrank.gather import Evidence, few_rows, gather
+from onnxslim.passes.lowrank.merge import merge_pairs
 from onnxslim.passes.lowrank.quantized import float_again, quantize_again
 from onnxslim.passes.lowrank.select import OPTIONS, Goal
 from onnxslim.passes.lowrank.settle import Settled, Settling, declined
@@ -32,7 +33,8 @@ class Lowrank(Pass):
     The model is measured once (`gather`), every cut at every rank gets its loss in closed form
     (`candidates`, `units`), one choice is made for the whole model (`select`) without what is slow
     (`settle`), it is written (`write`) and the last factors are fitted again (`refit`).
-    BatchNormalization is folded first; a model that `quant` has quantized is quantized again.
+    BatchNormalization is folded first and pairs that do not pay are merged (`merge`); a model that
+    `quant` has quantized is quantized again.
     """
 
     name: ClassVar[str] = "lowrank"
@@ -91,12 +93,15 @@ class Lowrank(Pass):
         float_again(model, ctx)
         editor = Editor(model)
         fuse_batchnorm(editor)
+        merged = merge_pairs(model, editor)
         ctx.analyses.invalidate(Aspect.ALL)
         known, goal, settled = self.plan(model, ctx)
         written = write(model, ctx, editor, settled, self.refit, self.activation)
         notes = [*self._said(known, ctx), *settled.notes, *written.notes]
         stays = (*known.declined, *declined(known, settled, goal), *written.declined)
-        if not written.layers:
+        if merged:
+            notes.append(f"{merged} pairs of layers that cost more than one were merged first")
+        if not written.layers and not merged:
             ir.restore(model, before)
             ctx.analyses.invalidate(Aspect.ALL)
             return PassResult(declined=stays, notes=tuple(notes))
@@ -106,6 +111,7 @@ class Lowrank(Pass):
             changed=Aspect.ALL,
             stats={
                 "layers": len(written.layers),
+                "merged": merged,
                 "macs_before": int(known.totals["macs"]),
                 **{f"{unit}_ratio": round(left, 4) for unit, left in settled.left.items()},
                 "loss_gap": round(settled.gap, 4),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -39,7 +40,15 @@ class Problem:
 
     def energy(self) -> float:
         """tr(W C W^T): the variance of all outputs together."""
+        return self._energy
+
+    @cached_property
+    def _energy(self) -> float:
         return quadratic(self.weight.reshape(len(self.weight), -1), _square(self.covariance))
+
+    def elsewhere(self, covariance: Array) -> Problem:
+        """The same layer for rows of another covariance, [c, m, c, m]."""
+        return Problem(self.weight, covariance)
 
 
 @dataclass(frozen=True)
@@ -131,20 +140,20 @@ def _nested_loss(task: Problem, first: Array) -> Array:
 
 
 def loss_elsewhere(
-    task: Problem, found: Basis, other: Array, ranks: Sequence[int]
+    task: Problem, found: Basis, elsewhere: Problem, ranks: Sequence[int]
 ) -> dict[int, float]:
     """E|y - H V_r x|^2 of the pairs fitted to `task` where the covariance is another one.
 
-    `other` [c, m, c, m] is E[(x - mu)(x - mu)^T] of rows that the fit has not seen, around the
-    mean mu of those that it has: the bias is fitted too.
+    Its covariance there is E[(x - mu)(x - mu)^T] of rows that the fit has not seen, around the mean
+    mu of those that it has: the bias is fitted too.
     """
-    elsewhere = Problem(task.weight, other)
     if task.places == 1:
         left = found.second[:, 0, :]
         flat = task.weight.reshape(len(task.weight), -1)
         seen: Array = np.transpose(left) @ flat
-        kept = np.cumsum(np.sum((seen @ _square(other)) * seen, axis=1))
-        return {r: max(elsewhere.energy() - float(kept[r - 1]), 0.0) for r in ranks}
+        kept = np.cumsum(np.sum((seen @ _square(elsewhere.covariance)) * seen, axis=1))
+        whole = elsewhere.energy()
+        return {r: max(whole - float(kept[r - 1]), 0.0) for r in ranks}
     return _nested_elsewhere(task, found.first, elsewhere, ranks)
 
 
@@ -158,12 +167,13 @@ def _nested_elsewhere(
     lower = np.linalg.cholesky(gram + ridge(gram))
     half = solve_triangular(lower, cross, lower=True)
     errors: dict[int, float] = {}
+    whole = elsewhere.energy()
     for rank in ranks:
         n = rank * task.places
         factor = solve_triangular(lower[:n, :n], half[:n], lower=True, trans="T")  # H_r^T
         spread = float(np.sum(factor * (gram_there[:n, :n] @ factor)))
         shared = float(np.sum(factor * cross_there[:n]))
-        errors[rank] = max(elsewhere.energy() - 2 * shared + spread, 0.0)
+        errors[rank] = max(whole - 2 * shared + spread, 0.0)
     return errors
 
 

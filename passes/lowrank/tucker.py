@@ -48,16 +48,16 @@ def core(task: Problem, first: Array) -> Core:
 
 
 def core_elsewhere(
-    task: Problem, first: Array, found: Core, other: Array, ranks: Sequence[int]
+    first: Array, found: Core, elsewhere: Problem, ranks: Sequence[int]
 ) -> dict[int, float]:
     """Like `svd.loss_elsewhere`: the loss where the covariance is another one, by rank s."""
-    elsewhere = Problem(task.weight, other)
     gram, cross = _flat(elsewhere, first)
     rows = found.core.reshape(len(found.core), -1)  # [n, c r]
     spread = np.sum((rows @ gram) * rows, axis=1)
     shared = np.sum((rows @ cross) * np.transpose(found.last), axis=1)
     kept = np.cumsum(2 * shared - spread)
-    return {s: max(elsewhere.energy() - float(kept[s - 1]), 0.0) for s in ranks}
+    whole = elsewhere.energy()
+    return {s: max(whole - float(kept[s - 1]), 0.0) for s in ranks}
 
 
 def tucker(task: Problem, first: Array, rank: int) -> tuple[Array, Array, Array]:

@@ -39,7 +39,7 @@ def test_the_loss_elsewhere_is_that_of_the_factors_there(scheme: Scheme) -> None
     task, other = task_of(scheme), task_of(scheme, seed=1).covariance
     found = svd.basis(task, 99)
     ranks = range(1, min(5, len(found.first)) + 1)
-    elsewhere = svd.loss_elsewhere(task, found, other, ranks)
+    elsewhere = svd.loss_elsewhere(task, found, task.elsewhere(other), ranks)
     for rank in ranks:
         second, first = svd.factors(task, found, rank)
         # the ridges of 1e-10 differ by the order of the unknowns
@@ -55,7 +55,7 @@ def test_the_core_loses_what_was_predicted_here_and_elsewhere() -> None:
     task, other = task_of(POINTWISE), task_of(POINTWISE, seed=1).covariance
     first = svd.basis(task, 99).first[:3]
     found = tucker.core(task, first)
-    elsewhere = tucker.core_elsewhere(task, first, found, other, range(1, 9))
+    elsewhere = tucker.core_elsewhere(first, found, task.elsewhere(other), range(1, 9))
     for rank in range(1, 9):
         parts = found.last[:, :rank], found.core[:rank], first
         assert found.loss[rank] == pytest.approx(

@@ -243,6 +243,27 @@ def test_weights_that_are_no_constants_are_named(executor: ThreadPoolExecutor) -
     assert any("computed, not a constant" in d.reason for d in result.declined)
 
 
+FUNCTION = """
+<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+g (float[N,64] x, float[64,64] u) => (float[N,64] y) {
+  h = MatMul(x, w1)
+  y = own.layer(h, u)
+}
+<domain: "own", opset_import: ["" : 17]>
+layer (a, w) => (b) {
+  b = MatMul(a, w)
+}
+"""
+
+
+def test_layers_inside_a_function_are_declined_by_name(executor: ThreadPoolExecutor) -> None:
+    model = build(FUNCTION, {"w1": (64, 64)}, rank=4)
+    calib = FeedList([{**f, "u": np.eye(64, dtype=np.float32)} for f in feeds((16, 64))])
+    result = run(model, executor, calib, Lowrank(error=0.5, measure=False))
+    assert [row.node for row in result.layers] == ["h"]
+    assert any("computed, not a constant" in d.reason for d in result.declined)
+
+
 def test_a_model_quantized_outside_is_declined(executor: ThreadPoolExecutor) -> None:
     text = MLP.replace(
         "y = MatMul(relued, w3)", "q = DequantizeLinear(w4, s)\n y = MatMul(relued, q)"
