@@ -93,7 +93,7 @@ class Lowrank(Pass):
         float_again(model, ctx)
         editor = Editor(model)
         fuse_batchnorm(editor)
-        merged = merge_pairs(model, editor)
+        merged = merge_pairs(model, editor, self.skip)
         ctx.analyses.invalidate(Aspect.ALL)
         known, goal, settled = self.plan(model, ctx)
         written = write(model, ctx, editor, settled, self.refit, self.activation)

@@ -6,6 +6,7 @@ where the one has no more weights and multiplications than the two, whose middle
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from math import prod
 
 import numpy as np
@@ -15,13 +16,15 @@ from onnxslim.analyses.linear import Linear, linear, linear_layers
 from onnxslim.ir import Array, Editor, Model
 
 
-def merge_pairs(model: Model, editor: Editor) -> int:
-    """Merge in place, in all scopes; how many pairs."""
+def merge_pairs(model: Model, editor: Editor, skip: tuple[str, ...] = ()) -> int:
+    """Merge in place, in all scopes, but for nodes named in `skip`; how many pairs."""
     count = 0
     for found in linear_layers(model)[0]:
         second = linear(found.node)  # as it is after the merges before it
         first = _before(second) if isinstance(second, Linear) else None
-        if first is not None and isinstance(second, Linear) and _pays(first, second):
+        if first is None or not isinstance(second, Linear) or _named(first, second, skip):
+            continue
+        if _pays(first, second):
             _merge(editor, first, second)
             count += 1
     if count:
@@ -60,8 +63,16 @@ def _fit(first: Linear, second: Linear) -> bool:
     )
 
 
+def _named(first: Linear, second: Linear, skip: tuple[str, ...]) -> bool:
+    names = (ir.label(first.node), ir.label(second.node))
+    return any(fnmatchcase(name, pattern) for name in names for pattern in skip)
+
+
 def _pays(first: Linear, second: Linear) -> bool:
-    """Whether one layer is no larger. Both multiply the same rows, so that weights tell all."""
+    """Whether one layer is no larger. Both multiply the same rows, so that weights tell all; those
+    that others read too would stay."""
+    if any(len(list(layer.weight.uses())) > 1 for layer in (first, second)):
+        return False
     one = second.out_features * first.in_features
     middle = first.out_features
     return one <= middle * (first.in_features + second.out_features)
