@@ -146,6 +146,8 @@ def compiled(case: Case, setting: Setting, out: Path, asked: argparse.Namespace)
     if not wanted:
         return None
     out.unlink(missing_ok=True)
+    if not setting.passes:
+        asked.python = asked.python or make(asked.work / "peer", PACKAGES)
     limited = ["timeout", str(asked.limit), *setting.command(case, out, asked.python)]
     took = watch(limited, out)
     failure = took.failure or ("" if out.exists() else "wrote nothing")
@@ -226,7 +228,6 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="compile all anew")
     asked = parser.parse_args()
     asked.work = asked.work.resolve()
-    asked.python = asked.python or make(asked.work / "peer", PACKAGES)
     rows: list[Row] = []
     for name in asked.names:
         rows += measure(name, asked)
