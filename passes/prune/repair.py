@@ -8,12 +8,11 @@ from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Array, Editor, Model
-from onnxslim.passes.lowrank.refit import refit
+from onnxslim.passes.lowrank.refit import refit, spots_of
 from onnxslim.passes.prune.choose import Chosen
-from onnxslim.passes.prune.compensate import compensate, sliced, spots
+from onnxslim.passes.prune.compensate import compensate, fitted, sliced, spots
 from onnxslim.passes.prune.cut import cut
 from onnxslim.passes.prune.evidence import Evidence
-from onnxslim.passes.prune.mask import makers
 from onnxslim.passes.prune.safety import differs
 from onnxslim.pipeline.base import Environment
 
@@ -30,13 +29,13 @@ class Repair:
         """Compensate, cut and fit again; a reason where the cut must not stand."""
         axes, removed = chosen.axes, chosen.removed
         repairs = self.repairs and bool(chosen.evidence.fit)
-        names = [name for name in spots(axes) if name in set(makers(editor.model))]
+        lost = fitted(axes, removed)
         if repairs:
             compensate(editor, axes, removed, chosen.evidence)
             sliced(self.reference, axes, removed, spots(axes))
         apart = self._cut(editor, axes, removed)
         if repairs and not apart:
-            self._refit(editor.model, names, chosen.evidence)
+            self._refit(editor.model, _affordable(editor.model, spots(axes), lost), chosen.evidence)
         return apart
 
     def _cut(self, editor: Editor, axes: AxisMap, removed: Array) -> str:
@@ -57,3 +56,18 @@ class Repair:
             f"{done.layers} layers fitted again: error of the outputs on samples held out "
             f"{done.before:.3g} -> {done.after:.3g}"
         )  # fmt: skip
+
+
+_BYTES = 4 << 30  # of moments of layers that are fitted again, an eighth of them at a time
+
+
+def _affordable(model: Model, names: list[str], lost: list[str]) -> list[str]:
+    """All layers that errors of earlier ones reach; of a large model those that lost columns."""
+    sizes = {
+        spot.output: 16 * (spot.layer.in_features + spot.layer.out_features) ** 2
+        for spot in spots_of(model, names)
+    }
+    small = [name for name in names if sizes.get(name, _BYTES) <= _BYTES // 8]
+    if sum(sizes[name] for name in small) <= _BYTES:
+        return small
+    return [name for name in small if name in set(lost)]

@@ -22,7 +22,7 @@ from onnxslim import ir
 from tests.bench.cases import Case, load_case
 from tests.bench.compilers import Setting, compile_case
 from tests.bench.environments import TORCH_CPU, make
-from tests.bench.prune.settings import FP32, PEER, PEER_NORMS, SETTINGS, SUBJECTS, Subject
+from tests.bench.prune.settings import FP32, OPTIONS, PEER, PEER_NORMS, SUBJECTS, Subject
 from tests.bench.prune_reach.measure import macs
 from tests.bench.quant.measure import race
 from tests.bench.table import machine
@@ -89,10 +89,10 @@ class Made:
 
 def ours(subject: Subject, case: Case, folder: Path, setting: str) -> Made:
     """One run of this project's command line."""
-    out = folder / f"{list(SETTINGS).index(setting)}.onnx"
+    out = folder / f"{list(OPTIONS).index(setting)}.onnx"
     more = ("--quiet", "--no-check", "--allow-slower", "--threads", "2")
     cache = ("--cache", str(folder / "cache"))
-    arguments = ("--passes", subject.passes(SETTINGS[setting]), *more, *cache)
+    arguments = ("--passes", subject.passes(OPTIONS[setting]), *more, *cache)
     took = compile_case(case, Setting(setting, "onnxslim", arguments), out)
     return Made(setting, out, took.seconds, took.failure)
 
@@ -118,8 +118,8 @@ def peer(subject: Subject, case: Case, folder: Path, work: Path, setting: str) -
 
 def measure(subject: Subject, work: Path, folder: Path, budget_s: float) -> list[Row]:
     """Prune a network in every way, score the results and time them together."""
-    case = load_case(subject.name)
-    made = [ours(subject, case, folder, setting) for setting in SETTINGS]
+    case = load_case(subject.case or subject.name)
+    made = [ours(subject, case, folder, setting) for setting in subject.settings]
     peers = (PEER, PEER_NORMS) if subject.norms else (PEER,)
     made += [peer(subject, case, folder, work, setting) for setting in peers]
     good = [m for m in made if not m.failure]
@@ -162,8 +162,10 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def verdict(subject: Subject, rows: Sequence[Row]) -> str:
-    """Whether what was asked for holds."""
+    """Whether what was asked for holds; empty where nothing was."""
     row = next(r for r in rows if r.setting == "ours")
+    if subject.limit is None:
+        return ""
     if subject.agreement:
         lost, what = 1 - (row.agreement or 0.0), "agreement with FP32"
         asked = f"at least {1 - subject.limit:.2f}"

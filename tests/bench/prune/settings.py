@@ -14,6 +14,8 @@ SETTINGS: Mapping[str, str] = {
     "ours, no compensation": "compensate=false",
     "ours": "",
 }
+STEPS = "ours, in 3 steps"
+OPTIONS: Mapping[str, str] = {**SETTINGS, STEPS: "schedule=3"}
 """Name -> options of the pass beside those that say how far."""
 
 
@@ -25,11 +27,13 @@ class Subject:
     name: str
     title: str
     goals: tuple[str, ...]  # of one run of the pass each
-    limit: float
+    limit: float | None  # none is set
     agreement: bool = False
     peer: str = ""
     norms: bool = False  # whether it has BatchNorm
     without_peer: str = ""
+    case: str = ""  # where it is another cut of the same network
+    settings: tuple[str, ...] = tuple(SETTINGS)
 
     def passes(self, options: str) -> str:
         """The pipeline of a setting."""
@@ -39,7 +43,18 @@ class Subject:
 
 SUBJECTS = (
     Subject("fashion_vgg", "VGG, -50 % MACs", ("ratio=0.5",), 0.007, peer="nets", norms=True),
-    Subject("fashion_resnet", "ResNet-8, -40 % MACs", ("ratio=0.6",), 0.015, peer="nets"),
+    Subject(
+        "fashion_vgg_quarter",
+        "VGG, -75 % MACs",
+        ("ratio=0.25",),
+        None,
+        case="fashion_vgg",
+        settings=("ours", STEPS),
+        without_peer="see the milder cut",
+    ),
+    Subject(
+        "fashion_resnet", "ResNet-8, -40 % MACs", ("ratio=0.6",), 0.015, peer="nets", norms=True
+    ),
     Subject("fashion_vit", "ViT, -50 % of its FFN", ("share=0.5 only=hidden",), 0.015, peer="nets"),
     Subject(
         "efficientnet_lite0_photos",
