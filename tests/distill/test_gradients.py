@@ -22,6 +22,7 @@ def ints(*values: int) -> Any:
     return torch.tensor(values, dtype=torch.int64)
 
 
+STATISTICS = [torch.tensor(v, dtype=torch.float64) for v in ([0.1, 0, -1, 2], [1, 2, 0.5, 3])]
 Case = tuple[str, list[Any], dict[str, Any]]
 CASES: list[Case] = [
     *[(op, [X], V) for op in (
@@ -54,7 +55,7 @@ CASES: list[Case] = [
     ("GlobalAveragePool", [IMAGE], V),
     ("GlobalMaxPool", [IMAGE], V),
     ("GlobalLpPool", [IMAGE], V),
-    ("BatchNormalization", [IMAGE, (4,), (4,), (4,), "variance"], V),
+    ("BatchNormalization", [IMAGE, (4,), (4,), *STATISTICS], V),
     ("GroupNormalization", [IMAGE, (4,), (4,)], {"num_groups": 2}),
     ("InstanceNormalization", [IMAGE, (4,), (4,)], V),
     ("LRN", [IMAGE], {"size": 3}),
@@ -89,7 +90,7 @@ CASES: list[Case] = [
 def _made(spec: Any, generator: Any) -> Any:
     if spec is None or isinstance(spec, torch.Tensor):
         return spec
-    shape = {"positive": X, "small": X, "variance": (4,)}.get(spec, spec)
+    shape = {"positive": X, "small": X}.get(spec, spec)
     number = torch.rand(shape, generator=generator, dtype=torch.float64)
     if spec == "small":
         made = 1.2 * number - 0.6

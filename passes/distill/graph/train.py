@@ -22,7 +22,7 @@ from onnxslim.pipeline.base import Progress
 WARMUP = 0.05  # of the time
 CLIP = 1.0  # norm of the gradient of all leaves together
 CHECKS = 20  # looks at the samples held out
-PATIENCE = 8  # of them without a better one end the training
+PATIENCE = 10  # of them without a better one end the training
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Learning rates; from the third of them on, those above are tried as long as it gets better, or
 else those below, each for a few steps."""
