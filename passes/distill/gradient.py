@@ -60,7 +60,8 @@ def learn(teacher: Model, student: Model, ctx: Context, asked: Schedule) -> Lear
     """Train the student in place; a reason where it cannot be differentiated.
 
     Kept only where the outputs of ONNX Runtime on the samples held out err less. Memory: the
-    activations of one batch, four times the weights, and the teacher's answers (1 GB at most).
+    activations of a batch (2 GB at most) twice, the weights four times, and the teacher's answers
+    (1 GB at most).
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run one of the models.
@@ -138,7 +139,7 @@ class _Run:
     def train(self, program: Any, weights: Any, names: list[str]) -> Any:
         """Train the weights until the time is up."""
         from onnxslim.passes.distill.graph.blocks import bottlenecks
-        from onnxslim.passes.distill.graph.data import Pool
+        from onnxslim.passes.distill.graph.data import Pool, fitting
         from onnxslim.passes.distill.graph.loss import targets_of
         from onnxslim.passes.distill.graph.train import Settings, Trainer
 
@@ -148,6 +149,7 @@ class _Run:
             between = self._matched(bottlenecks(program, weights.given().keys()))
         goals = [*names, *between]
         pool = Pool(self.env.calib, self.teacher, self.student, program, goals, self.env.threads)
+        pool.most = fitting(self.student, self.env.calib[0], self.env.threads)
         first = pool.answers(self.learnt[: self.asked.batch])
         share = (self.asked.hidden or 1.0) / max(len(between), 1)
         targets = [(t, 1.0 if t.name in names else share) for t in targets_of(first, goals)]

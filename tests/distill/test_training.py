@@ -17,6 +17,7 @@ pytest.importorskip("torch", reason="torch is not installed: make test-distill")
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.distill.distill import Distill
+from onnxslim.passes.distill.graph import data
 from onnxslim.passes.distill.graph.api import torch
 from onnxslim.passes.distill.graph.blocks import bottlenecks
 from onnxslim.passes.distill.graph.loss import loss_of, targets_of
@@ -276,6 +277,20 @@ def test_texts_of_different_lengths_are_learnt_together_without_their_padding() 
     student = disturbed(model, "w1")
     result = distill(model, student, calib, level="model", steps=150, batch=16)
     assert float(result.stats["loss_after"]) < 0.3 * float(result.stats["loss_before"])
+
+
+def test_a_batch_in_several_parts_has_the_gradient_of_the_whole(
+    samples: list[Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(NET, WEIGHTS)
+    made: list[Model] = []
+    for limit in (data.AT_ONCE, 1 << 16):
+        monkeypatch.setattr(data, "AT_ONCE", limit)
+        student = disturbed(model, "w2")
+        distill(model, student, samples[:160], level="model", steps=5, batch=16, rate=1e-3)
+        made.append(student)
+    assert data.fitting(model, samples[0], 1) < 8
+    assert sqnr_db(made[0], made[1], samples[200:]) > 60  # sums in another order
 
 
 def test_the_loss_is_chosen_by_what_the_teacher_answers() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
 from onnxslim.analyses.collect import parts_of, stackable, stacked
 from onnxslim.analyses.observe import padding_mask, unpadded
+from onnxslim.analyses.seen import observed_shapes
 from onnxslim.ir import Array, Model
 from onnxslim.passes.distill.graph.api import Tensor, torch
 from onnxslim.passes.distill.graph.convert import to_torch
@@ -18,6 +20,10 @@ from onnxslim.runtime.session import Session, open_session
 
 HELD = 1 << 30
 """Bytes of answers that are kept."""
+
+AT_ONCE = 2 << 30
+"""Bytes of activations that one part may hold; larger batches go through in several parts, whose
+gradients add up."""
 
 Answers = Mapping[str, Array]
 
@@ -46,6 +52,7 @@ class Pool:
     names: Sequence[str]
     threads: int
     together: bool = False
+    most: int = 1 << 30  # samples in a part
     _answers: dict[int, Answers] = field(default_factory=dict[int, Answers])
     _bytes: int = 0
 
@@ -118,7 +125,21 @@ class Pool:
             feed = self.samples[index]
             key = tuple((name, array.shape) for name, array in feed.items())
             groups.setdefault(key, []).append(index)
-        return list(groups.values())
+        return [
+            group[start : start + self.most]
+            for group in groups.values()
+            for start in range(0, len(group), self.most)
+        ]
+
+
+def fitting(model: Model, feed: Feed, threads: int) -> int:
+    """How many samples like this one may go through the model in one part.
+
+    Raises:
+        RuntimeUnavailable: ONNX Runtime cannot run the model.
+    """
+    shapes = observed_shapes(model, feed, threads).values()
+    return max(1, AT_ONCE // max(sum(4 * prod(shape) for shape in shapes), 1))
 
 
 def outputs_in_common(teacher: Model, student: Model) -> list[str]:
