@@ -2,7 +2,7 @@
 
 python -m tests.bench.quant.bits [--models a,b] [--out docs/BITS.md] [--budget SECONDS]
 
-Rows that an earlier run wrote stay where a run does not repeat their model.
+Rows that an earlier run wrote of these models stay where a run does not repeat them.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ on the unlabelled calibration samples; metric, *agreement* (share of samples wit
 is the share of the quantized weights, the others have 8. *Size* is bytes over FP32's. *Speed* is
 FP32 milliseconds over the setting's, one thread, one sample, all files of a model in turns. *CPU s*
 (of all processors together) and *seconds* are those of the whole compile process.
+efficientnet_lite0_photos calibrates on 518 views of 259 photos, the others on 512 images.
 """
 HEAD = (
     "model",
@@ -123,7 +124,8 @@ def _earlier(path: Path, repeated: Sequence[str]) -> list[Row]:
     if not path.exists():
         return []
     stored: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    return [Row(**row) for row in stored if row["model"] not in repeated]
+    kept = set(MODELS) - set(repeated)
+    return [Row(**row) for row in stored if row["model"] in kept]
 
 
 def main() -> None:
