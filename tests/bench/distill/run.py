@@ -1,6 +1,6 @@
 """What distillation wins back: the metric before, after level=layer and after level=model.
 
-python -m tests.bench.distill.run [--students 1,2] [--minutes 5] [--out docs/DISTILL.md]
+python -m tests.bench.distill.run [--students 1,2] [--minutes 5 | --steps N] [--out docs/DISTILL.md]
 
 Rows that an earlier run wrote stay where a run does not repeat their student. Needs torch.
 """
@@ -69,7 +69,7 @@ class Row:
         yield from (f"{s:.0f}" for s in self.seconds)
 
 
-def measure(student: Student, minutes: float) -> Row:
+def measure(student: Student, minutes: float, steps: int) -> Row:
     """Make a student, teach it at two levels and score all of them on the evaluation samples."""
     case = load_case(student.model)
     teacher = ir.load(case.model)
@@ -79,7 +79,7 @@ def measure(student: Student, minutes: float) -> Row:
     start = time.perf_counter()
     teach(teacher, by_layer, samples, Distill(level="layer"))
     middle = time.perf_counter()
-    done = teach(teacher, trained, samples, Distill(level="model", minutes=minutes))
+    done = teach(teacher, trained, samples, Distill(level="model", minutes=minutes, steps=steps))
     end = time.perf_counter()
     if done.stats.get("level") != "model":
         raise SystemExit(f"{student.model}: {'; '.join(done.notes)}")
@@ -152,11 +152,14 @@ def main() -> None:
     numbers = ",".join(str(i) for i in range(1, len(STUDENTS) + 1))
     parser.add_argument("--students", default=numbers, help="their numbers in STUDENTS, from 1")
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument(
+        "--steps", type=int, default=0, help="instead of minutes, on a busy machine"
+    )
     parser.add_argument("--out", type=Path, help="a Markdown file with the marks of the table")
     asked = parser.parse_args()
     rows = {} if asked.out is None else earlier(asked.out)
     for number in asked.students.split(","):
-        row = measure(STUDENTS[int(number) - 1], asked.minutes)
+        row = measure(STUDENTS[int(number) - 1], asked.minutes, asked.steps)
         rows[row.model, row.title] = row
         order = {(s.model, s.title): i for i, s in enumerate(STUDENTS)}
         ordered = sorted(rows.values(), key=lambda r: order.get((r.model, r.title), 99))

@@ -12,7 +12,7 @@ import numpy as np
 import onnxslim
 from models import fashion_data
 from onnxslim import ir
-from onnxslim.ir import Editor, Model
+from onnxslim.ir import Array, Editor, Model, Node
 from onnxslim.passes.distill.grids import codes_of, grid_of
 from onnxslim.runtime.data import load_samples
 from onnxslim.runtime.samples import FeedList, Samples
@@ -38,24 +38,37 @@ class Student:
 
 
 def coarser(bits: int) -> Callable[[Model], None]:
-    """Weights of 8 bits rounded to fewer, with the range of each channel kept."""
+    """Weights of 8 bits rounded to fewer, with the range of each tensor kept; so are the scales of
+    biases the products that integer kernels take them for."""
 
     def change(model: Model) -> None:
-        editor = Editor(model)
-        for node in list(model.graph):
+        editor, top = Editor(model), 2 ** (bits - 1) - 1
+        for node in [n for n in model.graph if ir.op(n) == "DequantizeLinear"]:
             grid = grid_of(node)
             if grid is None or grid.codes.dtype != np.int8:
                 continue
-            codes, held = codes_of(node), ir.array(node.inputs[1])
-            assert codes is not None
-            assert held is not None
-            top = 2 ** (bits - 1) - 1
-            factor = np.abs(grid.codes.astype(np.float64)).max() / top
+            factor = float(np.abs(grid.codes.astype(np.float64)).max() / top)
             centred = np.clip(np.rint(grid.codes / factor), -top, top)
-            editor.replace_initializer(codes, centred.astype(np.int8))
-            editor.replace_initializer(editor.unshare(node, 1), (held * factor).astype(held.dtype))
+            _store(editor, node, centred, factor)
+            for reader, _ in node.outputs[0].uses():
+                bias = reader.inputs[2] if len(reader.inputs) > 2 else None
+                maker = None if bias is None else bias.producer()
+                held = None if maker is None else grid_of(maker)
+                if maker is not None and held is not None:
+                    _store(editor, maker, np.rint(held.codes / factor), factor)
 
     return change
+
+
+def _store(editor: Editor, node: Node, codes: Array, factor: float) -> None:
+    held, scale = codes_of(node), ir.array(node.inputs[1])
+    before = ir.array(held)
+    assert held is not None
+    assert scale is not None
+    assert before is not None
+    editor.replace_initializer(held, codes.astype(before.dtype))
+    own = editor.unshare(node, 1)
+    editor.replace_initializer(own, (scale * factor).astype(scale.dtype))
 
 
 def every_other_layer(model: Model) -> None:
