@@ -22,7 +22,7 @@ DISTURBANCE = 0.03
 """The relative loss at which a layer is disturbed, as nearly as there is one."""
 
 _SAMPLES = 64
-_MACS = 4e12  # for all runs together, which takes some minutes at most
+_MACS = 2e12  # for all runs together, which takes some minutes at most
 _LEAST = 1e-3  # of the greatest gain: below it one run says nothing
 
 

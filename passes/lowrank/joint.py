@@ -48,11 +48,7 @@ def member_losses(
     power = np.add.reduceat(np.sum(seen * flat, axis=1), starts)
     turned: Array = found.first @ np.transpose(seen)  # U^T S W C W^T S, [n, out]
     inner: Array = turned @ left
-    losses: dict[int, Array] = {}
-    for rank in ranks:
-        some = left[:, :rank]
-        shared = np.sum(some * np.transpose(turned[:rank]), axis=1)
-        kept = np.sum((some @ inner[:rank, :rank]) * some, axis=1)
-        rest = power + np.add.reduceat(kept - 2 * shared, starts)
-        losses[rank] = np.maximum(rest, 0.0)
-    return losses
+    before: Array = left @ np.triu(inner, 1)  # what a direction shares with those before it
+    more = left * (2 * before + np.diagonal(inner) * left - 2 * np.transpose(turned))
+    rest = power[:, None] + np.cumsum(np.add.reduceat(more, starts, axis=0), axis=1)
+    return {rank: np.maximum(rest[:, rank - 1], 0.0) for rank in ranks}

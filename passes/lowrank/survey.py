@@ -15,12 +15,10 @@ from onnxslim.analyses.linear import Linear, linear_layers
 from onnxslim.analyses.shapes import Shapes, ShapeTable
 from onnxslim.ir import Model
 from onnxslim.passes.lowrank.schemes import Geometry
+from onnxslim.passes.prune.evidence import split
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Declined
 from onnxslim.runtime.samples import Samples
-
-HELD_OUT = 5
-"""Every fifth sample judges what the others were fitted to."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +71,9 @@ def survey(
 
 
 def held_out(samples: Samples) -> tuple[Samples, Samples | None]:
-    """Four fifths to fit and a fifth to judge; all to fit where there are few."""
-    count = len(samples)
-    if count < 2 * HELD_OUT:
-        return samples, None
-    judge = range(HELD_OUT - 1, count, HELD_OUT)
-    return samples.take([i for i in range(count) if i not in judge]), samples.take(judge)
+    """Samples to fit to and others to judge by; none to judge by where there are few."""
+    kept, out = split(len(samples))
+    return (samples.take(kept), samples.take(out)) if out else (samples, None)
 
 
 def _statistics(

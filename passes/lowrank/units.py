@@ -92,9 +92,10 @@ def joint_cut(sites: Sequence[Site], gains: Sequence[float], step: int) -> Joint
         found = basis(task, ranks[-1])
         some = [r for r in ranks if r <= len(found.first)]
         within = member_losses(task, found, covariance, sizes, some)
-        other = covariance if held is None else held[0]
-        apart = member_losses(task, found, other, sizes, some)
-        whole = [float(np.sum((w @ other) * w)) for w in matrices]
+        apart, whole = within, powers
+        if held is not None:
+            apart = member_losses(task, found, held[0], sizes, some)
+            whole = [float(np.sum((w @ held[0]) * w)) for w in matrices]
         cuts = tuple(
             Cut(
                 JOINT,

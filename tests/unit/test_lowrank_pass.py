@@ -202,6 +202,29 @@ def test_nan_in_the_statistics_is_named(executor: ThreadPoolExecutor) -> None:
     assert any("no statistics of its input" in r and "NaN" in r for r in reasons)
 
 
+def test_a_weight_that_holds_nan_is_named(executor: ThreadPoolExecutor) -> None:
+    model = build(MLP, MLP_SHAPES)
+    value = model.graph.initializers["w3_value"]
+    spoiled = np.full((96, 32), np.nan, np.float32)
+    Editor(model).replace_initializer(value, spoiled)
+    result = run(model, executor, feeds((16, 64)), Lowrank(error=0.3, measure=False))
+    assert any("the weight holds NaN or infinity" in d.reason for d in result.declined)
+    assert {row.node for row in result.layers} == {"one", "two"}
+
+
+def test_inputs_of_few_directions_are_cut_to_those(executor: ThreadPoolExecutor) -> None:
+    model = build(MLP, MLP_SHAPES, rank=64)
+    before = ir.snapshot(model)
+    rng = np.random.default_rng(2)
+    ways = rng.standard_normal((5, 64))
+    calib = FeedList(
+        [{"x": (rng.standard_normal((16, 5)) @ ways).astype(np.float32)} for _ in range(40)]
+    )
+    result = run(model, executor, calib, Lowrank(error=0.02, measure=False))
+    assert result.layers[0].action.startswith("linear rank 8,")  # the multiple next to 5
+    assert relative(before, model, dict(calib[0])) < 3 * 0.02**2
+
+
 def test_constant_inputs_are_named(executor: ThreadPoolExecutor) -> None:
     model = build(MLP, MLP_SHAPES)
     before = ir.to_bytes(model)
