@@ -96,6 +96,13 @@ def _leaves_open(site: Site) -> bool:
     return any(part is not None and (part == -1).any() for part in parts)
 
 
+def _product(sizes: Sequence[Dim]) -> Dim:
+    result: Dim = 1
+    for size in sizes:
+        result = result * size
+    return result
+
+
 def _leading(sizes: Sequence[Dim]) -> int:
     """How many of the first sizes vary."""
     return next((i for i, size in enumerate(sizes) if isinstance(size, int)), len(sizes))
@@ -113,7 +120,7 @@ def _split(
         if isinstance(ids, Repeated) and len(own) > 1:
             own = own[_leading([parts[at].size for at in own]) :]
         sizes = [size for at in own if isinstance(size := parts[at].size, int)]
-        if isinstance(ids, Repeated) and len(own) == 1 and not sizes:
+        if isinstance(ids, Repeated) and [parts[at].size for at in own] == [source[i]]:
             atoms[own[0]] = ids
         elif prod(sizes) != ids.size or len(sizes) < len(own):
             site.freeze(ids, "it is reshaped to sizes that do not divide, or are not known")
@@ -137,7 +144,8 @@ def _merge(site: Site, size: Dim, own: list[tuple[Factor, Axis]]) -> Axis:
         return site.merged(known, [ids for _, ids in own])
     first = _leading(sizes)
     inner = [ids for _, ids in own[first:]]
-    if len(known) == len(own) - first > 0 and all(ids is None for _, ids in own[:first]):
+    alone = all(ids is None for _, ids in own[:first])
+    if len(known) == len(own) - first > 0 and alone and _product(sizes) == size:
         made = site.merged(known, inner)
         return None if made is None else made.view(Repeated)
     for _, ids in own:

@@ -180,7 +180,7 @@ def stays(axes: AxisMap, counts: Mapping[str, int]) -> list[tuple[float, str]]:
 
 def measure(subject: Subject) -> Record:
     """A row of the table but for the latency."""
-    model, start = prepared(subject), time.process_time()
+    model = prepared(subject)
     feeds = accepted(model, subject.feeds())
     counts = {str(n.outputs[0].name): c for n, c in macs(model, feeds[0]).items()}
     total = sum(counts.values())
@@ -188,13 +188,13 @@ def measure(subject: Subject) -> Record:
         feeds = feeds[:2]
     row: Record = {"macs": total, "nodes": len(model.graph), "bytes": ir.weight_bytes(model)}
     for kind, width in (("plain", False), ("width", True)):
+        if width and not axis_map(model, width=True).trace.restricted:
+            continue  # it has no norms, so that nothing more can go
         start = time.process_time()
         pair = prune(model, counts, width=width)
         seconds = time.process_time() - start
         if pair is None:
             row[kind] = {"groups": {}, "stays": stays(axis_map(model), counts)}
-            continue
-        if width and not pair.axes.trace.restricted:
             continue
         row[kind] = {
             "seconds": seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -37,6 +38,12 @@ Exports are torchvision's and timm's with random weights, opset 17. Of a CNN at 
 {MOST_LEFT[ATTENTION]:.2f}. A CNN with LayerNorm over its channels (ConvNeXt) can lose only the
 hidden units of each block without `width`.
 """
+_SUITES = {
+    "tv": "classifiers of torchvision",
+    "seg": "segmentation models",
+    "det": "detectors",
+    "timm": "models of timm",
+}
 _HEAD = (
     "model", "G MACs", "MACs", "bytes", "latency", "gap", "noise", "sizes", "width: MACs", "gap",
     "noise", "groups", "stays",
@@ -73,7 +80,9 @@ def _summary(rows: Rows) -> Iterable[str]:
     wide = {n: r["width"] for n, r in done.items() if "width" in r}
     wrong = [n for some in (plain, wide) for n, r in some.items() if not right(r)]
     over = [n for some in (plain, wide) for n, r in some.items() if r["gap"] > TOLERANCE]
-    yield f"{len(done)} models: {sum(n.startswith('timm_') for n in done)} of timm's. "
+    suites = Counter(a.suite for s, r, _ in rows.values() if (a := s.architecture) and "plain" in r)
+    named = ", ".join(f"{suites[suite]} {what}" for suite, what in _SUITES.items())
+    yield f"{len(done)} models: {named}, {len(done) - suites.total()} shipped ones. "
     yield f"Not equal to the masked original: {', '.join(wrong) or 'none'}. "
     yield f"Beyond {TOLERANCE:.0e} but within the noise: {len(set(over) - set(wrong))}. "
     yield f"Nothing to prune without `width`: {_names(n for n in done if n not in plain)}; "
