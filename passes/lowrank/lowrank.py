@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from onnxslim import ir
+from onnxslim.errors import OptionError
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.lowrank.candidates import Unit
@@ -16,11 +17,10 @@ from onnxslim.passes.lowrank.merge import merge_pairs
 from onnxslim.passes.lowrank.quantized import float_again, quantize_again
 from onnxslim.passes.lowrank.select import OPTIONS, Goal
 from onnxslim.passes.lowrank.settle import Settled, Settling, declined
-from onnxslim.passes.lowrank.timing import Clock
+from onnxslim.passes.lowrank.timing import Clock, turns
 from onnxslim.passes.lowrank.write import write
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Pass, PassResult, option
-from onnxslim.pipeline.stopwatch import time_in_turn
 
 _ERROR = 0.03  # 99.9 % of a layer's variance stays, which is about lossless
 _ERROR_DATA_FREE = 0.01
@@ -86,9 +86,15 @@ class Lowrank(Pass):
         """Factorize in place.
 
         Raises:
-            OptionError: no choice of ranks meets the budget; says the nearest that can be met.
+            OptionError: no choice of ranks meets the budget; says the nearest that can be met. Or a
+                latency is wanted of another machine.
             RuntimeUnavailable: there are calibration samples and the model cannot be run.
         """
+        if self.latency is not None and not ctx.env.target.local:
+            raise OptionError(
+                f"lowrank: latency is measured, and '{ctx.env.target.name}' is not the runtime of "
+                "this machine; give ratio or params instead"
+            )
         before = ir.snapshot(model)
         float_again(model, ctx)
         editor = Editor(model)
@@ -143,8 +149,7 @@ class Lowrank(Pass):
         if share is None and any(known.times.values()):
             return Goal("ms", None, error, sum(t.layer_ms for t in known.times.values() if t))
         if unit == "ms":
-            whole = time_in_turn(model, ir.snapshot(model), ctx.env)
-            known.totals["ms"] = whole.before_ms
+            known.totals["ms"] = turns([model], ctx.env).ms[0]
         return Goal(unit, share, error, known.totals[unit])
 
     def _said(self, known: Evidence, ctx: Context) -> Sequence[str]:

@@ -14,10 +14,9 @@ from onnxslim.passes.lowrank.gather import Evidence, Members, each
 from onnxslim.passes.lowrank.select import COUNTED, OPTIONS, Decision, Goal, pick
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.passes.lowrank.tables import Table
-from onnxslim.passes.lowrank.timing import Clock, Speed
+from onnxslim.passes.lowrank.timing import Clock, Speed, turns
 from onnxslim.passes.lowrank.units import Choice, joint_pairs
 from onnxslim.pipeline.base import Context, Declined
-from onnxslim.pipeline.stopwatch import time_in_turn
 
 _ROUNDS = 4  # of choosing anew without the pairs that turned out slow
 _CORRECTIONS = 3  # of a latency budget by what the whole model took
@@ -118,7 +117,7 @@ class Settling:
         for _ in range(_CORRECTIONS):
             copy = ir.snapshot(model)
             _emit_into(copy, found.decisions)
-            took = time_in_turn(model, copy, self.ctx.env).ratio
+            took = turns([model, copy], self.ctx.env).ratio()
             found.left["ms"] = took
             share -= took - wanted
             if took <= wanted + _NEAR or share <= 0:

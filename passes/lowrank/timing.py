@@ -17,9 +17,12 @@ from onnxslim.passes.lowrank.emit import Pair, emit_together
 from onnxslim.passes.lowrank.schemes import Scheme
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.pipeline.base import Environment
+from onnxslim.pipeline.stopwatch import sample_of
+from onnxslim.runtime.latency import LatencyResult, interleaved_latency
 
 _NOISE = 0.97  # only what is faster by more than that counts
 _SECONDS, _MOST_SECONDS = 0.05, 1.0  # for each of the models that take turns, and for all
+_WHOLE_SECONDS = 3.0
 
 Ways = Mapping[Scheme, Sequence[int]]
 """Scheme -> the ranks at which it is worth having."""
@@ -105,6 +108,16 @@ class Clock:
             return measured_ms(models, feed, self.env, seconds)
         except RuntimeUnavailable:
             return None
+
+
+def turns(models: Sequence[Model], env: Environment) -> LatencyResult:
+    """Whole models in turns on one sample, long enough to correct a budget by.
+
+    Raises:
+        RuntimeUnavailable: ONNX Runtime cannot run one of them.
+    """
+    env.progress("timing", 0, 0)
+    return interleaved_latency(list(models), sample_of(models[0], env), env.threads, _WHOLE_SECONDS)
 
 
 def spread(ranks: Sequence[int]) -> tuple[int, ...]:

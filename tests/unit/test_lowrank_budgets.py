@@ -15,9 +15,12 @@ from onnxslim.passes.lowrank import settle, timing
 from onnxslim.passes.lowrank.lowrank import Lowrank
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.passes.lowrank.timing import Speed, Times
-from onnxslim.pipeline.stopwatch import Comparison
+from onnxslim.pipeline.analysis import AnalysisManager
+from onnxslim.pipeline.base import Context, Environment
+from onnxslim.runtime.latency import LatencyResult
 from onnxslim.runtime.samples import FeedList
 from onnxslim.runtime.session import open_session
+from onnxslim.targets import get_target
 from tests.unit.test_lowrank_pass import MLP, MLP_SHAPES, build, feeds, relative, run
 
 PROJECTIONS = """
@@ -177,19 +180,30 @@ def test_a_latency_budget_is_corrected_by_the_whole_model(
     def speed(_: object, sites: object, pairs: object) -> Speed:
         return Speed(1.0, 0.5)
 
-    def clock(first: Model, second: Model, env: object) -> Comparison:
-        products = [ir.array(n.inputs[1]) for n in second.graph if ir.op(n) in ("Gemm", "MatMul")]
+    def turns(models: Sequence[Model], env: object) -> LatencyResult:
+        products = [
+            ir.array(n.inputs[1]) for n in models[-1].graph if ir.op(n) in ("Gemm", "MatMul")
+        ]
         left = sum(a.size for a in products if a is not None) / whole
-        return Comparison(float(whole), left * whole, left + 0.1 * (left < 1), 0.0, slower=False)
+        ms = (float(whole), (left + 0.1 * (left < 1)) * whole)
+        return LatencyResult((ms[: len(models)],))
 
     monkeypatch.setattr(timing.Clock, "times", times)
     monkeypatch.setattr(timing.Clock, "speed", speed)
-    monkeypatch.setattr(settle, "time_in_turn", clock)
-    monkeypatch.setattr("onnxslim.passes.lowrank.lowrank.time_in_turn", clock)
+    monkeypatch.setattr(settle, "turns", turns)
+    monkeypatch.setattr("onnxslim.passes.lowrank.lowrank.turns", turns)
     result = run(model, executor, feeds((16, 64)), Lowrank(latency=0.6))
     assert float(result.stats["ms_ratio"]) <= 0.61
     assert float(result.stats["macs_ratio"]) <= 0.51
     assert not any("was not met" in note for note in result.notes)
+
+
+def test_a_latency_of_another_machine_is_refused(executor: ThreadPoolExecutor) -> None:
+    model = build(MLP, MLP_SHAPES)
+    env = Environment(get_target("tensorrt"), executor, calib=feeds((16, 64)))
+    ctx = Context(env, AnalysisManager(model, env), ir.snapshot(model))
+    with pytest.raises(OptionError, match="'tensorrt' is not the runtime of this machine"):
+        Lowrank(latency=0.5).run(model, ctx)
 
 
 def test_a_latency_that_no_rank_meets_names_the_nearest(executor: ThreadPoolExecutor) -> None:
