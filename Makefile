@@ -30,9 +30,8 @@ picture: demo ## draw the result of the demo for the README
 test: $(READY) ## the everyday tests
 	$(BIN)/python -m pytest -m "not slow"
 
-test-distill: $(READY) ## the tests of distillation by gradient; installs torch for the CPU (200 MB)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --extra-index-url https://download.pytorch.org/whl/cpu 'torch>=2.5,<3'
+test-distill: $(READY) ## the tests of distillation by gradient; installs torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[distill]'
 	$(BIN)/python -m pytest tests/distill
 
 test-all: $(READY) ## the everyday tests and the slow ones

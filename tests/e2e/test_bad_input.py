@@ -156,7 +156,7 @@ def test_models(
 @pytest.mark.parametrize(
     ("passes", "message"),
     [
-        ("qant", "no pass 'qant'; did you mean 'quant'? there is: cast, check, fold, lowrank, "),
+        ("qant", "no pass 'qant'; did you mean 'quant'? there is: cast, check, distill, fold, "),
         ("quant{schem=int8}", "pass 'quant' has no option 'schem'; did you mean 'scheme'?"),
         ("quant{scheme=int3}", "option 'scheme': given 'int3', expected one of "),
         ("quant{percentile=200}", "percentile"),
