@@ -45,7 +45,7 @@ def test_8_bits_lose_less_than_half_a_percent() -> None:
     assert is_language_model(model)
     before, size = scored(model), stored_bytes(model)
     result = quantize(model, scheme="weight")
-    assert [layer.op for layer in result.layers].count("MatMul") == 21  # queries, keys and values are one
+    assert [layer.op for layer in result.layers].count("MatMul") == 21  # q, k and v are one
     assert result.layers[-1].op == "Gather"
     assert scored(model) < before * 1.005
     assert stored_bytes(model) < 0.32 * size
