@@ -9,6 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PACKAGES = ("onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
 HEAD = ("setting", "metric", "drop", "agreement", "SQNR dB", "speed", "size", "seconds", "peak MB")
@@ -97,6 +101,12 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def as_json(rows: Sequence[Row], about: Mapping[str, str]) -> str:
+def as_json(rows: Sequence[DataclassInstance], about: Mapping[str, str]) -> str:
     """The same, for programs."""
     return json.dumps({"machine": about, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+
+
+def save(out: Path, text: str, rows: Sequence[DataclassInstance]) -> None:
+    """Write a document, and a .json of its rows beside it."""
+    out.write_text(text, encoding="utf-8")
+    out.with_suffix(".json").write_text(as_json(rows, machine()), encoding="utf-8")

@@ -14,7 +14,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from tests.bench.environments import TORCH_CPU, make
 from tests.bench.prune.settings import FP32, OPTIONS, PEER, PEER_NORMS, SUBJECTS, Subject
 from tests.bench.prune_reach.measure import macs
 from tests.bench.quant.measure import race
-from tests.bench.table import machine
+from tests.bench.table import machine, save
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = (
@@ -201,10 +201,7 @@ def main() -> None:
             rows += measure(subject, asked.work, Path(folder), asked.budget)
         print(markdown(rows), flush=True)
         if asked.out is not None:
-            asked.out.write_text(markdown(rows), encoding="utf-8")
-            content = {"machine": machine(), "rows": [asdict(row) for row in rows]}
-            text = json.dumps(content, indent=1) + "\n"
-            asked.out.with_suffix(".json").write_text(text, encoding="utf-8")
+            save(asked.out, markdown(rows), rows)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.bench.cases import COMMITTED, Case, load_case
 from tests.bench.compilers import Setting, compile_case
 from tests.bench.quant.measure import race, score
-from tests.bench.table import machine
+from tests.bench.table import machine, save
 
 MODELS = ("efficientnet_lite0", "efficientnet_lite0_photos", *COMMITTED)
 SETTINGS = (
@@ -143,10 +143,7 @@ def main() -> None:
             rows += measure(load_case(name), Path(folder), asked.budget)
         print(markdown(rows), flush=True)
         if asked.out is not None:
-            asked.out.write_text(markdown(rows), encoding="utf-8")
-            content = {"machine": machine(), "rows": [asdict(row) for row in rows]}
-            text = json.dumps(content, indent=1) + "\n"
-            asked.out.with_suffix(".json").write_text(text, encoding="utf-8")
+            save(asked.out, markdown(rows), rows)
 
 
 if __name__ == "__main__":
