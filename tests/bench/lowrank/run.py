@@ -1,6 +1,6 @@
 """Low-rank factorization measured on the committed and the outside models.
 
-python -m tests.bench.lowrank.run [NAME...] [--out docs/LOWRANK.md]
+python -m tests.bench.lowrank.run [NAME...] [--settings 'PATTERN'...] [--out docs/LOWRANK.md]
 
 Rows of models that are not named stay as the JSON beside the document has them. Every pipeline is
 compiled by the command line in a process of its own, scored on samples that no compile sees, and
@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from tests.bench.lowrank.settings import SETTINGS, Setting
 _BUDGET_S = 6.0  # of timing per model
 
 
-def measure(name: str, folder: Path) -> tuple[list[Row], list[LayerRow]]:
+def measure(name: str, folder: Path, patterns: Sequence[str]) -> tuple[list[Row], list[LayerRow]]:
     """All rows of one model, FP32 first, and the layers of its first pipeline."""
     case = load_case(name)
     reference = case.run(case.model)
@@ -45,6 +46,8 @@ def measure(name: str, folder: Path) -> tuple[list[Row], list[LayerRow]]:
     layers: list[LayerRow] = []
     files, timed = [case.model], [0]
     for number, setting in enumerate(SETTINGS[name]):
+        if not any(fnmatchcase(setting.passes, pattern) for pattern in patterns):
+            continue
         out = folder / f"{name}_{number}.onnx"
         row, found = _compiled(case, setting, out, reference)
         rows.append(row)
@@ -120,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", default=tuple(SETTINGS))
+    parser.add_argument("--settings", nargs="*", default=("*",), help="of these pipelines alone")
     parser.add_argument("--out", type=Path, default=Path("docs/LOWRANK.md"))
     asked = parser.parse_args(arguments)
     known = asked.out.with_suffix(".json")
@@ -130,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     layers = [LayerRow(**r) for r in old_layers if r["model"] not in asked.names]
     with tempfile.TemporaryDirectory() as folder:
         for name in asked.names:
-            more, of_layers = measure(name, Path(folder))
+            more, of_layers = measure(name, Path(folder), asked.settings)
             rows, layers = [*rows, *more], [*layers, *of_layers]
             write(rows, layers, asked.out)
     print(json.dumps([asdict(row) for row in rows], indent=1))
