@@ -116,7 +116,8 @@ def test_layers_that_read_the_same_share_a_factor(executor: ThreadPoolExecutor) 
 
 def test_a_common_factor_that_costs_more_is_not_taken(executor: ThreadPoolExecutor) -> None:
     model = build(PROJECTIONS, PROJECTION_SHAPES, rank=4)
-    result = run(model, executor, feeds((16, 64)), Lowrank(error=0.3, scheme="joint", measure=False))
+    options = Lowrank(error=0.3, scheme="joint", measure=False)
+    result = run(model, executor, feeds((16, 64)), options)
     assert all("joint" not in row.action for row in result.layers)
 
 
