@@ -103,7 +103,8 @@ class Distill(Pass):
             return "layer", ""
         wanted: Literal["block", "model"] = "model" if self.level == "auto" else self.level
         if reason := missing():
-            return "layer", f"distill{{level={wanted}}} was not done: {reason}"
+            what = "training" if self.level == "auto" else f"distill{{level={wanted}}}"
+            return "layer", f"{what} was not done: {reason}"
         assert ctx.env.calib is not None
         count = len(ctx.env.calib)
         if self.level == "auto" and count < FEW:

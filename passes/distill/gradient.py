@@ -10,11 +10,11 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from onnxslim import ir
+from onnxslim.analyses.distance import distance
 from onnxslim.analyses.seen import observed_shapes
 from onnxslim.analyses.stats_store import request_key
 from onnxslim.ir import Model
 from onnxslim.passes.distill.layer import HELD_OUT
-from onnxslim.passes.lowrank.distance import distance
 from onnxslim.pipeline.base import Context, Declined, Environment
 
 MOST_HELD_OUT = 256

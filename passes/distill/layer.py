@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim import ir
+from onnxslim.analyses.distance import distance_to, outputs_of
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.seen import Shapes, observed_shapes
 from onnxslim.ir import Array, Model, Node
 from onnxslim.passes.distill.grids import Grid, floated, written_back
-from onnxslim.passes.lowrank.distance import distance_to, outputs_of
 from onnxslim.passes.lowrank.refit import Spot, fit_stage, spot_of
 from onnxslim.passes.quant.weights.descent import descend
 from onnxslim.passes.quant.weights.rounding import round_to_grid

@@ -15,7 +15,7 @@ from onnxslim.analyses.facts import Facts
 from onnxslim.ir import Array, Editor, Node, Value
 from onnxslim.passes.fold.affine import LAYERS, ChannelAffine, Normal, fold_into_producer
 from onnxslim.pipeline.base import Declined
-from onnxslim.rewrite import Outcome, Rewrite, Rule, apply
+from onnxslim.rewrite import Rewrite, Rule, apply
 
 
 def fuse_batchnorm(editor: Editor) -> tuple[int, list[Declined]]:
@@ -27,13 +27,6 @@ def fuse_batchnorm(editor: Editor) -> tuple[int, list[Declined]]:
     outcome = apply(editor, [BATCHNORM])
     editor.remove_dead()
     return outcome.count, [Declined(miss.node, miss.reason) for miss in outcome.near_misses]
-
-
-def fuse_affine(editor: Editor) -> Outcome:
-    """Fold BatchNormalization, and Mul, Add, Sub and Div by constants, into the layers before."""
-    outcome = apply(editor, [BATCHNORM, ARITHMETIC])
-    editor.remove_dead()
-    return outcome
 
 
 def _match_batchnorm(node: Node, facts: Facts) -> Rewrite | str:

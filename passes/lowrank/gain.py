@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim import ir
+from onnxslim.analyses.distance import Distance
 from onnxslim.ir import Array, Editor, Model, Value
-from onnxslim.passes.lowrank.distance import Distance
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Feed, Samples
 from onnxslim.runtime.session import Session, open_session

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim import ir
+from onnxslim.analyses.distance import distance
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.moments import Moments
 from onnxslim.ir import Array, Editor, Model, Node
@@ -25,7 +26,6 @@ from onnxslim.passes.lowrank.activation import (
     after_activation,
     error_after,
 )
-from onnxslim.passes.lowrank.distance import distance
 from onnxslim.passes.lowrank.rows import Seen, Wanted, collect
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples

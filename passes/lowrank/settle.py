@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnxslim import ir
-from onnxslim.ir import Editor, Model
+from onnxslim.analyses.linear import Linear, linear
+from onnxslim.ir import Editor, Model, Node
 from onnxslim.passes.lowrank.candidates import Candidate, pair
-from onnxslim.passes.lowrank.distance import twin_of
 from onnxslim.passes.lowrank.emit import Pair, emit_together
 from onnxslim.passes.lowrank.gather import Evidence, Members, each
 from onnxslim.passes.lowrank.select import COUNTED, OPTIONS, Decision, Goal, pick
@@ -218,3 +218,15 @@ def _emit_into(copy: Model, decisions: Sequence[Decision]) -> None:
             if len(layers) == len(sites):
                 emit_together(editor, layers, [site.shape for site in sites], pairs)
     editor.remove_dead()
+
+
+def twin_of(model: Model, layer: Linear) -> Linear | None:
+    """The layer of another model that makes the value of the same name."""
+    wanted = layer.node.outputs[0].name
+    node = next((n for n in ir.nodes(model) if _makes(n, wanted)), None)
+    found = None if node is None else linear(node)
+    return found if isinstance(found, Linear) else None
+
+
+def _makes(node: Node, name: str | None) -> bool:
+    return any(value.name == name for value in node.outputs)

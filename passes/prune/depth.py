@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxslim import ir
+from onnxslim.analyses.distance import distance, distance_to, outputs_of
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.shapes import ShapeTable
 from onnxslim.ir import Array, Editor, Model, Value
-from onnxslim.passes.lowrank.distance import distance, distance_to, outputs_of
 from onnxslim.passes.lowrank.refit import refit, spot_of
 from onnxslim.passes.prune.evidence import alternate, split
 from onnxslim.passes.prune.mask import makers

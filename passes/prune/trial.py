@@ -8,8 +8,8 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap
+from onnxslim.analyses.distance import distance_to, outputs_of
 from onnxslim.ir import Editor, Model
-from onnxslim.passes.lowrank.distance import distance_to, outputs_of
 from onnxslim.passes.prune.budget import Choice, removal
 from onnxslim.passes.prune.compensate import compensate
 from onnxslim.passes.prune.effort import affordable

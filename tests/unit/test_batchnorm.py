@@ -10,7 +10,8 @@ import pytest
 from onnxslim import ir
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.fold.affine import normal_of
-from onnxslim.passes.fold.batchnorm import fuse_affine, fuse_batchnorm
+from onnxslim.passes.fold.batchnorm import ARITHMETIC, BATCHNORM, fuse_batchnorm
+from onnxslim.rewrite import Outcome, apply
 from tests.quantizing import build, feeds, operators, outputs
 
 BN = "BatchNormalization <epsilon = 0.001>"
@@ -45,6 +46,13 @@ def _layer(name: str, then: str, more: dict[str, Sequence[int]] | None = None) -
         f"net ({x}) => ({y}) {{ a = {layer} {then} }}",
         {"w": shape, "c": (8,), **VECTORS, **(more or {})},
     )
+
+
+def fuse_affine(editor: Editor) -> Outcome:
+    """As `simplify` and `quant` do, among their other rules."""
+    outcome = apply(editor, [BATCHNORM, ARITHMETIC])
+    editor.remove_dead()
+    return outcome
 
 
 def _same_outputs(before: Model, after: Model) -> None:

@@ -17,11 +17,10 @@ from onnxslim.analyses.layer_stats import Moments
 from onnxslim.ir import Array, Editor, Model, Node
 from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.lowrank.candidates import pair
-from onnxslim.passes.lowrank.distance import twin_of
 from onnxslim.passes.lowrank.emit import Pair, emit_together
 from onnxslim.passes.lowrank.lowrank import Lowrank
 from onnxslim.passes.lowrank.select import Decision
-from onnxslim.passes.lowrank.settle import together
+from onnxslim.passes.lowrank.settle import together, twin_of
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.passes.lowrank.tables import Table, write_table
 from onnxslim.passes.lowrank.units import joint_pairs

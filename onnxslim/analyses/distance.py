@@ -1,4 +1,4 @@
-"""How far the outputs of a model are from those of another, and where its layers are again."""
+"""How far the outputs of a model are from those of another."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxslim import ir
-from onnxslim.analyses.linear import Linear, linear
-from onnxslim.ir import Array, Model, Node
+from onnxslim.ir import Array, Model
 from onnxslim.runtime.samples import Samples
 from onnxslim.runtime.session import open_session
 
@@ -63,18 +61,6 @@ def distance_to(
     for reference, feed in zip(wanted, samples, strict=True):
         found.add(reference, session.run(feed))
     return found.value()
-
-
-def twin_of(model: Model, layer: Linear) -> Linear | None:
-    """The layer of another model that makes the value of the same name."""
-    wanted = layer.node.outputs[0].name
-    node = next((n for n in ir.nodes(model) if _makes(n, wanted)), None)
-    found = None if node is None else linear(node)
-    return found if isinstance(found, Linear) else None
-
-
-def _makes(node: Node, name: str | None) -> bool:
-    return any(value.name == name for value in node.outputs)
 
 
 def _comparable(array: Array) -> bool:
