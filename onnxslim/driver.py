@@ -32,7 +32,7 @@ from onnxslim.pipeline.spec import PassSpec
 from onnxslim.pipeline.stopwatch import judge_in_turn, time_in_turn
 from onnxslim.report.build import check_entry, pass_entries, renamed
 from onnxslim.report.footprint import FootprintEach, footprint
-from onnxslim.report.record import Latency, Macs, Nodes, Report, Size
+from onnxslim.report.record import Effect, Latency, Macs, Nodes, Report, Size
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,11 @@ def compile_model(
         if request.check:
             outcome = settle(stages, ctx, request.keep_best)
             latency, notes = _latency(original, outcome, env)
+            brought = _effects(outcome, footprints, ctx, latency)
         else:
             result = stages[-1].model if stages else original
             outcome = Outcome(result, tuple(stages), len(stages), None)
+            brought = [None] * len(stages)
             latency, notes = Latency(None, None, env.threads), (NOT_CHECKED,)
     if not footprints.seen:  # no pass ran
         footprints.seen.append(footprint(model, None))
@@ -106,7 +108,7 @@ def compile_model(
         output=ir.kind_of(model),
         target=request.target,
         pipeline=plan.text,
-        passes=pass_entries(outcome.stages, footprints.seen[1:]),
+        passes=pass_entries(outcome.stages, footprints.seen[1:], brought),
         size=Size(first.weight_bytes, after.weight_bytes),
         nodes=Nodes(first.nodes, after.nodes),
         latency_ms=latency,
@@ -189,6 +191,16 @@ def _retype_ends(model: Model, dtype: str) -> None:
 def _instruments(request: Request, plan: Plan) -> Sequence[Instrument]:
     dump = () if request.dump is None else (Dump(request.dump),)
     return (Announce(len(plan.passes)), Verify(), *dump, Reproducer(request.dump))
+
+
+def _effects(
+    outcome: Outcome, footprints: FootprintEach, ctx: Context, latency: Latency
+) -> Sequence[Effect | None]:
+    from onnxslim.report.effects import effects
+
+    if outcome.failure:
+        return [None] * len(outcome.stages)
+    return effects(outcome.stages, footprints.seen, ctx, latency.before)
 
 
 def _latency(

@@ -8,15 +8,17 @@ from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Verdict
 from onnxslim.pipeline.manager import Stage
 from onnxslim.report.footprint import Footprint
-from onnxslim.report.record import CheckEntry, PassEntry
+from onnxslim.report.record import CheckEntry, Effect, PassEntry
 
 
-def pass_entries(stages: Sequence[Stage], after: Sequence[Footprint]) -> tuple[PassEntry, ...]:
+def pass_entries(
+    stages: Sequence[Stage], after: Sequence[Footprint], brought: Sequence[Effect | None]
+) -> tuple[PassEntry, ...]:
     """One entry per stage; `after` are the footprints after each of them."""
-    return tuple(_entry(s, f) for s, f in zip(stages, after, strict=True))
+    return tuple(_entry(s, f, e) for s, f, e in zip(stages, after, brought, strict=True))
 
 
-def _entry(stage: Stage, after: Footprint) -> PassEntry:
+def _entry(stage: Stage, after: Footprint, brought: Effect | None) -> PassEntry:
     result = stage.result
     return PassEntry(
         spec=stage.spec,
@@ -30,6 +32,7 @@ def _entry(stage: Stage, after: Footprint) -> PassEntry:
         kept=stage.kept,
         macs=after.macs,
         weight_bytes=after.weight_bytes,
+        effect=brought,
     )
 
 

@@ -11,6 +11,19 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
+class Effect:
+    """The model after a pass beside the original: shares of the original's, and what it costs."""
+
+    size: float  # bytes of the weights
+    macs: float | None
+    time: float | None  # of one run, measured in turn with the states after the other passes
+    sqnr_db: float | None  # of the worst output
+    metric: str  # that of the check
+    drop: float | None  # of that metric
+    samples: int  # of the check's, all or what a second or two allow
+
+
+@dataclass(frozen=True)
 class PassEntry:
     """What one pass did and took."""
 
@@ -25,6 +38,7 @@ class PassEntry:
     kept: bool = True  # False: undone, and `declined` says why
     macs: int | None = None  # of one run of the model after this pass
     weight_bytes: int | None = None  # after this pass
+    effect: Effect | None = None  # where several passes worked on layers
 
 
 @dataclass(frozen=True)

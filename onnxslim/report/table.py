@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from onnxslim.report.record import CheckEntry, PassEntry, Report
+from onnxslim.report.record import CheckEntry, Effect, PassEntry, Report
 
 LAYERS_SHOWN = 40
 REASONS_SHOWN = 12
@@ -21,6 +21,8 @@ _NOTHING = "-"
 def result_tables(report: Report) -> Group:
     """The tables of a run, from the passes down to the sentence about accuracy."""
     parts: list[RenderableType] = [Text(), passes_table(report), Text()]
+    if any(entry.effect for entry in report.passes):
+        parts += [effects_table(report), Text()]
     if any(entry.layers for entry in report.passes):
         parts += [layers_table(report), Text()]
     if left := list(declined_lines(report)):
@@ -80,6 +82,40 @@ def _changed(entry: PassEntry) -> str:
 
 def _stat(value: float | str) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def effects_table(report: Report) -> Table:
+    """One row per pass: the model after it beside the original, and in brackets its own part."""
+    table = plain_table("What each pass added, as shares of the original")
+    some = [(entry.spec, entry.effect) for entry in report.passes if entry.effect is not None]
+    metric = some[0][1].metric
+    table.add_column("after", overflow="fold", ratio=1)
+    for title in ("size", "MACs", "time", "signal to noise", f"drop of {metric}"):
+        table.add_column(title, justify="right", no_wrap=True)
+    start = Effect(1.0, 1.0, 1.0, None, metric, 0.0, 0)
+    for before, (spec, now) in zip([start, *(effect for _, effect in some)], some, strict=False):
+        table.add_row(
+            Text(spec),
+            _factor(now.size, before.size),
+            _factor(now.macs, before.macs),
+            _factor(now.time, before.time),
+            _NOTHING if now.sqnr_db is None else f"{now.sqnr_db:.1f} dB",
+            _NOTHING if metric == "sqnr" else _step(now.drop, before.drop),
+        )
+    return table
+
+
+def _factor(now: float | None, before: float | None) -> str:
+    """A share of the original, and that of what the pass before left."""
+    if now is None:
+        return _NOTHING
+    return f"{now:.3f} (x {now / before:.3f})" if before else f"{now:.3f}"
+
+
+def _step(now: float | None, before: float | None) -> str:
+    if now is None:
+        return _NOTHING
+    return f"{now:.4f}" if before is None else f"{now:.4f} ({now - before:+.4f})"
 
 
 def layers_table(report: Report) -> Table:

@@ -109,9 +109,11 @@ def few_rows(sites: Sequence[Site]) -> list[str]:
     if not few:
         return []
     name, most = max(few, key=lambda item: item[1])
+    who = "1 layer" if len(few) == 1 else f"{len(few)} layers"
+    has, was = ("it has", "was") if len(few) == 1 else ("they have", "were")
     return [
-        f"{len(few)} layers saw fewer inputs than they have features and were damped; "
-        f"{name} needs {most} more rows"
+        f"{who} saw fewer inputs than {has} features and {was} damped; {name} needs {most} more "
+        "rows"
     ]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 from onnxslim import ir
 from onnxslim.errors import OptionError
@@ -14,6 +14,7 @@ from onnxslim.passes.lowrank.candidates import Unit
 from onnxslim.passes.lowrank.choices import choices
 from onnxslim.passes.lowrank.gather import Evidence, few_rows, gather
 from onnxslim.passes.lowrank.merge import merge_pairs
+from onnxslim.passes.lowrank.milder import between, milder
 from onnxslim.passes.lowrank.quantized import float_again, quantize_again
 from onnxslim.passes.lowrank.select import OPTIONS, Goal
 from onnxslim.passes.lowrank.settle import Settled, Settling, declined
@@ -106,7 +107,10 @@ class Lowrank(Pass):
         notes = [*self._said(known, ctx), *settled.notes, *written.notes]
         stays = (*known.declined, *declined(known, settled, goal), *written.declined)
         if merged:
-            notes.append(f"{merged} pairs of layers that cost more than one were merged first")
+            pairs = "1 pair of layers that costs more than one was"
+            if merged > 1:
+                pairs = f"{merged} pairs of layers that cost more than one were"
+            notes.append(f"{pairs} merged first")
         if not written.layers and not merged:
             ir.restore(model, before)
             ctx.analyses.invalidate(Aspect.ALL)
@@ -119,6 +123,7 @@ class Lowrank(Pass):
                 "layers": len(written.layers),
                 "merged": merged,
                 "macs_before": int(known.totals["macs"]),
+                **({"error": goal.error} if goal.share is None and goal.error else {}),
                 **{f"{unit}_ratio": round(left, 4) for unit, left in settled.left.items()},
                 "loss_gap": round(settled.gap, 4),
                 "refitted": written.refitted,
@@ -129,6 +134,27 @@ class Lowrank(Pass):
             names=again.names,
             notes=(*notes, *again.notes),
         )
+
+    def stricter(self, result: PassResult) -> Lowrank | None:
+        """With less taken away, or less error allowed; None where that would be hardly any."""
+        option, value = self._bound(result)
+        return self._with(option, milder(option, value) if result.layers else None)
+
+    def between(self, result: PassResult, passed: Pass) -> Lowrank | None:
+        """Halfway between what was too much and what was not, unless that is near."""
+        option, value = self._bound(result)
+        return self._with(option, between(option, value, getattr(passed, option)))
+
+    def _bound(self, result: PassResult) -> tuple[str, float]:
+        """The option that bounds what is taken away, and its value."""
+        unit, share = self.budget
+        if share is not None:
+            return OPTIONS[unit], share
+        return "error", float(result.stats.get("error", self.error or _ERROR))
+
+    def _with(self, option: str, value: float | None) -> Lowrank | None:
+        changed: dict[str, Any] = {option: value}
+        return None if value is None else replace(self, **changed)
 
     def plan(self, model: Model, ctx: Context) -> tuple[Evidence, Goal, Settled]:
         """What is known, wanted and to be done; the model stays as it is. Raises like `run`."""

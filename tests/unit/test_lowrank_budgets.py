@@ -16,7 +16,7 @@ from onnxslim.passes.lowrank.lowrank import Lowrank
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.passes.lowrank.timing import Speed, Times
 from onnxslim.pipeline.analysis import AnalysisManager
-from onnxslim.pipeline.base import Context, Environment
+from onnxslim.pipeline.base import Context, Environment, Layer, PassResult
 from onnxslim.runtime.latency import LatencyResult
 from onnxslim.runtime.samples import FeedList
 from onnxslim.runtime.session import open_session
@@ -225,3 +225,37 @@ def test_a_latency_that_no_rank_meets_names_the_nearest(executor: ThreadPoolExec
 def test_budgets_that_do_not_go_together(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
         Lowrank(**options)  # type: ignore[arg-type]
+
+
+LAYER = PassResult(layers=(Layer("a", "Gemm", "linear rank 8"),))
+
+
+@pytest.mark.parametrize(
+    ("given", "milder"),
+    [
+        (Lowrank(ratio=0.5), Lowrank(ratio=0.65)),
+        (Lowrank(params=0.8, error=0.1), Lowrank(params=0.86, error=0.1)),
+        (Lowrank(latency=0.6), Lowrank(latency=0.72)),
+        (Lowrank(error=0.1), Lowrank(error=0.07)),
+        (Lowrank(), Lowrank(error=0.021)),
+        (Lowrank(ratio=0.97), None),
+        (Lowrank(error=0.001), None),
+    ],
+)
+def test_a_check_that_fails_asks_for_less(given: Lowrank, milder: Lowrank | None) -> None:
+    assert given.stricter(LAYER) == milder
+
+
+def test_where_nothing_was_cut_there_is_nothing_milder() -> None:
+    assert Lowrank(ratio=0.5).stricter(PassResult()) is None
+
+
+def test_without_data_the_error_that_was_allowed_gets_less() -> None:
+    result = PassResult(layers=LAYER.layers, stats={"error": 0.01})
+    assert Lowrank().stricter(result) == Lowrank(error=0.007)
+
+
+def test_between_what_failed_and_what_passed_lies_the_middle() -> None:
+    assert Lowrank(ratio=0.5).between(LAYER, Lowrank(ratio=0.65)) == Lowrank(ratio=0.575)
+    assert Lowrank().between(LAYER, Lowrank(error=0.021)) == Lowrank(error=0.0255)
+    assert Lowrank(ratio=0.64).between(LAYER, Lowrank(ratio=0.65)) is None

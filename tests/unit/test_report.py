@@ -13,7 +13,7 @@ from rich.console import Console
 from onnxslim.errors import ConfigError
 from onnxslim.pipeline.base import Declined, Layer
 from onnxslim.report.build import renamed
-from onnxslim.report.record import CheckEntry, Latency, Macs, PassEntry, Report, Size
+from onnxslim.report.record import CheckEntry, Effect, Latency, Macs, PassEntry, Report, Size
 from onnxslim.report.table import amount, milliseconds, result_tables, size
 
 QUANT = PassEntry(
@@ -74,7 +74,7 @@ def test_the_keys_are_stable() -> None:
     assert table["schema"] == 1
     assert set(table["passes"][0]) == {
         *("spec", "seconds", "peak_mb", "changed", "stats", "declined", "layers", "notes"),
-        *("kept", "macs", "weight_bytes"),
+        *("kept", "macs", "weight_bytes", "effect"),
     }
     assert table["passes"][0]["declined"][0] == {"node": "a", "reason": "too small"}
     assert table["size"] == {"before": 4_000_000, "after": 1_000_000}
@@ -145,6 +145,28 @@ def test_an_undone_pass_and_a_failed_check_are_told() -> None:
     text = shown(replace(REPORT, passes=(undone,), check=failed))
     assert "undone: slower" in text
     assert "Check failed: top1 dropped by 0.2" in text
+
+
+def test_what_each_pass_added_is_its_part_of_the_whole() -> None:
+    half = Effect(0.5, 0.6, 0.8, 30.25, "top1", 0.01, 200)
+    both = Effect(0.125, 0.6, 0.4, 24.0, "top1", 0.0125, 200)
+    lowrank = replace(QUANT, spec="lowrank{ratio=0.6}", effect=half)
+    report = replace(REPORT, passes=(lowrank, replace(QUANT, effect=both)))
+    assert Report.from_json(report.to_json()) == report
+    _, _, table = shown(report).partition("What each pass added")
+    first, second = (line.split("  ") for line in table.splitlines()[3:5])
+    assert [cell.strip() for cell in first if cell.strip()] == [
+        *("lowrank{ratio=0.6}", "0.500 (x 0.500)", "0.600 (x 0.600)", "0.800 (x 0.800)"),
+        *("30.2 dB", "0.0100 (+0.0100)"),
+    ]
+    assert [cell.strip() for cell in second if cell.strip()] == [
+        *("quant{scheme=int8}", "0.125 (x 0.250)", "0.600 (x 1.000)", "0.400 (x 0.500)"),
+        *("24.0 dB", "0.0125 (+0.0025)"),
+    ]
+
+
+def test_one_pass_alone_has_no_part_of_the_whole() -> None:
+    assert "What each pass added" not in shown(REPORT)
 
 
 def test_long_layer_tables_are_cut_with_a_word() -> None:
