@@ -15,7 +15,7 @@ from onnxslim.ir import Model
 from onnxslim.passes.quant.audit.accepted import rejected
 from onnxslim.passes.quant.place.known import known_of
 from onnxslim.passes.quant.report import result_of
-from onnxslim.passes.quant.schemes import quantized
+from onnxslim.passes.quant.rivals import quantized
 from onnxslim.passes.quant.selection import check_selection
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option

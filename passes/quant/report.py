@@ -33,7 +33,6 @@ class Done:
     own: tuple[str, ...] = ()  # operators of one runtime alone that were written
     timed_on: Feed | None = None  # see PassResult
     packed: int = 0  # numbers that are stored in 4 bits
-    settled: bool = False  # whether the steps that choose for all layers have nothing left to do
 
     @property
     def count(self) -> int:

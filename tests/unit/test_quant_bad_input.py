@@ -16,7 +16,7 @@ from onnxslim.passes.quant import schemes
 from onnxslim.passes.quant.audit.accepted import rejected
 from onnxslim.passes.quant.quant import Quant
 from onnxslim.passes.quant.report import Done
-from onnxslim.passes.quant.schemes import Job
+from onnxslim.passes.quant.steps import Job
 from onnxslim.pipeline.analysis import AnalysisManager, Aspect
 from onnxslim.pipeline.base import Context, Environment, Layer
 from onnxslim.runtime.samples import Feed

@@ -11,7 +11,7 @@ from onnxslim import ir
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.observe import Sampling
 from onnxslim.ir import Array, Model
-from onnxslim.passes.quant import schemes
+from onnxslim.passes.quant import steps
 from onnxslim.passes.quant.choose import sequential
 from onnxslim.passes.quant.know.paired import Looking, Paired, Reader, paired, targets
 from onnxslim.passes.quant.qparams import QParams
@@ -151,7 +151,7 @@ def test_sequential_rounding_keeps_the_outputs_better_also_on_other_samples() ->
 def test_few_bits_are_rounded_in_sequence_with_enough_samples(
     enough: int, same: Literal["sequential", "second_order"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schemes, "ENOUGH", enough)
+    monkeypatch.setattr(steps, "ENOUGH", enough)
     default, given, samples = _net(), _net(), feeds(_net(), 8)
     quantize(default, samples, scheme="int8", weight_bits=4)
     quantize(given, samples, scheme="int8", weight_bits=4, rounding=same)

@@ -1,16 +1,17 @@
-"""Language models without samples: dynamic int8, or weights alone where that is better."""
+"""Language models: int8 throughout, or weights alone where that is better."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
 
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Array, Model
-from onnxslim.passes.quant import schemes
-from onnxslim.passes.quant.choose import blind
+from onnxslim.passes.quant import rivals
+from onnxslim.passes.quant.choose import compare
 from onnxslim.runtime.latency import LatencyResult
 from tests.quantizing import build, kernels, operators, quantize
 
@@ -41,12 +42,12 @@ def timed(ratio: float) -> Callable[..., LatencyResult]:
 
 
 def test_weights_alone_where_dynamic_ruins_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blind, "interleaved_latency", timed(9.0))
+    monkeypatch.setattr(compare, "interleaved_latency", timed(9.0))
     model = decoder(1000.0)
     result = quantize(model)
     assert kernels(model)["MatMulNBits"] == 2
     assert [row.action.split(",")[0] for row in result.layers[:2]] == ["weight-only"] * 2
-    assert "weights alone have 8 bits" in result.notes[0]
+    assert "gave weights alone 8 bits" in result.notes[0]
     assert result.timed_on is not None
     assert result.timed_on["ids"].shape == (1, 1)
 
@@ -57,7 +58,7 @@ def test_weights_alone_where_dynamic_ruins_the_outputs(monkeypatch: pytest.Monke
 def test_else_what_is_faster_for_one_token(
     monkeypatch: pytest.MonkeyPatch, ratio: float, kernel: str
 ) -> None:
-    monkeypatch.setattr(blind, "interleaved_latency", timed(ratio))
+    monkeypatch.setattr(compare, "interleaved_latency", timed(ratio))
     model = decoder(1.0)
     quantize(model)
     assert kernels(model)[kernel] >= 1
@@ -67,7 +68,7 @@ def test_an_encoder_stays_dynamic(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> bool:
         raise AssertionError
 
-    monkeypatch.setattr(schemes, "is_better", refuse)
+    monkeypatch.setattr(rivals, "is_better", refuse)
     model = build("net (float[N,64] x) => (float[N,64] y) { y = MatMul(x, w) }", {"w": (64, 64)})
     quantize(model)
     assert operators(model)["MatMulInteger"] + kernels(model)["DynamicQuantizeMatMul"] >= 1
@@ -77,7 +78,45 @@ def test_where_nothing_can_be_run_it_is_dynamic(monkeypatch: pytest.MonkeyPatch)
     def fail(*args: object) -> bool:
         raise RuntimeUnavailable("no kernel")
 
-    monkeypatch.setattr(schemes, "is_better", fail)
+    monkeypatch.setattr(rivals, "is_better", fail)
     model = decoder(1000.0)
     quantize(model)
     assert kernels(model)["DynamicQuantizeMatMul"] == 1
+
+
+def texts(count: int) -> list[Mapping[str, Array]]:
+    rng = np.random.default_rng(1)
+    return [{"ids": rng.integers(0, 96, (1, 16))} for _ in range(count)]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_with_samples_both_are_made_and_the_better_one_is_kept(
+    monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    seen: list[tuple[Counter[str], Counter[str], int]] = []
+
+    def choose(_: Model, one: Model, other: Model, feeds: Sequence[object], *__: object) -> bool:
+        seen.append((kernels(one), kernels(other), len(feeds)))
+        return alone
+
+    monkeypatch.setattr(rivals, "is_better", choose)
+    model = decoder(1.0)
+    result = quantize(model, texts(8))
+    [(int8, weights, feeds)] = seen
+    assert not int8["MatMulNBits"]
+    assert weights["MatMulNBits"] == 2
+    assert feeds == 2  # one token, and the first sample
+    assert kernels(model) == (weights if alone else int8)
+    assert any("calibration samples" in note for note in result.notes) == alone
+
+
+def test_samples_show_that_fixed_ranges_ruin_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token with so large an embedding that a range which holds it leaves others no steps."""
+    monkeypatch.setattr(compare, "interleaved_latency", timed(9.0))
+    table: Array = np.random.default_rng(0).normal(size=(96, 64)).astype(np.float32)
+    table[5] *= 1000
+    text = TEXT.replace("Softplus", "Tanh")
+    model = build(text, {"t": table, "p": (64,), "wa": (64, 128), "wb": (128, 96)})
+    result = quantize(model, texts(8))
+    assert kernels(model)["MatMulNBits"] == 2
+    assert any("calibration samples" in note for note in result.notes)

@@ -1,0 +1,69 @@
+"""What `auto` makes of a language model: integers throughout, or weights alone.
+
+Both are made, and the better one is kept. Of every other model there is one candidate.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from onnxslim import ir
+from onnxslim.errors import RuntimeUnavailable
+from onnxslim.ir import Model
+from onnxslim.ir.state import assign
+from onnxslim.passes.quant.choose.compare import is_better
+from onnxslim.passes.quant.place.known import Known
+from onnxslim.passes.quant.report import Done
+from onnxslim.passes.quant.schemes import by_scheme, runs
+from onnxslim.pipeline.analysis import Aspect
+from onnxslim.pipeline.base import Context, Environment
+from onnxslim.pipeline.stopwatch import sample_of
+from onnxslim.runtime.decode import one_token
+from onnxslim.runtime.samples import Feed
+
+if TYPE_CHECKING:
+    from onnxslim.passes.quant.quant import Quant
+
+WEIGHTS_ALONE = (
+    "quant gave weights alone 8 bits, in blocks, as on {} that keeps the outputs of this language "
+    "model better than quantizing its activations too"
+)
+
+
+def quantized(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
+    """Quantize a model in place, as the options say.
+
+    Raises OptionError where the target does not run the scheme, RuntimeUnavailable where
+    calibration samples are given and the model cannot be run.
+    """
+    feeds = _feeds(model, ctx.env) if options.scheme == "auto" else []
+    if not feeds:
+        return by_scheme(model, ctx, options, known)
+    before = ir.snapshot(model)
+    weights = by_scheme(model, ctx, replace(options, scheme="weight", weight_bits=8), known)
+    rival = ir.snapshot(model)
+    ir.restore(model, before)
+    ctx.analyses.invalidate(Aspect.ALL)
+    done = by_scheme(model, ctx, options, known)
+    one = model if done.count else None
+    with suppress(RuntimeUnavailable):
+        if weights.layers and is_better(before, one, rival, feeds, options.goal, ctx.env):
+            assign(model, rival)
+            ctx.analyses.invalidate(Aspect.ALL)
+            where = "calibration samples" if ctx.env.calib else "made-up texts"
+            return replace(weights, remarks=(*weights.remarks, WEIGHTS_ALONE.format(where)))
+    return done
+
+
+def _feeds(model: Model, env: Environment) -> list[Feed]:
+    """The inputs on which a language model must not become slower: one token, and the first
+    sample where there is one. Empty for other models, and for other machines than this one."""
+    if not env.target.local or not runs(env.target, "weight"):
+        return []
+    with suppress(RuntimeUnavailable):
+        token = one_token(model, sample_of(model, env))
+        if token is not None:
+            return [token, env.calib[0]] if env.calib else [token]
+    return []

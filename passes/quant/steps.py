@@ -1,0 +1,148 @@
+"""The steps that schemes are made of: each quantizes a prepared model in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from onnxslim.errors import RuntimeUnavailable
+from onnxslim.ir import Editor, Model
+from onnxslim.passes.quant.asked import ENOUGH, alternatives, first_choices, fits
+from onnxslim.passes.quant.dynamic import quantize_dynamic
+from onnxslim.passes.quant.embeddings import quantize_embeddings
+from onnxslim.passes.quant.fallback import dynamic_instead
+from onnxslim.passes.quant.half import Half, store_half
+from onnxslim.passes.quant.islands import compute_half
+from onnxslim.passes.quant.place.known import Known
+from onnxslim.passes.quant.place.protection import Limit
+from onnxslim.passes.quant.report import Done
+from onnxslim.passes.quant.rewrite.packed import PACKED_BITS, pack, why_not_packed
+from onnxslim.passes.quant.static import Goals, quantize_static
+from onnxslim.passes.quant.weight_only.scheme import WeightChoices, quantize_weights
+from onnxslim.passes.quant.weight_only.unfused import write_unfused
+from onnxslim.pipeline.base import Context
+from onnxslim.pipeline.stopwatch import sample_of
+from onnxslim.runtime.decode import one_token
+
+if TYPE_CHECKING:
+    from onnxslim.passes.quant.quant import Quant
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prepared model (opset raised, affine maps folded), and what was asked for."""
+
+    model: Model
+    ctx: Context
+    options: Quant
+    excluded: frozenset[str]  # first outputs of the nodes that stay in float
+    known: Known
+
+
+Step = Callable[[Job, Done], Done]
+"""Quantizes the job's model in place; takes what is done already, and returns that with its own."""
+
+
+def static(job: Job, done: Done) -> Done:
+    """Fixed ranges, which calibration samples or BatchNormalization tell."""
+    options = job.options
+    target = job.ctx.env.target.written(options.scheme)
+    ctx = replace(job.ctx, env=replace(job.ctx.env, target=target))
+    count = len(ctx.env.calib) if ctx.env.calib else 0
+    goals = Goals(
+        tuple(alternatives(options)),
+        Limit(options.goal, options.float_share),
+        options.scheme == "auto",
+        options.wide_share,
+        options.rounding == "sequential" or (fits(options) and count >= ENOUGH),
+    )
+    choices = replace(first_choices(options, job.excluded), samples=count)
+    return replace(done, static=quantize_static(job.model, ctx, choices, goals, job.known))
+
+
+def dynamic(job: Job, done: Done) -> Done:
+    """MatMul and Gemm that quantize their input as it comes: where `static` ruins the outputs,
+    inside of subgraphs, and everywhere without samples."""
+    if done.static is not None and done.static.ruined:
+        layers, declined = dynamic_instead(
+            job.model, job.ctx, job.excluded, job.options.per_channel
+        )
+        done = replace(done, remarks=(*done.remarks, RUINED) if layers else done.remarks)
+        return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+    everywhere = job.options.scheme == "dynamic" or not job.ctx.env.calib
+    layers, declined = quantize_dynamic(
+        Editor(job.model),
+        job.ctx.env.target,
+        job.excluded,
+        job.options.per_channel,
+        everywhere,
+    )
+    return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+
+
+def packed(job: Job, done: Done) -> Done:
+    """Weights of 4 bits stored as int4, where this machine's runtime takes them."""
+    plan = None if done.static is None else done.static.plan
+    if plan is None or job.options.weight_bits > PACKED_BITS:
+        return done
+    local = job.ctx.env.target.local
+    why = why_not_packed(job.model) if local else "only ONNX Runtime is known to fuse them"
+    if why is not None:
+        return replace(done, remarks=(*done.remarks, f"weights of 4 bits lie in bytes: {why}"))
+    return replace(done, packed=pack(Editor(job.model)))
+
+
+def embeddings(job: Job, done: Done) -> Done:
+    """Tables that a Gather looks up, as integers."""
+    if not job.ctx.env.target.local:
+        return done  # a Gather of integers is known to be as fast in ONNX Runtime alone
+    layers, declined = quantize_embeddings(Editor(job.model), job.excluded)
+    return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+
+
+def fp16(job: Job, done: Done) -> Done:
+    """Arithmetic in float16, or only weights where the target gains nothing by it."""
+    if "fp16" not in job.ctx.env.target.half:
+        return replace(_stored("fp16", job, done), remarks=(STORED,))
+    layers, declined = compute_half(job.model, job.ctx, job.excluded, job.options.goal)
+    return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+
+
+def bf16(job: Job, done: Done) -> Done:
+    """Weights in bfloat16."""
+    return replace(_stored("bf16", job, done), remarks=(STORED,))
+
+
+def _stored(half: Half, job: Job, done: Done) -> Done:
+    layers, declined = store_half(Editor(job.model), half, job.excluded)
+    return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+
+
+def weight(job: Job, done: Done) -> Done:
+    """Weights alone, in blocks."""
+    options = job.options
+    choices = WeightChoices(
+        options.weight_bits, options.block_size, options.table_bits, options.weight_form
+    )
+    with suppress(RuntimeUnavailable):  # where nothing can be timed anyway
+        done = replace(done, timed_on=one_token(job.model, sample_of(job.model, job.ctx.env)))
+    layers, declined = quantize_weights(job.model, job.ctx, choices, job.excluded)
+    if layers and not options.portable and job.ctx.env.target.local:
+        with suppress(RuntimeUnavailable):
+            if write_unfused(job.model, job.ctx.env):
+                done = replace(done, own=(*done.own, "com.microsoft::MatMulNBits"))
+    return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+
+
+STORED = (
+    "quant stored weights in 16 bits and computes in float32, as the target gains no speed by "
+    "computing in 16 bits: the file is smaller, the speed as before"
+)
+
+
+RUINED = (
+    "quant found no fixed ranges that keep the outputs: MatMul and Gemm quantize their inputs "
+    "while they run"
+)
