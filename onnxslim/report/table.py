@@ -14,6 +14,7 @@ from onnxslim.report.record import CheckEntry, Effect, PassEntry, Report
 
 LAYERS_SHOWN = 40
 REASONS_SHOWN = 12
+FEW_REASONS = 3  # of a pass that is not about layers, such as simplify, whose near misses are many
 STATS_SHOWN = 5
 _NOTHING = "-"
 
@@ -149,11 +150,12 @@ def declined_lines(report: Report) -> Iterator[Text]:
     """What each pass left alone, grouped by reason, most frequent first."""
     for entry in report.passes:
         reasons = Counter(d.reason for d in entry.declined)
-        for reason, _ in reasons.most_common(REASONS_SHOWN):
+        shown = REASONS_SHOWN if entry.layers or not entry.kept else FEW_REASONS
+        for reason, _ in reasons.most_common(shown):
             nodes = [d.node for d in entry.declined if d.reason == reason]
             name = entry.spec.partition("{")[0]
             yield Text.assemble(f"{name} left alone ", (_some(nodes), "bold"), f": {reason}")
-        if (rest := len(reasons) - REASONS_SHOWN) > 0:
+        if (rest := len(reasons) - shown) > 0:
             more = f"... {rest} more reasons; --report R.json has all of them"
             yield Text(more, style="dim")
 

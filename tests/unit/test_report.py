@@ -169,6 +169,15 @@ def test_one_pass_alone_has_no_part_of_the_whole() -> None:
     assert "What each pass added" not in shown(REPORT)
 
 
+def test_near_misses_of_a_pass_that_is_not_about_layers_are_few() -> None:
+    many = tuple(Declined(f"n{i}", f"reason {i}") for i in range(8))
+    lines = shown(replace(REPORT, passes=(replace(QUANT, declined=many, layers=()),)))
+    assert "n2: reason 2" in lines
+    assert "reason 3" not in lines
+    assert "5 more reasons" in lines
+    assert "n7: reason 7" in shown(replace(REPORT, passes=(replace(QUANT, declined=many),)))
+
+
 def test_long_layer_tables_are_cut_with_a_word() -> None:
     many = tuple(Layer(f"layer{i}", "Conv", "int8") for i in range(100))
     text = shown(replace(REPORT, passes=(replace(QUANT, layers=many),)))
