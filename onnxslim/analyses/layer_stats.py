@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from onnxslim import ir
 from onnxslim.analyses.collect import Stream, watch
@@ -15,6 +13,7 @@ from onnxslim.analyses.nonfinite import first_nonfinite
 from onnxslim.analyses.observe import Observer, Sampling, Unusable
 from onnxslim.analyses.plan import BUDGET, Watch, plan, sum_bytes
 from onnxslim.analyses.seen import observed_shapes
+from onnxslim.analyses.spill import Spill
 from onnxslim.analyses.stats_store import (
     MomentStore,
     file_of,
@@ -30,9 +29,6 @@ from onnxslim.pipeline.base import Environment
 
 __all__ = ["LayerStats", "Moments", "Statistics", "Tap", "TensorStats", "Window", "output_error"]
 
-_HELD = 512 << 20
-"""Bytes of finished moments that are held in memory; more go to a temporary folder."""
-
 
 @dataclass(frozen=True)
 class Statistics:
@@ -42,7 +38,6 @@ class Statistics:
     tensors: Mapping[str, TensorStats]
     moments: Mapping[Tap, Moments]
     missing: Mapping[str, str]
-    folder: object = None  # a temporary one, removed with the statistics
 
     def merge(self, other: Statistics) -> Statistics:
         """Those of both sets of samples, for the same model and request."""
@@ -75,7 +70,8 @@ class LayerStats(Analysis[Statistics]):
 
     Samples stream, in any shapes; tensors are watched in batches that fit `BUDGET`. With a cache
     folder every finished batch is kept there, under a hash of model, samples and request.
-    Moments over 512 MB in total are held in files.
+    Where the sums of all taps do not fit `budget` they lie in a temporary file and so do the
+    moments: the samples are run once, not once for as many taps as have room.
 
     Raises:
         DataError: there are no calibration samples.
@@ -112,16 +108,14 @@ class _Collection:
         self.moments = MomentStore(self.folder, self.key)
         self.missing: dict[str, str] = {}
         self.bad: dict[str, Unusable] = {}
-        self.temporary: tempfile.TemporaryDirectory[str] | None = None
+        self.spill: Spill | None = None
 
     def run(self) -> Statistics:
         """Collect what is not known yet."""
         if watches := self._open_watches():
             self._collect(watches)
         self._blame()
-        return Statistics(
-            len(self.samples), self.tensors, self.moments, self.missing, self.temporary
-        )
+        return Statistics(len(self.samples), self.tensors, self.moments, self.missing)
 
     def _open_watches(self) -> list[Watch]:
         """What is still to be collected, in the order of the graph."""
@@ -155,10 +149,9 @@ class _Collection:
     def _collect(self, watches: list[Watch]) -> None:
         shapes = dict(observed_shapes(self.model, self.samples[0], self.env.threads))
         known = [w for w in watches if w.tensor in shapes]
-        if self.folder is None and sum(sum_bytes(w, shapes[w.tensor]) for w in known) > _HELD:
-            self.temporary = tempfile.TemporaryDirectory(prefix="onnxslim-")
-            self.moments = MomentStore(Path(self.temporary.name), self.key)
-        batches = plan(watches, shapes, self.request.budget)
+        budget, sums = self.request.budget, sum(sum_bytes(w, shapes[w.tensor]) for w in known)
+        self.spill = Spill() if sums > budget else None
+        batches = plan(watches, shapes, budget, spilled=self.spill is not None)
         stream = Stream(self.model, self.samples, self.env.threads, self.env.progress)
         for i, batch in enumerate(batches):
             observers = {w.tensor: self._observer(w) for w in batch.watches}
@@ -170,7 +163,7 @@ class _Collection:
 
     def _observer(self, wanted: Watch) -> Observer:
         axis = channels_around(self.values[wanted.tensor])
-        return Observer(wanted, axis, self.sampling, len(self.samples))
+        return Observer(wanted, axis, self.sampling, len(self.samples), self.spill)
 
     def _keep(self, name: str, observer: Observer) -> None:
         moments = observer.moments()

@@ -1,4 +1,4 @@
-"""First and second moments of the rows of a tap: exact sums, streamed and mergeable.
+"""First and second moments of the rows of a tap: sums that merge exactly.
 
 With C the covariance and m the mean of the rows x of a layer, a change dW of its weight and db of
 its bias changes the output by dW x + db, whose mean squared norm is tr(dW C dW^T) + |dW m + db|^2.
@@ -12,8 +12,6 @@ import numpy as np
 
 from onnxslim.ir import Array
 
-_CHUNK_BYTES = 8 << 20
-_CHUNK_ROWS = 4096
 _BATCHED_BELOW = 64  # features; smaller Gram matrices of many groups go through one matmul
 
 
@@ -45,56 +43,6 @@ class Moments:
         scatter = self.scatter + other.scatter
         scatter += (self.n * share) * (delta[:, :, None] * delta[:, None, :])
         return Moments(n, self.mean + share * delta, scatter)
-
-
-class MomentsBuilder:
-    """Adds up rows. Gram matrices are float32 within a chunk of rows around the chunk's own mean,
-    and float64 between chunks. Memory: `builder_bytes`, and `adding_bytes` for a moment."""
-
-    def __init__(self, groups: int, features: int) -> None:
-        self.features = features
-        self._rows = chunk_rows(groups, features)
-        self._total = Moments(
-            0, np.zeros((groups, features)), np.zeros((groups, features, features))
-        )
-        self._pending = np.empty((groups, self._rows, features), np.float32)
-        self._filled = 0
-
-    def add(self, rows: Array) -> None:
-        """Take in rows [G, n, d] of any float type."""
-        at = 0
-        while at < rows.shape[1]:
-            step = min(self._rows - self._filled, int(rows.shape[1]) - at)
-            self._pending[:, self._filled : self._filled + step] = rows[:, at : at + step]
-            self._filled, at = self._filled + step, at + step
-            if self._filled == self._rows:
-                self._flush()
-
-    def result(self) -> Moments:
-        """The moments of all rows so far."""
-        self._flush()
-        return self._total
-
-    def _flush(self) -> None:
-        if self._filled:
-            chunk = moments_of(self._pending[:, : self._filled])
-            self._total = self._total.merge(chunk)
-            self._filled = 0
-
-
-def chunk_rows(groups: int, features: int) -> int:
-    """How many rows a builder gathers before it multiplies."""
-    return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (4 * groups * features)))
-
-
-def builder_bytes(groups: int, features: int) -> int:
-    """What a builder holds."""
-    return groups * features * (8 * features + 4 * chunk_rows(groups, features))
-
-
-def adding_bytes(groups: int, features: int) -> int:
-    """What adding a chunk to a builder needs for a moment."""
-    return groups * features * (24 * features + 4 * chunk_rows(groups, features))
 
 
 def moments_of(rows: Array) -> Moments:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap, columns, feature_count, row_count
-from onnxslim.analyses.moments import Moments, MomentsBuilder
 from onnxslim.analyses.nonfinite import is_finite
 from onnxslim.analyses.plan import Watch
+from onnxslim.analyses.spill import Spill
 from onnxslim.analyses.tensor_stats import TensorStats, tensor_stats
 from onnxslim.ir import Array
 from onnxslim.runtime.samples import Feed
@@ -73,16 +74,23 @@ class Unusable:
 
 class Observer:
     """Adds up what a watch asks for. Channels lie on `channel_axis`, 1 or -1; where that is None,
-    on axis 1 of four or more dimensions, else on the last. `samples` is how many will come."""
+    on axis 1 of four or more dimensions, else on the last. `samples` is how many will come. Sums of
+    rows lie in the `spill` where there is one."""
 
     def __init__(
-        self, watch: Watch, channel_axis: int | None, sampling: Sampling, samples: int
+        self,
+        watch: Watch,
+        channel_axis: int | None,
+        sampling: Sampling,
+        samples: int,
+        spill: Spill | None,
     ) -> None:
         self.watch = watch
         self.stats: TensorStats | None = None
         self._channel_axis = channel_axis
         self._sampling = sampling
         self._samples = samples
+        self._spill = spill
         self._builders: dict[Tap, MomentsBuilder] = {}
 
     def add(self, x: Array, feed: Feed, index: int) -> Unusable | None:
@@ -102,10 +110,9 @@ class Observer:
                 return Unusable("its number of features varies between samples", index)
         return None
 
-    def moments(self) -> Mapping[Tap, Moments]:
+    def moments(self) -> Mapping[Tap, MomentsBuilder]:
         """Of the rows so far; taps that had none are left out."""
-        results = {tap: builder.result() for tap, builder in self._builders.items()}
-        return {tap: result for tap, result in results.items() if result.n}
+        return {tap: made for tap, made in self._builders.items() if made.result().n}
 
     def _add_stats(self, x: Array) -> None:
         if x.size:
@@ -126,7 +133,7 @@ class Observer:
 
     def _builder(self, tap: Tap, features: int) -> MomentsBuilder:
         if tap not in self._builders:
-            self._builders[tap] = MomentsBuilder(tap.groups, features)
+            self._builders[tap] = MomentsBuilder(tap.groups, features, self._spill)
         return self._builders[tap]
 
 

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from onnxslim.analyses.builder import adding_bytes, builder_bytes
 from onnxslim.analyses.columns import Tap, feature_count
-from onnxslim.analyses.moments import adding_bytes, builder_bytes
 
 BUDGET = 256 << 20
 """Bytes that one run may take beyond what the model itself needs: sums, watched tensors, rows.
 A single tensor that needs more is watched alone."""
 
 STACK = 32  # samples in one call; more bring no speed
-_COPIES = 3  # of a watched tensor: as returned, as float32 without padding, as sorted into bins
+_COPIES = 3  # of a tensor with `stats`: as returned, as float32 without padding, sorted into bins
+_KEPT = 1 << 16  # of a tensor, beside the sums over its rows
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,19 @@ class Batch:
 
 
 def plan(
-    watches: Sequence[Watch], shapes: Mapping[str, tuple[int, ...]], budget: int = BUDGET
+    watches: Sequence[Watch],
+    shapes: Mapping[str, tuple[int, ...]],
+    budget: int = BUDGET,
+    *,
+    spilled: bool = False,
 ) -> list[Batch]:
     """Split into as few runs as the budget allows, in the order given.
 
     `shapes` are those of one sample. A tensor without one is watched alone, sample by sample.
+    With `spilled` sums take no memory.
     """
     batches: list[Batch] = []
-    current = _Load()
+    current = _Load(spilled)
     for watch in watches:
         shape = shapes.get(watch.tensor)
         if shape is None:
@@ -51,7 +57,7 @@ def plan(
         more = current.plus(watch, shape)
         if current.watches and more.bytes > budget:
             batches.append(current.batch(budget))
-            more = _Load().plus(watch, shape)
+            more = _Load(spilled).plus(watch, shape)
         current = more
     return [*batches, current.batch(budget)] if current.watches else batches
 
@@ -59,13 +65,14 @@ def plan(
 def sum_bytes(watch: Watch, shape: tuple[int, ...]) -> int:
     """The bytes of what is added up over all samples."""
     features = [(tap.groups, feature_count(tap, shape)) for tap in watch.taps]
-    return sum(builder_bytes(groups, d) for groups, d in features) + (1 << 16)
+    return sum(builder_bytes(groups, d) for groups, d in features) + _KEPT
 
 
 @dataclass(frozen=True)
 class _Load:
     """The bytes that some watches need: sums, the work on one of them, and per sample."""
 
+    spilled: bool
     watches: tuple[Watch, ...] = ()
     sums: int = 0
     work: int = 0
@@ -79,11 +86,13 @@ class _Load:
     def plus(self, watch: Watch, shape: tuple[int, ...]) -> _Load:
         """With one more watch."""
         work = [adding_bytes(tap.groups, feature_count(tap, shape)) for tap in watch.taps]
+        tensor = 4 * prod(shape)
         return _Load(
+            self.spilled,
             (*self.watches, watch),
-            self.sums + sum_bytes(watch, shape),
-            max([self.work, *work]),
-            self.each + _COPIES * 4 * prod(shape),
+            self.sums + (_KEPT if self.spilled else sum_bytes(watch, shape)),
+            max([self.work, *(tensor + each for each in work)]),
+            self.each + (_COPIES if watch.stats else 1) * tensor,
         )
 
     def batch(self, budget: int) -> Batch:

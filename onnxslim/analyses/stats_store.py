@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxslim.analyses.arrays_file import read, write
+from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.histogram import Histogram
 from onnxslim.analyses.moments import Moments
@@ -24,18 +25,19 @@ _FORMAT = "layer statistics 1"
 
 
 class MomentStore(Mapping[Tap, Moments]):
-    """Moments by tap; those in a folder are read at each access and not held."""
+    """Moments by tap; those in a folder, or spilled, are read at each access and not held."""
 
     def __init__(self, folder: Path | None, key: str) -> None:
         self._folder = folder
         self._key = key
-        self._held: dict[Tap, Moments | None] = {}
+        self._held: dict[Tap, MomentsBuilder | None] = {}
 
-    def put(self, tap: Tap, moments: Moments) -> None:
-        """Keep the moments of a tap."""
+    def put(self, tap: Tap, made: MomentsBuilder) -> None:
+        """Keep the moments of a tap, of all rows that there are."""
         if self._folder is None:
-            self._held[tap] = moments
+            self._held[tap] = made
         else:
+            moments = made.result()
             content = {"n": moments.n, "mean": moments.mean, "scatter": moments.scatter}
             write(self._path(tap), {k: np.asarray(v) for k, v in content.items()})
             self._held[tap] = None
@@ -49,7 +51,7 @@ class MomentStore(Mapping[Tap, Moments]):
     def __getitem__(self, tap: Tap) -> Moments:
         held = self._held[tap]
         if held is not None:
-            return held
+            return held.result()
         content = read(self._path(tap))
         if content is None:
             raise OSError(f"{self._path(tap)} was removed while the program ran")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap, Window, columns, row_count
 from onnxslim.analyses.linear import Linear
-from onnxslim.analyses.moments import MomentsBuilder
 from onnxslim.ir import Array, Model
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples

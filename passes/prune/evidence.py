@@ -26,6 +26,7 @@ SHARES = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
 """How much a covariance may be drawn to its diagonal; at 1 nothing is made up for."""
 _RIDGE = 1e-6  # of the mean variance, so that channels that never change can be inverted
 UNTESTED = 1e-2  # share where no samples are held out and rows are many
+JUDGED = 1  # rows per feature held out: errors are averaged over them, nothing is inverted
 ROWS_PER_FEATURE = 4  # for a covariance that can be inverted as it is
 
 
@@ -66,16 +67,17 @@ def collect(model: Model, taps: Sequence[Tap], env: Environment, refit: int = 25
     assert env.calib is not None
     request = LayerStats(taps=tuple(taps))
 
-    def of(samples: Samples) -> Mapping[Tap, Moments]:
+    def of(samples: Samples, request: LayerStats) -> Mapping[Tap, Moments]:
         found = AnalysisManager(model, replace(env, calib=samples)).get(request).moments
         return Sound(found)
 
     kept, out = split(len(env.calib))
     if not out:
-        return Evidence(of(env.calib), {}, env.calib, env.calib)
+        return Evidence(of(env.calib, request), {}, env.calib, env.calib)
     held = env.calib.take(out)
     ordered = env.calib.take(alternate(kept, out, refit))
-    return Evidence(of(env.calib.take(kept)), of(held), held, ordered)
+    judges = replace(request, per_feature=JUDGED)
+    return Evidence(of(env.calib.take(kept), request), of(held, judges), held, ordered)
 
 
 class Sound(Mapping[Tap, Moments]):

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.histogram import BINS, Histogram, histogram_of
-from onnxslim.analyses.moments import Moments, MomentsBuilder, moments_of, output_error
+from onnxslim.analyses.moments import Moments, moments_of, output_error
+from onnxslim.analyses.spill import Spill
 from onnxslim.analyses.tensor_stats import TensorStats, tensor_stats
 from onnxslim.ir import Array
 
@@ -98,6 +100,33 @@ def test_moments_keep_precision_far_from_zero() -> None:
     builder.add(rows)
     expected = np.cov(rows[0].astype(np.float64).T, bias=True)
     assert np.abs(builder.result().covariance()[0] - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("spill", [None, Spill()])
+def test_moments_of_rows_wider_than_a_block_of_products(spill: Spill | None) -> None:
+    """Asked for in between, and with the last row of a chunk the last of all: in both the blocks
+    below the diagonal are those above it."""
+    rows = np.random.default_rng(0).normal(2, 1, (1, 900, 700)).astype(np.float32)
+    builder = MomentsBuilder(1, 700, spill)
+    builder.add(rows[:, :300])
+    assert builder.result().n == 300
+    builder.add(rows[:, 300:])
+    found, expected = builder.result(), np.cov(rows[0].astype(np.float64).T, bias=True)
+    assert np.array_equal(found.scatter, np.swapaxes(found.scatter, 1, 2))
+    assert np.abs(found.covariance()[0] - expected).max() < 1e-5
+    assert np.abs(found.mean[0] - rows[0].mean(axis=0, dtype=np.float64)).max() < 1e-6
+
+
+def test_spilled_arrays_keep_what_is_written_and_do_not_overlap() -> None:
+    spill = Spill()
+    first, other = spill.zeros((3, 5), np.float64), spill.zeros((7,), np.float32)
+    assert not first().any()
+    first()[1], other()[:] = 2.0, 3.0
+    assert first().sum(axis=1).tolist() == [0, 10, 0]
+    assert other().tolist() == [3] * 7
+    opened = first()
+    del spill, first, other
+    assert opened[1, 0] == 2  # the file stays as long as one array of it
 
 
 def test_output_error_is_the_mean_squared_norm() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,24 @@ def test_batching_does_not_change_which_rows_are_drawn() -> None:
     assert (
         one.tensors["y"].histogram.counts.tolist() == other.tensors["y"].histogram.counts.tolist()
     )
+
+
+def test_sums_that_do_not_fit_are_spilled_and_the_samples_run_once() -> None:
+    """Five taps of 18 features, and rows that wait for them: 1.4 MB."""
+    names = "abcde"
+    body = " ".join(f"{y} = Relu ({x})" for x, y in pairwise("x" + names))
+    model = ir.parse_text(f"""{HEAD} g (float[N, 2, 8, 8] x) => (float[N, 2, 8, 8] e)
+      {{ {body} }}""")
+    taps = tuple(Tap(name, KERNEL.window) for name in names)
+    samples = Counted(lambda i: image(i, 1, 2, 8, 8), 5)
+    wide = collect(model, samples, LayerStats((), taps)).moments
+    before = samples.reads
+    narrow = collect(model, samples, LayerStats((), taps, budget=500_000)).moments
+    assert samples.reads - before == 1 + 2 + 5  # for shapes, for stacking, and the run
+    assert list(narrow) == list(taps)
+    for tap in taps:
+        assert np.array_equal(narrow[tap].scatter, wide[tap].scatter)
+        assert narrow[tap].n == 5 * 64
 
 
 def test_two_shards_merge_to_the_whole() -> None:

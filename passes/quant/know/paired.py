@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxslim import ir
+from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap, columns, row_count
 from onnxslim.analyses.linear import Linear
-from onnxslim.analyses.moments import Moments, MomentsBuilder
+from onnxslim.analyses.moments import Moments
 from onnxslim.analyses.observe import Sampling, entries_of, padding_mask, unpadded
 from onnxslim.ir import Array, Editor, Model, Value
 from onnxslim.passes.quant.qparams import QParams

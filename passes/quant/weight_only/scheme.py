@@ -11,7 +11,6 @@ from onnxslim import ir
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.moments import Moments
-from onnxslim.analyses.plan import BUDGET
 from onnxslim.errors import EditError
 from onnxslim.ir import Array, Editor
 from onnxslim.passes.quant.choose.predicted import rows_db
@@ -143,5 +142,4 @@ def _moments(layers: Iterable[WeightLayer], ctx: Context) -> Mapping[Tap, Moment
     taps = [layer.tap for layer in layers if layer.inputs <= WIDEST]
     if not ctx.env.calib or not taps:
         return {}
-    wanted = LayerStats(taps=tuple(dict.fromkeys(taps)), budget=2 * BUDGET)  # half as many runs
-    return ctx.analyses.get(wanted).moments
+    return ctx.analyses.get(LayerStats(taps=tuple(dict.fromkeys(taps)))).moments

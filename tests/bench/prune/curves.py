@@ -1,8 +1,9 @@
 """Accuracy against latency of `prune,quant` and of `quant` alone, five points each, as a picture.
 
-python -m tests.bench.prune.curves [--models a,b] [--out docs/PRUNE_CURVES.svg]
+python -m tests.bench.prune.curves [--models a,b] [--anew] [--out docs/PRUNE_CURVES.svg]
 
-A .json lies beside the picture; what an earlier run measured of other models stays.
+A .json lies beside the picture. Both are written after each point; a later run measures those
+that are not there yet, or with `--anew` all of the models named.
 """
 
 from __future__ import annotations
@@ -58,28 +59,20 @@ def pipelines(name: str) -> list[tuple[str, str]]:
     return pruned + alone
 
 
-def measure(case: Case, folder: Path, budget_s: float) -> list[Spot]:
-    """Compile every point, score it, and time all of them in turns."""
-    made: list[tuple[str, str, Path]] = []
-    for number, (curve, passes) in enumerate(pipelines(case.name)):
-        out = folder / f"{number}.onnx"
-        arguments = ("--passes", passes, "--cache", str(folder / "cache"), *_MORE)
+def measure(case: Case, passes: str, cache: Path, budget_s: float) -> Spot | str:
+    """Compile one point, score it and time it beside FP32; or why there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "point.onnx")
+        arguments = ("--passes", passes, "--cache", str(cache), *_MORE)
         took = compile_case(case, Setting(passes, "onnxslim", arguments), out)
         if took.failure:
-            raise SystemExit(f"{case.name}, {passes}: {took.failure}")
-        made.append((curve, passes, out))
-    speeds = race(case, [path for _, _, path in made], 1, budget_s)["speeds"]
-    spots: list[Spot] = []
-    reference = case.run(case.model)
+            return f"{case.name}, {passes}: {took.failure}"
+        speed = race(case, [out], 1, budget_s)["speeds"][0]
+        reference = case.run(case.model)
+        found = case.score(out, reference)
     fp32 = case.metric(reference, case.labels)
-    for (curve, passes, path), speed in zip(made, speeds, strict=True):
-        found = case.score(path, reference)
-        spots.append(
-            Spot(
-                case.name, curve, passes, found.metric, fp32, found.sqnr_db, 1 / speed[0],
-            )
-        )  # fmt: skip
-    return spots
+    curve = next(curve for curve, own in pipelines(case.name) if own == passes)
+    return Spot(case.name, curve, passes, found.metric, fp32, found.sqnr_db, 1 / speed[0])
 
 
 def picture(spots: list[Spot]) -> str:
@@ -99,24 +92,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", default=",".join(TITLES))
     parser.add_argument("--out", type=Path, default=Path("docs/PRUNE_CURVES.svg"))
-    parser.add_argument("--budget", type=float, default=10.0, help="seconds of timing per model")
+    parser.add_argument("--budget", type=float, default=4.0, help="seconds of timing per point")
+    parser.add_argument("--anew", action="store_true", help="measure again what is there")
     asked = parser.parse_args()
-    names, data = asked.models.split(","), asked.out.with_suffix(".json")
-    spots: list[Spot] = []
-    if data.exists():
-        stored: list[dict[str, Any]] = json.loads(data.read_text(encoding="utf-8"))["points"]
-        spots = [Spot(**point) for point in stored if point["model"] not in names]
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            found = measure(load_case(name), Path(folder), asked.budget)
-        for spot in found:
-            print(f"{name} {spot.passes}: {spot.metric:.4f} at {spot.latency:.3f}", flush=True)
-        spots += found
-        order = list(TITLES)
-        spots.sort(key=lambda spot: order.index(spot.model))
-        asked.out.write_text(picture(spots), encoding="utf-8")
-        content = {"machine": machine(), "points": [asdict(spot) for spot in spots]}
-        data.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    data = asked.out.with_suffix(".json")
+    spots = _earlier(data)
+    for name in asked.models.split(","):
+        case, asked_for = load_case(name), [passes for _, passes in pipelines(name)]
+        spots = [s for s in spots if s.model != name or (s.passes in asked_for and not asked.anew)]
+        known = {spot.passes for spot in spots if spot.model == name}
+        with tempfile.TemporaryDirectory() as cache:
+            for passes in asked_for:
+                if passes in known:
+                    continue
+                found = measure(case, passes, Path(cache), asked.budget)
+                if isinstance(found, str):
+                    print(found, flush=True)
+                    continue
+                print(f"{name} {passes}: {found.metric:.4f} at {found.latency:.3f}", flush=True)
+                spots.append(found)
+                _write(asked.out, spots)
+
+
+def _earlier(data: Path) -> list[Spot]:
+    if not data.exists():
+        return []
+    stored: list[dict[str, Any]] = json.loads(data.read_text(encoding="utf-8"))["points"]
+    return [Spot(**point) for point in stored]
+
+
+def _write(out: Path, spots: list[Spot]) -> None:
+    """The picture and its data, in the order of the curves."""
+    order = [(name, passes) for name in TITLES for _, passes in pipelines(name)]
+    spots.sort(key=lambda spot: order.index((spot.model, spot.passes)))
+    out.write_text(picture(spots), encoding="utf-8")
+    content = {"machine": machine(), "points": [asdict(spot) for spot in spots]}
+    out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from tests.bench.quant.measure import score
 from tests.bench.table import machine
 
 RATIOS = {"fashion_vgg": 0.5, "fashion_resnet": 0.6}
+HEAD = ("network", "after the cut", "metric", "SQNR dB")
 WAYS = ("none", "BatchNorm statistics", "refit", "BatchNorm statistics, then refit")
 _SAMPLES = 128
 INTRO = """# BatchNorm statistics estimated anew, or layers fitted again
@@ -95,11 +97,10 @@ def prepared(path: Path, ratio: float, env: Environment) -> tuple[Model, Model, 
     return reference, model, chosen
 
 
-def rows(name: str, folder: Path) -> list[str]:
-    """A line of the table for each way."""
+def rows(name: str, folder: Path) -> Iterator[tuple[str, ...]]:
+    """The cells of a line for each way."""
     case = load_case(name)
     images = np.load(case.calib)["input"]
-    lines: list[str] = []
     with ThreadPoolExecutor(2) as executor:
         calib = FeedList([{"input": image[None]} for image in images])
         env = Environment(get_target("ort-cpu"), executor, calib=calib, threads=2)
@@ -114,24 +115,38 @@ def rows(name: str, folder: Path) -> list[str]:
             path = folder / "made.onnx"
             ir.save(model, path)
             found = score(case, path)
-            lines.append(f"| {name} | {way} | {found['metric']:.4f} | {found['sqnr_db']:.2f} |")
-    return lines
+            yield name, way, f"{found['metric']:.4f}", f"{found['sqnr_db']:.2f}"
+
+
+def markdown(lines: Sequence[tuple[str, ...]]) -> str:
+    """The table, and where it was measured."""
+    table = [HEAD, ("---",) * len(HEAD), *lines]
+    about = ", ".join(f"{k} {v}" for k, v in machine().items())
+    return "\n".join([INTRO, *(f"| {' | '.join(line)} |" for line in table), "", about, ""])
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and write, line by line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", default=",".join(RATIOS))
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    head = ["| network | after the cut | metric | SQNR dB |", "|---|---|---|---|"]
+    names = asked.models.split(",")
+    lines = [] if asked.out is None else _earlier(asked.out, names)
     with tempfile.TemporaryDirectory() as folder:
-        lines = [line for name in asked.models.split(",") for line in rows(name, Path(folder))]
-    about = ", ".join(f"{k} {v}" for k, v in machine().items())
-    text = "\n".join([INTRO, *head, *lines, "", about, ""])
-    print(text)
-    if asked.out is not None:
-        asked.out.write_text(text, encoding="utf-8")
+        for name in names:
+            for line in rows(name, Path(folder)):
+                print(*line, sep=" | ", flush=True)
+                lines.append(line)
+                if asked.out is not None:
+                    asked.out.write_text(markdown(lines), encoding="utf-8")
+
+
+def _earlier(out: Path, repeated: Sequence[str]) -> list[tuple[str, ...]]:
+    """The lines of a file about other networks."""
+    text = out.read_text(encoding="utf-8") if out.exists() else ""
+    found = [tuple(line.strip("| ").split(" | ")) for line in text.splitlines()]
+    return [cells for cells in found if cells[0] in RATIOS and cells[0] not in repeated]
 
 
 if __name__ == "__main__":
