@@ -20,4 +20,5 @@ class Choices:
     bits: int = 8
     samples: int = 0  # of calibration: for how many observations a covariance counts
     wide: frozenset[str] = frozenset()  # layers whose weights have 8 bits all the same
-    excluded: frozenset[str] = frozenset()
+    excluded: frozenset[str] = frozenset()  # not static int8
+    alone: frozenset[str] = frozenset()  # of those, layers of which the weight alone has 8 bits

@@ -37,7 +37,18 @@ class Done:
     @property
     def count(self) -> int:
         """Layers that were changed."""
-        return len(self.layers) + self._static_layers
+        return len(self.layers) + self.changed_static
+
+    @property
+    def changed_static(self) -> int:
+        """Of them, those that the static step changed."""
+        return len(self._alone) + self._static_layers
+
+    @property
+    def _alone(self) -> tuple[Layer, ...]:
+        """Layers of which the weight alone is integers, in a model that is static otherwise."""
+        plan = None if self.static is None else self.static.plan
+        return () if plan is None else plan.alone
 
     @property
     def int8(self) -> int:
@@ -53,7 +64,7 @@ class Done:
     def declined(self) -> tuple[Declined, ...]:
         """What stayed in float, each node once."""
         static = () if self.static is None else self.static.reasons
-        handled = {layer.node for layer in self.layers}
+        handled = {layer.node for layer in (*self.layers, *self._alone)}
         found = {d.node: d for d in (*static, *self.refused) if d.node not in handled}
         return tuple(found.values())
 
@@ -80,7 +91,7 @@ def result_of(done: Done, before: Model) -> PassResult:
     stats: Stats = {"int8_layers": done.int8, "folded": done.folded}
     if done.equalized:
         stats["equalized"] = done.equalized
-    if done.static is not None and done.static.plan is not None and done.static.plan.layers:
+    if done.static is not None and done.static.plan is not None and done.changed_static:
         stats.update(_static_stats(done.static, done.static.plan))
         stats.update(_bits(done.static.plan, done.packed))
         layers = [*_rows(done.static, done.static.plan), *layers]
@@ -128,7 +139,7 @@ def _bits(plan: Plan, packed: int) -> Stats:
     sizes = Counter[int]()
     for layer in plan.layers.values():
         sizes[layer.weight.bits] += layer.weight.values.size
-    if min(sizes) > FEW_BITS:
+    if min(sizes, default=8) > FEW_BITS:
         return {}
     shares = {bits: size / sizes.total() for bits, size in sorted(sizes.items())}
     text = " ".join(f"{bits}:{share:.2%}" for bits, share in shares.items())
@@ -136,6 +147,7 @@ def _bits(plan: Plan, packed: int) -> Stats:
 
 
 def _rows(static: Static, plan: Plan) -> Iterator[Layer]:
+    yield from plan.alone
     for node, layer in plan.layers.items():
         yield replace(_row(layer), predicted_db=static.predicted.get(node))
 

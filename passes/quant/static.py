@@ -209,14 +209,12 @@ def _kept(
     slower: Mapping[str, str],
 ) -> tuple[Declined, ...]:
     """The layers that stay in float by decision, and why."""
+    lossy = searched.excluded - given.excluded - final.alone
+    unfused = final.excluded - searched.excluded
     reasons = {
         **dict.fromkeys(given.excluded, "kept in float by the options ops and skip"),
-        **dict.fromkeys(
-            searched.excluded - given.excluded, "kept in float: the outputs lose too much by it"
-        ),
-        **dict.fromkeys(
-            final.excluded - searched.excluded, "the runtime made no int8 kernel of it"
-        ),
+        **dict.fromkeys(lossy, "kept in float: the outputs lose too much by it"),
+        **dict.fromkeys(unfused, "the runtime made no int8 kernel of it"),
         **slower,
     }
     linear = [node for node in model.graph if ir.op(node) in ("Conv", "Gemm", "MatMul")]

@@ -41,6 +41,8 @@ class Job:
     known: Known
 
 
+NBITS = "com.microsoft::MatMulNBits"
+
 Step = Callable[[Job, Done], Done]
 """Quantizes the job's model in place; takes what is done already, and returns that with its own."""
 
@@ -59,7 +61,9 @@ def static(job: Job, done: Done) -> Done:
         options.rounding == "sequential" or (fits(options) and count >= ENOUGH),
     )
     choices = replace(first_choices(options, job.excluded), samples=count)
-    return replace(done, static=quantize_static(job.model, ctx, choices, goals, job.known))
+    found = quantize_static(job.model, ctx, choices, goals, job.known)
+    own = (NBITS,) if found.plan is not None and found.plan.alone else ()
+    return replace(done, static=found, own=(*done.own, *own))
 
 
 def dynamic(job: Job, done: Done) -> Done:
@@ -132,7 +136,7 @@ def weight(job: Job, done: Done) -> Done:
     if layers and not options.portable and job.ctx.env.target.local:
         with suppress(RuntimeUnavailable):
             if write_unfused(job.model, job.ctx.env):
-                done = replace(done, own=(*done.own, "com.microsoft::MatMulNBits"))
+                done = replace(done, own=(*done.own, NBITS))
     return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
 
 

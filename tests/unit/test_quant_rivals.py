@@ -108,15 +108,3 @@ def test_with_samples_both_are_made_and_the_better_one_is_kept(
     assert feeds == 2  # one token, and the first sample
     assert kernels(model) == (weights if alone else int8)
     assert any("calibration samples" in note for note in result.notes) == alone
-
-
-def test_samples_show_that_fixed_ranges_ruin_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token with so large an embedding that a range which holds it leaves others no steps."""
-    monkeypatch.setattr(compare, "interleaved_latency", timed(9.0))
-    table: Array = np.random.default_rng(0).normal(size=(96, 64)).astype(np.float32)
-    table[5] *= 1000
-    text = TEXT.replace("Softplus", "Tanh")
-    model = build(text, {"t": table, "p": (64,), "wa": (64, 128), "wb": (128, 96)})
-    result = quantize(model, texts(8))
-    assert kernels(model)["MatMulNBits"] == 2
-    assert any("calibration samples" in note for note in result.notes)

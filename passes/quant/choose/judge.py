@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxslim.analyses.layer_ranges import Ranges, evenly
 from onnxslim.ir import Array, Model
+from onnxslim.passes.quant.decibels import to_db
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Feed, Samples
 from onnxslim.runtime.session import Session, open_session
@@ -20,8 +21,6 @@ MOST, LEAST = 16, 3
 
 FLOOR_DB = 6.0
 """Signal to noise of the outputs below which the model is better left alone."""
-
-BEST_DB = 80.0
 
 
 class Judge:
@@ -86,6 +85,4 @@ class Judge:
             noise += float(((output[name][known] - exact) ** 2).sum())
         if not np.isfinite(noise):
             return -np.inf
-        if noise == 0:
-            return BEST_DB
-        return min(10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30))), BEST_DB)
+        return to_db(signal, noise)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from onnxslim.analyses.moments import Moments
-from onnxslim.ir import Array, Model
+from onnxslim.ir import Model
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.choose.judge import BEST_DB
+from onnxslim.passes.quant.decibels import output_power, to_db
 from onnxslim.passes.quant.know.facts import Facts
 from onnxslim.passes.quant.rewrite.apply import node_id, plan_for
 from onnxslim.passes.quant.rewrite.plan import Plan
@@ -43,28 +43,4 @@ def layer_db(plan: Plan, layer: LayerPlan, moments: Moments | None) -> float:
     if moments is None:
         return to_db(float((weight**2).sum()), float((change**2).sum()))
     spread = moments.covariance().astype(np.float32)
-    return to_db(_power(weight, spread), _power(change, spread))
-
-
-def rows_db(weight: Array, values: Array, second: Array) -> float:
-    """Of a product with rows x, E[x x^T] = `second` [d, d], that has no bias to take up a mean.
-
-    `weight`, and `values` in its place, are [out, d].
-    """
-    change: Array = weight - values
-    spread = second.astype(np.float32)
-    return to_db(_power(weight, spread), _power(change, spread))
-
-
-def _power(weight: Array, spread: Array) -> float:
-    """tr(W S W^T) in single precision, which is exact enough for decibels."""
-    narrow = weight.astype(np.float32)
-    products: Array = (narrow @ spread) * narrow
-    return float(products.sum(dtype=np.float64))
-
-
-def to_db(signal: float, noise: float) -> float:
-    """At most `BEST_DB`."""
-    if noise <= 0:
-        return BEST_DB
-    return min(10 * float(np.log10(max(signal, 1e-30) / noise)), BEST_DB)
+    return to_db(output_power(weight, spread), output_power(change, spread))

@@ -14,8 +14,9 @@ from onnxslim import ir
 from onnxslim.analyses.sensitivity import Sensitivity, sensitivities
 from onnxslim.ir import Editor, Model, Value
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.choose.judge import BEST_DB, MOST, Judge
+from onnxslim.passes.quant.choose.judge import MOST, Judge
 from onnxslim.passes.quant.choose.trial import Trial, attempt
+from onnxslim.passes.quant.decibels import BEST_DB
 from onnxslim.passes.quant.know.facts import Facts
 from onnxslim.passes.quant.rewrite.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.rewrite.plan import Edge, Plan

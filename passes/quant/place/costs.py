@@ -25,8 +25,13 @@ from onnxslim.passes.quant.rewrite.apply import node_id
 from onnxslim.passes.quant.rewrite.plan import edge_values
 from onnxslim.passes.quant.rewrite.regions import Regions, activations
 
-FLOAT, INT8 = 0, 1
-"""The choices of every operator, in this order."""
+FLOAT, INT8, ALONE = 0, 1, 2
+"""The choices of every operator, in this order; the last one, the weight alone in 8 bits, for some
+MatMul and Gemm."""
+
+ALONE_NOISE = 0.1
+"""Of what an operator in int8 adds to the noise: blocks of 32 numbers with scales of their own
+are rounded at least so much more finely than whole tensors."""
 
 STEPS = 48
 """Costs are rounded to so many steps per decade (5 % each), so that two runs differ less."""
@@ -72,35 +77,55 @@ class Costs:
 
     def with_noise(self, noise: Mapping[str, float], sizes: Mapping[str, int]) -> Problem:
         """The same with the noise of each operator in int8, and the size of each in float."""
+        shares = 0.0, 1.0, ALONE_NOISE
         operators = tuple(
-            (
-                replace(choices[FLOAT], size=sizes.get(name, 0)),
-                replace(choices[INT8], noise=noise.get(name, 0.0)),
+            tuple(
+                replace(
+                    choice,
+                    noise=share * noise.get(name, 0.0),
+                    size=sizes.get(name, 0) if index == FLOAT else 0,
+                )
+                for index, (choice, share) in enumerate(zip(choices, shares, strict=False))
             )
             for name, choices in zip(self.names, self.problem.operators, strict=True)
         )
         return replace(self.problem, operators=operators)
 
+    def with_alone(self, ms: Mapping[str, float]) -> Costs:
+        """The same with a third choice for some operators, and what it takes."""
+        operators = tuple(
+            (*choices[: INT8 + 1], Choice("weights", _coarse(ms[name] * CLEARLY)))
+            if name in ms
+            else choices
+            for name, choices in zip(self.names, self.problem.operators, strict=True)
+        )
+        return replace(self, problem=replace(self.problem, operators=operators))
+
     def slowed(self, factor: float) -> Costs:
         """The same with everything in float so many times slower."""
         operators = tuple(
-            (replace(choices[FLOAT], ms=choices[FLOAT].ms * factor), choices[INT8])
+            (replace(choices[FLOAT], ms=choices[FLOAT].ms * factor), *choices[INT8:])
             for choices in self.problem.operators
         )
         return replace(self, problem=replace(self.problem, operators=operators))
 
-    def chosen(self, excluded: Iterable[str]) -> tuple[int, ...]:
-        """The choice of each operator where these stay in float."""
-        out = frozenset(excluded)
-        return tuple(FLOAT if name in out else INT8 for name in self.names)
+    def chosen(self, excluded: Iterable[str], alone: Iterable[str] = ()) -> tuple[int, ...]:
+        """The choice of each operator where these are not static int8, and of some of them the
+        weight alone is."""
+        out = {**dict.fromkeys(excluded, FLOAT), **dict.fromkeys(alone, ALONE)}
+        return tuple(out.get(name, INT8) for name in self.names)
+
+    def picked(self, chosen: Iterable[int], choice: int) -> frozenset[str]:
+        """The operators with this choice."""
+        return frozenset(n for n, c in zip(self.names, chosen, strict=True) if c == choice)
 
     def floats(self, chosen: Iterable[int]) -> frozenset[str]:
         """The operators that stay in float."""
-        return frozenset(n for n, c in zip(self.names, chosen, strict=True) if c == FLOAT)
+        return self.picked(chosen, FLOAT)
 
     def ratio(self, name: str) -> float:
         """Time of one operator in int8 over that in float, without what lies around it."""
-        in_float, int8 = self.problem.operators[self.names.index(name)]
+        in_float, int8, *_ = self.problem.operators[self.names.index(name)]
         return int8.ms * CLEARLY / in_float.ms if in_float.ms > 0 else inf
 
 

@@ -36,9 +36,11 @@ from onnxslim.passes.quant.place.known import Known
 from onnxslim.passes.quant.place.mixed import least_time
 from onnxslim.passes.quant.rewrite.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.rewrite.regions import Regions
+from onnxslim.passes.quant.weight_only.alone import possible_alone
 from onnxslim.pipeline.base import Context
 from onnxslim.runtime.kernels import kernel_times
 from onnxslim.runtime.latency import LatencyResult, interleaved_latency
+from onnxslim.targets import Target
 
 LEAST_GAIN = 0.02
 """Of the time of the int8 model, below which nothing is tried."""
@@ -97,11 +99,27 @@ class Placement:
             self.known.costs[choices] = costs_of(regions, times, lambda v: _elements(shapes, v))
         return self.known.costs[choices]
 
+    def with_alone(self, choices: Choices) -> Costs:
+        """`costs`, and those of layers of which the weight alone is integers; where measured."""
+        costs, env = self.costs(choices), self.ctx.env
+        if not costs.measured or not _writes_alone(env.target):
+            return costs
+        names = possible_alone(self.search.model, costs.names)
+        rest = replace(choices, excluded=choices.excluded | frozenset(costs.names))
+        found = self._profiled(replace(rest, alone=names), dict.fromkeys(names, "MatMul"))
+        ms = {} if found is None else {n: t for n, t in found.int8_ms.items() if n in names}
+        return costs.with_alone(ms)
+
     def _measured(self, choices: Choices, regions: Regions) -> Times | None:
         env = self.ctx.env
         if not env.target.local or not env.calib:
             return None
-        operators = {node_id(node): ir.op(node) for node in regions.nodes}
+        return self._profiled(choices, {node_id(node): ir.op(node) for node in regions.nodes})
+
+    def _profiled(self, choices: Choices, operators: Mapping[str, str]) -> Times | None:
+        """From profiles of the float model and of that with these choices."""
+        env = self.ctx.env
+        assert env.calib is not None
         in_float = ir.snapshot(self.search.model)
         name_by_outputs(in_float)
         models, feed = [in_float, self._twin(choices)], env.calib[0]
@@ -141,6 +159,11 @@ class Placement:
         name_by_outputs(twin)
         quantize(Editor(twin), self.search.target, self.search.facts, choices)
         return twin
+
+
+def _writes_alone(target: Target) -> bool:
+    """Whether the target's own operators may be written, of which one takes codes."""
+    return bool(target.own) and (target.schemes is None or "weight" in target.schemes)
 
 
 def _assumed(model: Model, regions: Regions, shapes: ShapeTable) -> Times:

@@ -1,4 +1,5 @@
-"""What stays in float so that the outputs are good enough: what costs the least time.
+"""What stays in float, or keeps its input in float, so that the outputs are good enough: what costs
+the least time.
 
 The noise that each operator makes in the outputs when nothing else is int8 adds up, nearly; by how
 much not is learnt from trials of the whole model, which also decide. Between a budget of noise
@@ -7,13 +8,13 @@ that was too large and one that was small enough, the next one is halfway.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
 
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Search, weight_sizes
-from onnxslim.passes.quant.place.costs import Costs
+from onnxslim.passes.quant.place.costs import ALONE, Costs
 from onnxslim.passes.quant.place.mixed import least_noise, least_time
 from onnxslim.passes.quant.place.mixed_problem import Problem
 from onnxslim.passes.quant.place.placement import Placement
@@ -52,7 +53,7 @@ def protected(search: Search, placement: Placement, choices: Choices, limit: Lim
     if noise is None:
         noise = {s.name: power(s.db) for s in search.sensitivities(plan, choices)}
         placement.known.noise[choices] = noise
-    costs = placement.costs(choices)
+    costs = placement.with_alone(choices)
     found = Protection(search, costs, noise, weight_sizes(plan), limit.share)
     return found.protect(choices, limit.goal_db)
 
@@ -118,24 +119,26 @@ class Protection:
     def _returned(self, choices: Choices, found: Choices, goal_db: float) -> Choices:
         """Without what the goal does not need, the dearest first; not what would be slower then."""
         best, enough = found, min(goal_db, self.search.score(found))
-        own = found.excluded - choices.excluded
+        own = found.excluded - choices.excluded  # in float, or the weight alone
         ordered = sorted(
             (n for n in self.costs.names if n in own), key=lambda n: -self._saved(n, best)
         )
         for name in ordered[:MOST_RETURNS]:
-            tried = replace(best, excluded=best.excluded - {name})
+            tried = replace(best, excluded=best.excluded - {name}, alone=best.alone - {name})
             if self._saved(name, best) >= 0 and self.search.score(tried) >= enough:
                 best = tried
         return best
 
     def _saved(self, name: str, choices: Choices) -> float:
         """The time that an operator in int8 would save."""
-        now = self.costs.chosen(choices.excluded)
-        then = self.costs.chosen(choices.excluded - {name})
+        now = self.costs.chosen(choices.excluded, choices.alone)
+        then = self.costs.chosen(choices.excluded - {name}, choices.alone - {name})
         return self.costs.problem.ms(now) - self.costs.problem.ms(then)
 
-    def _without(self, choices: Choices, chosen: Iterable[int]) -> Choices:
-        return replace(choices, excluded=choices.excluded | self.costs.floats(chosen))
+    def _without(self, choices: Choices, chosen: Sequence[int]) -> Choices:
+        alone = choices.alone | self.costs.picked(chosen, ALONE)
+        excluded = choices.excluded | alone | self.costs.floats(chosen)
+        return replace(choices, excluded=excluded, alone=alone)
 
 
 def power(db: float) -> float:

@@ -15,6 +15,7 @@ from onnxslim.passes.quant.rewrite.joined import join
 from onnxslim.passes.quant.rewrite.plan import Plan, make_plan
 from onnxslim.passes.quant.rewrite.products import write_products
 from onnxslim.passes.quant.rewrite.regions import find_regions
+from onnxslim.passes.quant.weight_only.alone import write_alone
 from onnxslim.pipeline.base import Declined
 from onnxslim.targets import Target
 
@@ -43,4 +44,4 @@ def quantize(editor: Editor, target: Target, facts: Facts, choices: Choices) -> 
     emit(editor, plan)
     join(editor)
     write_products(editor, plan, target)
-    return plan
+    return replace(plan, alone=tuple(write_alone(editor, choices.alone)))

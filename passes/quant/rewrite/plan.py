@@ -21,7 +21,7 @@ from onnxslim.passes.quant.rewrite.joined import given_params
 from onnxslim.passes.quant.rewrite.regions import Regions, activations
 from onnxslim.passes.quant.weights.layers import LayerPlan, plan_layer
 from onnxslim.passes.quant.weights.smooth import smoothing
-from onnxslim.pipeline.base import Declined
+from onnxslim.pipeline.base import Declined, Layer
 from onnxslim.targets import StaticRule
 
 
@@ -45,6 +45,7 @@ class Plan:
     layers: Mapping[Node, LayerPlan]
     constants: Mapping[tuple[Node, int], QParams]
     declined: tuple[Declined, ...] = ()
+    alone: tuple[Layer, ...] = ()  # layers of which the weight alone became integers
 
     def around(self, value: Value) -> list[Node]:
         """The int8 nodes that make or read a tensor."""
@@ -121,7 +122,8 @@ def _layer_plan(
 def _own(choices: Choices, name: str) -> Choices:
     """The choices for one layer."""
     bits = 8 if name in choices.wide else choices.bits
-    return replace(choices, bits=bits, wide=frozenset(), excluded=frozenset())
+    none = frozenset[str]()
+    return replace(choices, bits=bits, wide=none, excluded=none, alone=none)
 
 
 def _takes_shift(regions: Regions, layer: Linear) -> bool:

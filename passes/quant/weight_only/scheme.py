@@ -13,14 +13,14 @@ from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.moments import Moments
 from onnxslim.errors import EditError
 from onnxslim.ir import Array, Editor
-from onnxslim.passes.quant.choose.predicted import rows_db
+from onnxslim.passes.quant.decibels import rows_db
 from onnxslim.passes.quant.weight_only.equalize import channel_sizes, equalize_inputs
 from onnxslim.passes.quant.weight_only.forms import Form, Stored
 from onnxslim.passes.quant.weight_only.grid import Grid, fitted
 from onnxslim.passes.quant.weight_only.layers import WeightLayer, find_layers
 from onnxslim.passes.quant.weight_only.nbits import NBITS
+from onnxslim.passes.quant.weight_only.put import put_layer, put_tables
 from onnxslim.passes.quant.weight_only.refine import fit_codes
-from onnxslim.passes.quant.weight_only.rewrite import put_layer, put_tables
 from onnxslim.passes.quant.weight_only.standard import STANDARD
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Layer

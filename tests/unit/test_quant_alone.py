@@ -1,0 +1,105 @@
+"""Layers whose weight alone is integers, where an int8 input costs the outputs too much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+
+from onnxslim import ir
+from onnxslim.ir import Array, Editor
+from onnxslim.passes.quant.choices import Choices
+from onnxslim.passes.quant.choose.search import Search
+from onnxslim.passes.quant.place.protection import Protection
+from onnxslim.passes.quant.weight_only.alone import possible_alone, write_alone
+from onnxslim.runtime.samples import Feed
+from onnxslim.runtime.session import open_session
+from tests.quantizing import build, kernels, quantize
+from tests.unit.test_quant_protection import Additive, costs, named
+
+TEXT = (
+    "net (float[N,64] x) => (float[N,96] y) { [up] h = MatMul(x, wa) r = Tanh(h)"
+    " [mid] z = MatMul(r, wm) [head] y = MatMul(z, wb) }"
+)
+SHAPES = {"wa": (64, 128), "wm": (128, 128), "wb": (128, 96)}
+
+
+def rows(count: int) -> list[Feed]:
+    """Samples in which some rows are so large that a range which holds them leaves others none."""
+    rng = np.random.default_rng(0)
+    found: list[Feed] = []
+    for _ in range(count):
+        x: Array = rng.normal(size=(16, 64)).astype(np.float32)
+        x[::8] *= 1000
+        found.append({"x": x})
+    return found
+
+
+def test_what_a_range_ruins_keeps_its_input() -> None:
+    model = build(TEXT, SHAPES)
+    result = quantize(model, rows(12))
+    actions = {row.node: row.action for row in result.layers}
+    assert actions["up"].startswith("weight-only, 8 bits in blocks of 32")
+    assert len(actions) == 3  # which of the others are int8 is a matter of time here
+    assert kernels(model)["MatMulNBits"] >= 1
+    assert result.stats["output_db"] > 20  # type: ignore[operator]
+    assert any("com.microsoft::MatMulNBits" in note for note in result.notes)
+
+
+def test_standard_operators_alone_have_no_form_for_it() -> None:
+    model = build(TEXT, SHAPES)
+    result = quantize(model, rows(12), portable=True)
+    assert not kernels(model)["MatMulNBits"]
+    assert any("float" in d.reason or "dB" in d.reason for d in result.declined)
+
+
+def test_only_products_with_large_constants_can_be_written() -> None:
+    model = build(
+        "net (float[N,64] x, float[N,3,8,8] z) => (float[N,64] y, float[N,8,6,6] q, float[N,2] s)"
+        " { y = MatMul(x, wa) s = MatMul(x, wb) q = Conv(z, wc) }",
+        {"wa": (64, 64), "wb": (64, 2), "wc": (8, 3, 3, 3)},
+    )
+    assert possible_alone(model, ["y", "q", "s"]) == {"y"}
+    assert possible_alone(model, ["q"]) == frozenset()
+
+
+def test_the_product_is_close() -> None:
+    model = build(TEXT, SHAPES)
+    feed = {"x": rows(1)[0]["x"][1:8]}
+    exact = open_session(ir.snapshot(model)).run(feed)["y"]
+    done = write_alone(Editor(model), {"z"})
+    ir.verify(model)
+    assert [row.node for row in done] == ["mid"]
+    y = open_session(model).run(feed)["y"]
+    assert np.abs(y - exact).max() < 0.02 * np.abs(exact).max()
+    assert np.any(y != exact)
+
+
+def protect(alone_ms: Sequence[float], share: float) -> Choices:
+    """A chain of two, of which the first is noisy and 10 ms in float, with weights alone or not."""
+    model = Additive(named([1e-2, 1e-4]))
+    price = costs([10, 2]).with_alone(named(alone_ms))
+    found = Protection(
+        cast("Search", _Eased(model.noise)), price, model.noise, {"0": 9, "1": 1}, share
+    )
+    return found.protect(Choices(), 25.0)
+
+
+class _Eased(Additive):
+    """What keeps its input in float makes a tenth of the noise."""
+
+    def score(self, choices: Choices) -> float:
+        kept = {n: v * (0.1 if n in choices.alone else 1.0) for n, v in self.noise.items()}
+        return Additive(kept).score(replace(choices, excluded=choices.excluded - choices.alone))
+
+
+def test_the_weight_alone_where_that_is_faster_than_float() -> None:
+    assert protect([3.0], 1.0) == Choices(excluded=frozenset("0"), alone=frozenset("0"))
+    assert protect([30.0], 1.0) == Choices(excluded=frozenset("0"))
+
+
+def test_a_bound_on_what_stays_in_float_does_not_bound_it() -> None:
+    assert protect([30.0], 0.0).alone == {"0"}
+    assert protect([], 0.0) == Choices()
