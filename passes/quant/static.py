@@ -48,7 +48,7 @@ class Goals:
 
     alternatives: tuple[Alternatives, ...]
     limit: Limit
-    timed: bool  # whether operators that are slower in int8 may stay in float
+    timed: bool  # whether operators that are slower in int8 may stay in float, or weights be alone
     wide_share: float = 0.0  # of the weights, where these have few bits
     sequential: bool = False  # whether layers are rounded for what the layers before leave
 
@@ -99,7 +99,7 @@ def quantize_static(
         placement = Placement(search, ctx, known)
         if goals.timed:
             searched, slower = placement.faster(searched)
-        searched = protected(search, placement, searched, goals.limit)
+        searched = protected(search, placement, searched, goals.limit, goals.timed)
         db, trials, last = search.score(searched), len(search.results), search.last
         if goals.sequential:
             db, last = improved(search, ctx, searched), None

@@ -12,7 +12,7 @@ from onnxslim.ir import Editor, Model
 from onnxslim.passes.quant.asked import ENOUGH, alternatives, first_choices, fits
 from onnxslim.passes.quant.dynamic import quantize_dynamic
 from onnxslim.passes.quant.embeddings import quantize_embeddings
-from onnxslim.passes.quant.fallback import dynamic_instead
+from onnxslim.passes.quant.fallback import without_ranges
 from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
 from onnxslim.passes.quant.place.known import Known
@@ -70,11 +70,11 @@ def dynamic(job: Job, done: Done) -> Done:
     """MatMul and Gemm that quantize their input as it comes: where `static` ruins the outputs,
     inside of subgraphs, and everywhere without samples."""
     if done.static is not None and done.static.ruined:
-        layers, declined = dynamic_instead(
-            job.model, job.ctx, job.excluded, job.options.per_channel
-        )
+        layers, declined = without_ranges(job.model, job.ctx, job.excluded, job.options.per_channel)
+        own = (NBITS,) if any("weight-only" in row.action for row in layers) else ()
         done = replace(done, remarks=(*done.remarks, RUINED) if layers else done.remarks)
-        return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+        done = replace(done, layers=(*done.layers, *layers), own=(*done.own, *own))
+        return replace(done, refused=(*done.refused, *declined))
     everywhere = job.options.scheme == "dynamic" or not job.ctx.env.calib
     layers, declined = quantize_dynamic(
         Editor(job.model),

@@ -36,11 +36,10 @@ from onnxslim.passes.quant.place.known import Known
 from onnxslim.passes.quant.place.mixed import least_time
 from onnxslim.passes.quant.rewrite.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.rewrite.regions import Regions
-from onnxslim.passes.quant.weight_only.alone import possible_alone
+from onnxslim.passes.quant.weight_only.alone import possible_alone, writes_alone
 from onnxslim.pipeline.base import Context
 from onnxslim.runtime.kernels import kernel_times
 from onnxslim.runtime.latency import LatencyResult, interleaved_latency
-from onnxslim.targets import Target
 
 LEAST_GAIN = 0.02
 """Of the time of the int8 model, below which nothing is tried."""
@@ -102,7 +101,7 @@ class Placement:
     def with_alone(self, choices: Choices) -> Costs:
         """`costs`, and those of layers of which the weight alone is integers; where measured."""
         costs, env = self.costs(choices), self.ctx.env
-        if not costs.measured or not _writes_alone(env.target):
+        if not costs.measured or not writes_alone(env.target):
             return costs
         names = possible_alone(self.search.model, costs.names)
         rest = replace(choices, excluded=choices.excluded | frozenset(costs.names))
@@ -159,11 +158,6 @@ class Placement:
         name_by_outputs(twin)
         quantize(Editor(twin), self.search.target, self.search.facts, choices)
         return twin
-
-
-def _writes_alone(target: Target) -> bool:
-    """Whether the target's own operators may be written, of which one takes codes."""
-    return bool(target.own) and (target.schemes is None or "weight" in target.schemes)
 
 
 def _assumed(model: Model, regions: Regions, shapes: ShapeTable) -> Times:

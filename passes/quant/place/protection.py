@@ -41,10 +41,13 @@ class Limit:
     share: float
 
 
-def protected(search: Search, placement: Placement, choices: Choices, limit: Limit) -> Choices:
+def protected(
+    search: Search, placement: Placement, choices: Choices, limit: Limit, alone: bool
+) -> Choices:
     """The choices with as much in float as the goal takes, or as brings it nearer.
 
-    Costs the trials of `Search.sensitivities` and some thirty more where the goal is missed.
+    `alone`: weights alone are a choice too, as long as some layer is int8. Costs the trials of
+    `Search.sensitivities` and some thirty more where the goal is missed.
     """
     if search.score(choices) >= limit.goal_db:
         return choices
@@ -53,9 +56,13 @@ def protected(search: Search, placement: Placement, choices: Choices, limit: Lim
     if noise is None:
         noise = {s.name: power(s.db) for s in search.sensitivities(plan, choices)}
         placement.known.noise[choices] = noise
-    costs = placement.with_alone(choices)
-    found = Protection(search, costs, noise, weight_sizes(plan), limit.share)
-    return found.protect(choices, limit.goal_db)
+    sizes = weight_sizes(plan)
+    for price in (placement.with_alone, placement.costs) if alone else (placement.costs,):
+        tried = Protection(search, price(choices), noise, sizes, limit.share)
+        found = tried.protect(choices, limit.goal_db)
+        if not found.alone or sizes.keys() - found.excluded:
+            return found
+    return choices
 
 
 class Protection:

@@ -18,8 +18,14 @@ from onnxslim.passes.quant.weight_only.layers import WeightLayer, find_layers
 from onnxslim.passes.quant.weight_only.nbits import NBITS
 from onnxslim.passes.quant.weight_only.put import put_layer
 from onnxslim.pipeline.base import Layer
+from onnxslim.targets import Target
 
 BITS, BLOCK = 8, 32
+
+
+def writes_alone(target: Target) -> bool:
+    """Whether the target's own operators may be written, of which one takes codes."""
+    return bool(target.own) and (target.schemes is None or "weight" in target.schemes)
 
 
 def possible_alone(model: Model, names: Collection[str]) -> frozenset[str]:
