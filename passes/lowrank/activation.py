@@ -18,6 +18,7 @@ from onnxslim.ir import Array, Node, Value
 
 _SCHEDULE = ((0.01, 8), (1.0, 8))  # l and how many rounds; the paper takes 25 each
 _RIDGE = 1e-3  # of the mean variance of z
+_CHUNK = 1024  # rows, so that what is made of them stays in the processor's cache
 _INFINITY = float("inf")
 
 
@@ -58,25 +59,38 @@ def fit(
 ) -> tuple[Array, Array]:
     """H [out, d] and b [out] for rows z [n, d] and y [n, out], from those given.
 
-    `share` is a ridge towards the H given, of the mean variance of z. Cost: n d out per round.
+    `share` is a ridge towards the H given, of the mean variance of z. Cost: n d out per round, in
+    float32 within a chunk of rows and float64 between chunks.
     """
-    mean = z.mean(axis=0, dtype=np.float64)
-    centred = (z - mean).astype(np.float64)
-    gram: Array = np.transpose(centred) @ centred / len(z)
+    mean: Array = z.mean(axis=0, dtype=np.float64)
+    centred = np.subtract(z, mean, dtype=np.float32, casting="same_kind")
+    gram: Array = (np.transpose(centred) @ centred).astype(np.float64) / len(z)
     level = float(np.trace(gram)) / len(gram)
     ridge = (share * level if level > 0 else 1.0) * np.eye(len(gram))
-    start, target = matrix.astype(np.float64), apply(pieces, y).astype(np.float64)
-    found, offset = start, bias.astype(np.float64)
+    start, target = matrix.astype(np.float64), apply(pieces, y.astype(np.float32))
+    found, offset = start, bias.astype(np.float64) + start @ mean
     for weight, rounds in _SCHEDULE:
         for _ in range(rounds):
-            now: Array = z @ np.transpose(found) + offset
-            t = auxiliary(pieces, target, now, weight)
-            cross: Array = np.transpose(centred) @ t / len(z)
+            cross, average = _toward(centred, target, found, offset, pieces, weight)
             found = start + np.transpose(
                 np.linalg.solve(gram + ridge, cross - gram @ np.transpose(start))
             )
-            offset = t.mean(axis=0) - found @ mean
-    return found, offset
+            offset = average
+    return found, offset - found @ mean
+
+
+def _toward(
+    centred: Array, target: Array, found: Array, offset: Array, pieces: Pieces, weight: float
+) -> tuple[Array, Array]:
+    """E[z t^T] [d, out] and E[t] [out] of the auxiliary outputs for H and b at hand."""
+    cross, total = np.zeros((found.shape[1], len(found))), np.zeros(len(found))
+    narrow, shift = np.transpose(found).astype(np.float32), offset.astype(np.float32)
+    for at in range(0, len(centred), _CHUNK):
+        some = centred[at : at + _CHUNK]
+        t = auxiliary(pieces, target[at : at + _CHUNK], some @ narrow + shift, weight)
+        cross += np.transpose(some) @ t
+        total += t.sum(axis=0, dtype=np.float64)
+    return cross / len(centred), total / len(centred)
 
 
 def error(z: Array, y: Array, matrix: Array, bias: Array, pieces: Pieces) -> float:

@@ -151,9 +151,13 @@ def fit_stage(
     ]
     held_out = range(_HELD_OUT - 1, len(samples), _HELD_OUT)
     seen = collect(original, model, wanted, samples, held_out, env)
+    fits = env.executor.map(
+        lambda task: _fitted(task[0], task[1], project, task[2]),
+        zip(spots, seen, pieces, strict=True),
+    )
     return sum(
-        _fit(editor, spot, rows, project, after)
-        for spot, rows, after in zip(spots, seen, pieces, strict=True)
+        made is not None and _write(editor, spot, *made)
+        for spot, made in zip(spots, fits, strict=True)
     )
 
 
@@ -184,18 +188,14 @@ def _known(spot: Spot) -> Spot | None:
     return None if spot.offset() is None else spot
 
 
-def _fit(
-    editor: Editor,
-    spot: Spot,
-    seen: tuple[Seen, Seen],
-    project: Project | None,
-    pieces: Pieces | None,
-) -> bool:
-    """Whether the layer was changed: the new factor errs less on the samples held out."""
+def _fitted(
+    spot: Spot, seen: tuple[Seen, Seen], project: Project | None, pieces: Pieces | None
+) -> tuple[Array, Array] | None:
+    """H and b; None where those at hand err no more on the samples held out."""
     layer, offset, biased = spot.layer, spot.offset(), spot.holder is not None
     fit = seen[0].moments.result()
     if offset is None or not np.isfinite(fit.scatter).all():
-        return False
+        return None
     matrix = layer.matrix().astype(np.float64)
     now = matrix, offset.reshape(layer.groups, -1)
     fits = [regression(matrix, fit, ridge, biased) for ridge in _RIDGES]
@@ -212,14 +212,19 @@ def _fit(
             [(better, shifted), after_activation(seen[0].all_rows(), *start, pieces)], key=loss
         )
     if not loss((better, shifted)) < loss(now) or not np.isfinite(better).all():
-        return False
+        return None
+    return better, shifted
+
+
+def _write(editor: Editor, spot: Spot, matrix: Array, bias: Array) -> bool:
+    """Put a fit into the model; whether there is a place for its bias."""
     if spot.holder is not None:
-        content = spot.content(shifted.ravel())
+        content = spot.content(bias.ravel())
         if content is None:
             return False
         editor.replace_initializer(editor.unshare(spot.holder, spot.index), content)
-    weight = editor.unshare(layer.node, layer.weight_index)
-    editor.replace_initializer(weight, layer.from_matrix(better))
+    weight = editor.unshare(spot.layer.node, spot.layer.weight_index)
+    editor.replace_initializer(weight, spot.layer.from_matrix(matrix))
     return True
 
 

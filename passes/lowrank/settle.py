@@ -47,6 +47,7 @@ class Settling:
     clock: Clock
     strict: bool  # whether a budget that cannot be met is an error
     measure: bool
+    _made: dict[tuple[int, int], Decision] = field(default_factory=dict[tuple[int, int], Decision])
 
     def settle(self, model: Model) -> Settled:
         """Choose, measure, choose anew.
@@ -79,10 +80,14 @@ class Settling:
                 (self.known.tables[n - first], choice.parts[0]) for n, choice in taken if n >= first
             ]
             taken = [item for item in taken if item[0] < first]
-            made = each(
+            fresh = [item for item in taken if (item[0], id(item[1])) not in self._made]
+            found_now = each(
                 self.ctx, "making pairs",
-                lambda item: _decide(self.known, self.known.units[item[0]], item[1]), taken,
+                lambda item: _decide(self.known, self.known.units[item[0]], item[1]), fresh,
             )  # fmt: skip
+            for (n, choice), decision in zip(fresh, found_now, strict=True):
+                self._made[n, id(choice)] = decision
+            made = [self._made[n, id(choice)] for n, choice in taken]
             slow = self._slow(made, found)
             found.decisions = [d for n, d in enumerate(made) if n not in slow]
             if not slow:

@@ -1,9 +1,10 @@
 """Accuracy against latency of quantization, pruning, factorization and what they give together.
 
-python -m tests.bench.lowrank.picture [NAME...] [--out docs/lowrank.svg]
+python -m tests.bench.lowrank.picture [NAME...] [--settings 'PATTERN'...] [--out docs/lowrank.svg]
 
 Committed nets are scored on the first 2,000 test images, minilm_l6 on all its texts. Times are
-those of one sample on one thread, all files of a model in turns; a JSON is written beside it.
+those of one sample on one thread, in turns with FP32, as shares of what FP32 took at first. Each
+point is drawn as soon as it is known; the others stay as the JSON beside the picture has them.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from onnxslim import ir
 from onnxslim.runtime.latency import interleaved_latency
-from tests.bench.cases import COMMITTED, Case, load_case
+from tests.bench.cases import COMMITTED, load_case
 from tests.bench.compilers import watch
 
 IMAGES = 2000
+SECONDS = 4.0  # of timing a point
+FP32 = "FP32"
 NET = (
     "quant",
     "prune{ratio=0.6}",
@@ -34,8 +39,8 @@ NET = (
 PIPELINES: Mapping[str, Sequence[str]] = {
     "fashion_vgg": NET,
     "fashion_resnet": NET,
-    "minilm_l6": ("quant", "prune{share=0.15 only=hidden}", "lowrank{ratio=0.85}",
-                  "lowrank{ratio=0.85},quant"),
+    "minilm_l6": ("quant", "prune{share=0.15 only=hidden}", "lowrank{ratio=0.9}",
+                  "lowrank{ratio=0.9},quant"),
 }  # fmt: skip
 WIDTH, HEIGHT, MARGIN = 420, 320, 56
 COLOURS = ("#1f77b4", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#000000")
@@ -51,13 +56,24 @@ class Point:
     metric: float
 
 
-def measure(name: str, folder: Path) -> list[Point]:
-    """FP32 and every pipeline that compiles."""
+Points = dict[tuple[str, str], Point]
+"""By model and label."""
+
+
+def measure(name: str, folder: Path, patterns: Sequence[str], known: Points) -> Iterator[Point]:
+    """FP32, if it is not known, and every pipeline that is asked for and compiles."""
     case = load_case(name)
     if name in COMMITTED:
         case = replace(case, feeds=case.feeds[:IMAGES], labels=case.labels[:IMAGES])
-    files: dict[str, Path] = {"FP32": case.model}
+    whole = ir.load(case.model)
+    start = known.get((name, FP32))
+    if start is None:
+        ms = interleaved_latency([whole], case.feeds[0], 1, SECONDS).ms[0]
+        start = Point(name, FP32, ms, case.metric(case.run(case.model), case.labels))
+        yield start
     for number, passes in enumerate(PIPELINES[name]):
+        if not any(fnmatchcase(passes, pattern) for pattern in patterns):
+            continue
         out = folder / f"{name}_{number}.onnx"
         command = [sys.executable, "-m", "onnxslim", str(case.model), str(out), "--calib",
                    str(case.calib), "--passes", f"simplify,{passes}", "--quiet", "--no-check",
@@ -65,16 +81,15 @@ def measure(name: str, folder: Path) -> list[Point]:
         took = watch(command, out)
         print(f"{name} {passes}: {took.seconds:.0f} s {took.failure}", flush=True)
         if not took.failure:
-            files[passes] = out
-    return _points(case, files)
+            turns = interleaved_latency([whole, ir.load(out)], case.feeds[0], 1, SECONDS)
+            metric = case.metric(case.run(out), case.labels)
+            yield Point(name, passes, start.ms * turns.ratio(), metric)
 
 
-def _points(case: Case, files: Mapping[str, Path]) -> list[Point]:
-    times = interleaved_latency([ir.load(f) for f in files.values()], case.feeds[0], 1, 6.0)
-    return [
-        Point(case.name, label, ms, case.metric(case.run(path), case.labels))
-        for (label, path), ms in zip(files.items(), times.ms, strict=True)
-    ]
+def ordered(points: Points) -> list[Point]:
+    """FP32 first, pipelines in their order."""
+    keys = [(name, label) for name, labels in PIPELINES.items() for label in (FP32, *labels)]
+    return [points[key] for key in keys if key in points]
 
 
 def drawing(points: Sequence[Point]) -> str:
@@ -135,15 +150,20 @@ def main() -> None:
     """Measure and draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", default=tuple(PIPELINES))
+    parser.add_argument("--settings", nargs="*", default=("*",), help="of these pipelines alone")
     parser.add_argument("--out", type=Path, default=Path("docs/lowrank.svg"))
     asked = parser.parse_args()
-    points: list[Point] = []
+    beside: Path = asked.out.with_suffix(".json")
+    kept: list[dict[str, Any]] = json.loads(beside.read_text("utf-8")) if beside.exists() else []
+    points: Points = {(p["model"], p["label"]): Point(**p) for p in kept}
     with tempfile.TemporaryDirectory() as folder:
         for name in asked.names:
-            points += measure(name, Path(folder))
-            asked.out.write_text(drawing(points), encoding="utf-8")
-    content = json.dumps([asdict(point) for point in points], indent=1) + "\n"
-    asked.out.with_suffix(".json").write_text(content, encoding="utf-8")
+            for point in measure(name, Path(folder), asked.settings, points):
+                points[point.model, point.label] = point
+                found = ordered(points)
+                asked.out.write_text(drawing(found), encoding="utf-8")
+                content = json.dumps([asdict(p) for p in found], indent=1) + "\n"
+                beside.write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ INTRO = """# Low rank
 
 Written by `python -m tests.bench.lowrank.run`. *Metric* is that of the evaluation samples, which no
 compile sees (Fashion-MNIST: 10,000 images); *agreement* is with FP32's answers; *times as fast* is
-FP32's time over this one, one sample on one thread, medians of runs in turns; *MACs* and *size*
+FP32's time over this one, one sample on one thread, the median of runs in turns; *MACs* and *size*
 (of the weights) are shares of FP32's; *seconds* and *peak* are those of the whole command, check
 included, on two threads. *plain SVD* and *diagonal* are the same layers at the same ranks, cut by
 the norm of the weights and by that of weights whose columns are scaled like ASVD's.
@@ -95,6 +95,26 @@ def layers_of(model: str, report: dict[str, Any]) -> list[LayerRow]:
     found = [entry for entry in passes if str(entry["spec"]).startswith("lowrank")]
     rows: list[dict[str, Any]] = found[0]["layers"] if found else []
     return [LayerRow(model, row["node"], row["action"], row["predicted_db"]) for row in rows]
+
+
+def merged(rows: Sequence[Row], more: Sequence[Row]) -> list[Row]:
+    """Rows in the order of the settings, the new ones in the place of those they measure anew."""
+    found = {(row.model, row.setting): row for row in [*rows, *more]}
+    return sorted(found.values(), key=_place)
+
+
+def _place(row: Row) -> tuple[float, ...]:
+    """FP32 first, a pipeline, then what stands beside it."""
+    order = [setting.passes for setting in SETTINGS[row.model]]
+    alone = row.setting.partition(", same ranks as ")[2] or row.setting
+    at = order.index(alone) if alone in order else -1.0
+    return list(SETTINGS).index(row.model), at, alone != row.setting
+
+
+def layers_merged(layers: Sequence[LayerRow], more: Sequence[LayerRow]) -> list[LayerRow]:
+    """The new ones in the place of all of the same model."""
+    anew = {row.model for row in more}
+    return [*(row for row in layers if row.model not in anew), *more]
 
 
 def write(rows: Sequence[Row], layers: Sequence[LayerRow], out: Path) -> None:

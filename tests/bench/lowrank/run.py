@@ -2,9 +2,10 @@
 
 python -m tests.bench.lowrank.run [NAME...] [--settings 'PATTERN'...] [--out docs/LOWRANK.md]
 
-Rows of models that are not named stay as the JSON beside the document has them. Every pipeline is
-compiled by the command line in a process of its own, scored on samples that no compile sees, and
-timed in turns with FP32 on one thread. The baselines take the ranks that ours chooses.
+Rows that are not measured stay as the JSON beside the document has them, and each is written as
+soon as it is known. Every pipeline is compiled by the command line in a process of its own, scored
+on samples that no compile sees, and timed in turns with FP32 on one thread. The baselines take the
+ranks that ours chooses.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -32,36 +33,33 @@ from onnxslim.targets import get_target
 from tests.bench.cases import Case, Outputs, load_case
 from tests.bench.compilers import watch
 from tests.bench.lowrank.baselines import factorized
-from tests.bench.lowrank.report import LayerRow, Row, layers_of, write
+from tests.bench.lowrank.report import LayerRow, Row, layers_merged, layers_of, merged, write
 from tests.bench.lowrank.settings import SETTINGS, Setting
 
-_BUDGET_S = 6.0  # of timing per model
+_BUDGET_S = 6.0  # of timing per row
+
+Made = tuple[list[Row], list[LayerRow]]
 
 
-def measure(name: str, folder: Path, patterns: Sequence[str]) -> tuple[list[Row], list[LayerRow]]:
-    """All rows of one model, FP32 first, and the layers of its first pipeline."""
+def measure(name: str, folder: Path, patterns: Sequence[str]) -> Iterator[Made]:
+    """FP32, then what each setting that fits one of the patterns gives, as soon as it is known:
+    its rows, and what it did layer by layer if it is the model's first."""
     case = load_case(name)
     reference = case.run(case.model)
-    rows = [_scored(Row(name, "FP32"), case, reference, reference)]
-    layers: list[LayerRow] = []
-    files, timed = [case.model], [0]
+    yield [_scored(Row(name, "FP32", speed=1.0), case, reference, reference)], []
     for number, setting in enumerate(SETTINGS[name]):
         if not any(fnmatchcase(setting.passes, pattern) for pattern in patterns):
             continue
         out = folder / f"{name}_{number}.onnx"
-        row, found = _compiled(case, setting, out, reference)
-        rows.append(row)
+        row, layers = _compiled(case, setting, out, reference)
         if not row.failure:
-            timed.append(len(rows) - 1)
-            files.append(out)
-        layers = layers or found
+            files = [ir.load(case.model), ir.load(out)]
+            times = interleaved_latency(files, case.feeds[0], 1, _BUDGET_S)
+            row = row.timed(times.ms[1], 1 / times.ratio())
+        yield [row], layers if number == 0 else []
         if setting.beside:
-            rows += _beside(case, setting, folder, reference)
-        print(f"{name}: {rows[-1]}", flush=True)
-    times = interleaved_latency([ir.load(f) for f in files], case.feeds[0], 1, _BUDGET_S)
-    for at, index in enumerate(timed):
-        rows[index] = rows[index].timed(times.ms[at], 1 / times.ratio(at))
-    return rows, layers
+            for row in _beside(case, setting, folder, reference):
+                yield [row], []
 
 
 def _compiled(
@@ -87,11 +85,10 @@ def _compiled(
     return _scored(row, case, case.run(out), reference), layers_of(case.name, said)
 
 
-def _beside(case: Case, setting: Setting, folder: Path, reference: Outputs) -> list[Row]:
+def _beside(case: Case, setting: Setting, folder: Path, reference: Outputs) -> Iterator[Row]:
     """The baselines of a pipeline that is nothing but `lowrank`."""
     (options,) = registry.build(setting.passes)
     assert isinstance(options, Lowrank)
-    rows: list[Row] = []
     with ThreadPoolExecutor(2) as executor:
         calib = FeedList([feed for feed, _ in read_samples(case.calib)])
         env = Environment(get_target("ort-cpu"), executor, calib=calib, threads=2)
@@ -101,8 +98,7 @@ def _beside(case: Case, setting: Setting, folder: Path, reference: Outputs) -> l
             path = folder / "baseline.onnx"
             ir.save(made, path)
             row = Row(case.name, f"{label}, same ranks as {setting.passes}")
-            rows.append(_scored(row, case, case.run(path), reference))
-    return rows
+            yield _scored(row, case, case.run(path), reference)
 
 
 def _scored(row: Row, case: Case, outputs: Outputs, reference: Outputs) -> Row:
@@ -130,14 +126,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kept: dict[str, Any] = json.loads(known.read_text("utf-8")) if known.exists() else {}
     old: list[dict[str, Any]] = kept.get("rows", [])
     old_layers: list[dict[str, Any]] = kept.get("layers", [])
-    rows = [Row(**r) for r in old if r["model"] not in asked.names]
-    layers = [LayerRow(**r) for r in old_layers if r["model"] not in asked.names]
+    rows = [Row(**r) for r in old]
+    layers = [LayerRow(**r) for r in old_layers]
     with tempfile.TemporaryDirectory() as folder:
         for name in asked.names:
-            more, of_layers = measure(name, Path(folder), asked.settings)
-            rows, layers = [*rows, *more], [*layers, *of_layers]
-            write(rows, layers, asked.out)
-    print(json.dumps([asdict(row) for row in rows], indent=1))
+            for more, of_layers in measure(name, Path(folder), asked.settings):
+                print(more, flush=True)
+                rows, layers = merged(rows, more), layers_merged(layers, of_layers)
+                write(rows, layers, asked.out)
 
 
 if __name__ == "__main__":
