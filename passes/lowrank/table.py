@@ -18,6 +18,7 @@ import numpy as np
 from onnxslim.ir import Array
 
 _FLOOR = 1e-10  # of the mean eigenvalue of the metric
+_MOST_UNSEEN = 0.5  # of what is read, however few samples there are
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,30 @@ def _errors(power: Array, metric: Array, found: Split, ranks: Sequence[int]) -> 
         rest = np.eye(len(power)) - found.down[:, :rank] @ found.up[:rank]
         result[rank] = max(float(np.sum((power @ rest) * (rest @ metric))), 0.0)
     return result
+
+
+def shares(reads: Sequence[Array], size: int) -> Array:
+    """How often each of `size` rows is read: every sample counts as one, however long it is."""
+    found = np.zeros(size)
+    for rows in reads:
+        np.add.at(found, rows, 1.0 / max(len(rows), 1) / len(reads))
+    return found
+
+
+def expected(reads: Sequence[Array], size: int) -> Array:
+    """The probability that each row is read by a sample that is still to come.
+
+    Good and Turing's estimate (Good 1953), sample by sample: rows that none has read get together
+    the share that each sample reads of rows that no other does, one more sample of nothing else
+    counted in.
+    """
+    found, counts = shares(reads, size), np.zeros(size, np.int64)
+    for rows in reads:
+        counts[np.unique(rows)] += 1
+    own = sum(float(np.mean(counts[rows] == 1)) for rows in reads if len(rows))
+    unseen = counts == 0
+    if not unseen.any():
+        return found
+    mass = min((own + 1) / (len(reads) + 1), _MOST_UNSEEN)
+    mixed: Array = np.where(unseen, mass / np.sum(unseen), (1 - mass) * found)
+    return mixed

@@ -22,14 +22,20 @@ from onnxslim.passes.lowrank.candidates import Candidate, Cut
 from onnxslim.passes.lowrank.gain import DISTURBANCE, Probe
 from onnxslim.passes.lowrank.schemes import Scheme
 from onnxslim.passes.lowrank.survey import held_out
-from onnxslim.passes.lowrank.table import Split, head_error, read_error, split
+from onnxslim.passes.lowrank.table import (
+    Split,
+    expected,
+    head_error,
+    read_error,
+    shares,
+    split,
+)
 from onnxslim.pipeline.base import Context, Declined, Layer
 from onnxslim.runtime.samples import Samples
 from onnxslim.runtime.session import open_session
 
 TABLE = Scheme("table")
 _LEAST = 256  # rows: smaller tables are not worth it
-_SPREAD = 0.5  # of the probability goes to all rows alike, for what the samples do not read
 
 
 @dataclass(frozen=True)
@@ -180,8 +186,8 @@ def _judged(ctx: Context, model: Model, table: Table, ranks: range) -> Table | s
     assert ctx.env.calib is not None
     content = _content(table.value).astype(np.float64)
     fit, held = held_out(ctx.env.calib)
-    often = _mixed(_counts(model, table, fit))
-    judged = often if held is None else _counts(model, table, held)
+    often = expected(_reads(model, table, fit), len(content))
+    judged = often if held is None else shares(_reads(model, table, held), len(content))
     gram: Array = np.transpose(content) @ content
     power: Array = np.transpose(content * often[:, None]) @ content
     metric, covariance = np.eye(content.shape[1]), None
@@ -214,21 +220,13 @@ def _judged(ctx: Context, model: Model, table: Table, ranks: range) -> Table | s
     )
 
 
-def _counts(model: Model, table: Table, samples: Samples) -> Array:
-    """How often each row is read, as shares."""
+def _reads(model: Model, table: Table, samples: Samples) -> list[Array]:
+    """The rows that each sample reads, as often as it does."""
     names = list(dict.fromkeys(str(n.inputs[1].name) for n in table.gathers if n.inputs[1]))
     session = open_session(model, extra_outputs=names)
-    counts = np.zeros(table.size[0])
-    for feed in samples:
-        for ids in session.run(feed, names).values():
-            np.add.at(counts, np.asarray(ids).ravel(), 1.0)
-    shares: Array = counts / max(float(counts.sum()), 1.0)
-    return shares
-
-
-def _mixed(often: Array) -> Array:
-    mixed: Array = (1 - _SPREAD) * often + _SPREAD / len(often)
-    return mixed
+    found = [session.run(feed, names).values() for feed in samples]
+    size = table.size[0]  # of which an index below zero counts from the end
+    return [np.concatenate([np.asarray(ids).ravel() for ids in read]) % size for read in found]
 
 
 def write_table(editor: Editor, table: Table, rank: int) -> Layer:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxslim.ir import Array
-from onnxslim.passes.lowrank.table import Split, head_error, read_error, split
+from onnxslim.passes.lowrank.table import Split, expected, head_error, read_error, shares, split
 
 
 def case() -> tuple[Array, Array, Array]:
@@ -65,3 +65,26 @@ def test_a_metric_without_some_directions_gives_no_nan() -> None:
     found = split(rows, weighted(rows, often), np.diag([1.0, 1, 1, 0, 0, 0]))
     assert np.isfinite(found.down).all()
     assert np.isfinite(found.up).all()
+
+
+def test_every_sample_counts_as_one_however_long_it_is() -> None:
+    reads = [np.array([0, 0, 0, 1]), np.array([2])]
+    np.testing.assert_allclose(shares(reads, 4), [0.375, 0.125, 0.5, 0.0])
+
+
+def test_rows_that_no_sample_reads_get_what_samples_read_alone() -> None:
+    # row 0 is common; of each sample's two reads the other is its own: half, and one sample of
+    # nothing else counted in: more than the most of ten, less with 19 more that read row 0 alone
+    own = [np.array([0, n]) for n in range(1, 10)]
+    few = expected(own, 20)
+    assert few[10:].sum() == pytest.approx(0.5)
+    many = expected([*own, *[np.array([0])] * 19], 20)
+    mass = (9 * 0.5 + 1) / 29
+    np.testing.assert_allclose(many[10:], mass / 10)
+    np.testing.assert_allclose(many[1:10], (1 - mass) * 0.5 / 28)
+    assert many.sum() == pytest.approx(1.0)
+
+
+def test_where_every_row_was_read_none_is_expected_besides() -> None:
+    reads = [np.array([0, 1]), np.array([2])]
+    np.testing.assert_allclose(expected(reads, 3), shares(reads, 3))
