@@ -86,29 +86,19 @@ def pick(
         if plan is not None:
             return Picked(plan.chosen, plan.loss, plan.bound)
         if strict:
-            raise OptionError(_unmet(goal, (least_cost(rows) + fixed) / max(goal.total, 1e-9)))
+            raise OptionError(unmet(goal, (least_cost(rows) + fixed) / max(goal.total, 1e-9)))
     chosen = tuple(min(range(len(row)), key=lambda i: (row[i].cost, i)) for row in rows)
     loss = sum(row[at].loss for row, at in zip(rows, chosen, strict=True))
     return Picked(chosen, loss, loss)
 
 
-def _unmet(goal: Goal, nearest: float) -> str:
+def unmet(goal: Goal, nearest: float) -> str:
+    """The sentence, with the least share that can be had."""
     name = OPTIONS[goal.unit]
     return (
         f"lowrank: {name}={goal.share:g} of {COUNTED[goal.unit]} cannot be met: the layers that "
         f"can be factorized leave at least {nearest:.3f}; give {name}={rounded_up(nearest)} or more"
     )
-
-
-def reached(
-    options: Sequence[Sequence[Choice]], chosen: Sequence[int], unit: Unit, total: float
-) -> float:
-    """The cost of the whole model after over before."""
-    saved = sum(
-        group[0].cost(unit) - group[at].cost(unit)
-        for group, at in zip(options, chosen, strict=True)
-    )
-    return 1 - saved / max(total, 1e-9)
 
 
 def rounded_up(value: float) -> str:

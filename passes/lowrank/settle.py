@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from onnxslim import ir
 from onnxslim.analyses.linear import Linear, linear
+from onnxslim.errors import OptionError
 from onnxslim.ir import Editor, Model, Node
 from onnxslim.passes.lowrank.candidates import Candidate, pair
+from onnxslim.passes.lowrank.clocked import NEAR, Attempt, corrected
 from onnxslim.passes.lowrank.emit import Pair, emit_together
 from onnxslim.passes.lowrank.gather import Evidence, Members, each
-from onnxslim.passes.lowrank.select import COUNTED, OPTIONS, Decision, Goal, pick
+from onnxslim.passes.lowrank.select import COUNTED, OPTIONS, Decision, Goal, pick, unmet
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.passes.lowrank.tables import Table
 from onnxslim.passes.lowrank.timing import Clock, Speed, turns
@@ -19,8 +21,6 @@ from onnxslim.passes.lowrank.units import Choice, joint_pairs
 from onnxslim.pipeline.base import Context, Declined
 
 _ROUNDS = 4  # of choosing anew without the pairs that turned out slow
-_CORRECTIONS = 3  # of a latency budget by what the whole model took
-_NEAR = 0.01  # of the latency before
 
 
 @dataclass
@@ -55,18 +55,18 @@ class Settling:
         Raises:
             OptionError: no choice meets the budget, and that is to be an error.
         """
-        found = self._rounds(self.goal)
         if self.goal.unit == "ms" and self.goal.share is not None:
-            found = self._corrected(model, found)
+            found = self._by_the_clock(model, self.goal.share)
+        else:
+            found = self._rounds(self.goal, self.strict)
         found.left |= self._left(found)
         self._unmet(found)
         return found
 
-    def _rounds(self, goal: Goal) -> Settled:
+    def _rounds(self, goal: Goal, strict: bool) -> Settled:
         found = Settled()
         weights = [self.known.gains(unit) for unit in self.known.units]
         weights += [[1.0]] * len(self.known.tables)  # whose losses are weighted already
-        strict = self.strict
         for _ in range(_ROUNDS):
             picked = pick(self.options, weights, goal, strict)
             found.gap = (picked.loss - picked.bound) / max(picked.loss, 1e-30)
@@ -115,26 +115,41 @@ class Settling:
                     slow.add(number)
         return slow
 
-    def _corrected(self, model: Model, found: Settled) -> Settled:
-        """Chosen anew by what the whole model took with the last choice."""
-        assert self.goal.share is not None
-        wanted = share = self.goal.share
-        for _ in range(_CORRECTIONS):
-            copy = ir.snapshot(model)
-            _emit_into(copy, found.decisions)
-            took = turns([model, copy], self.ctx.env).ratio()
-            found.left["ms"] = took
-            share -= took - wanted
-            if took <= wanted + _NEAR or share <= 0:
-                break
-            self.strict = False
-            found = self._rounds(replace(self.goal, share=share))
-            found.left["ms"] = took
-        if found.left["ms"] > wanted + _NEAR:
-            found.notes.append(
-                f"latency={wanted:g} was not met: a run took {found.left['ms']:.3f} of before"
-            )
-        return found
+    def _by_the_clock(self, model: Model, wanted: float) -> Settled:
+        """Chosen anew by what the whole model took with the last choice.
+
+        Raises:
+            OptionError: the fastest choice there is takes longer, and that is to be an error.
+        """
+
+        def attempt(share: float) -> Attempt[Settled]:
+            found = self._rounds(replace(self.goal, share=share), strict=False)
+            found.left["ms"] = self._took(model, found)
+            return Attempt(found, self._expected(found), found.left["ms"])
+
+        best = corrected(wanted, attempt)
+        if best.took > wanted + NEAR:
+            if self.strict:
+                raise OptionError(unmet(self.goal, best.took))
+            said = f"latency={wanted:g} was not met: a run took {best.took:.3f} of before"
+            best.choice.notes.append(said)
+        return best.choice
+
+    def _took(self, model: Model, found: Settled) -> float:
+        """The time of a run with these pairs over that without, measured."""
+        copy = ir.snapshot(model)
+        _emit_into(copy, found.decisions)
+        return turns([model, copy], self.ctx.env).ratio()
+
+    def _expected(self, found: Settled) -> float:
+        """The same by the times of the layers alone."""
+        whole = {site.name: self.known.times.get((n,)) for n, site in enumerate(self.known.sites)}
+        saved = 0.0
+        for decision in found.decisions:
+            alone = [whole[site.name] for site in decision.sites]
+            saved += sum(times.layer_ms for times in alone if times is not None)
+            saved -= decision.choice.cost("ms")
+        return 1 - saved / max(self.goal.total, 1e-9)
 
     def _left(self, found: Settled) -> Mapping[str, float]:
         saved = {"macs": 0.0, "params": 0.0}
