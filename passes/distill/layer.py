@@ -19,9 +19,9 @@ from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.seen import Shapes, observed_shapes
 from onnxslim.ir import Array, Model, Node
 from onnxslim.passes.distill.grids import Grid, floated, written_back
-from onnxslim.passes.lowrank.refit import Spot, fit_stage, spot_of
 from onnxslim.passes.quant.weights.descent import descend
 from onnxslim.passes.quant.weights.rounding import round_to_grid
+from onnxslim.passes.refit.refit import Spot, fit_stage, spot_of
 from onnxslim.pipeline.base import Declined, Environment, Layer
 from onnxslim.runtime.samples import Samples
 

@@ -9,11 +9,11 @@ from onnxslim.errors import EditError
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.lowrank.candidates import Candidate, decibels, relative_error
 from onnxslim.passes.lowrank.emit import Pair, emit_together
-from onnxslim.passes.lowrank.refit import refit
 from onnxslim.passes.lowrank.settle import Settled, together
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.passes.lowrank.tables import write_table
 from onnxslim.passes.lowrank.timing import Speed
+from onnxslim.passes.refit.refit import refit
 from onnxslim.pipeline.base import Context, Declined, Layer
 
 

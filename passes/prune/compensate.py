@@ -11,9 +11,9 @@ import numpy as np
 from onnxslim.analyses.axes import AxisMap, Layer
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Array, Editor, Model
-from onnxslim.passes.lowrank.refit import spot_of
 from onnxslim.passes.prune.evidence import Evidence, about, fitted_weight, shrunk
 from onnxslim.passes.prune.mask import makers
+from onnxslim.passes.refit.refit import spot_of
 
 
 def compensate(

@@ -17,9 +17,9 @@ from onnxslim.analyses.distance import distance, distance_to, outputs_of
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.shapes import ShapeTable
 from onnxslim.ir import Array, Editor, Model, Value
-from onnxslim.passes.lowrank.refit import refit, spot_of
 from onnxslim.passes.prune.evidence import alternate, split
 from onnxslim.passes.prune.mask import makers
+from onnxslim.passes.refit.refit import refit, spot_of
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples
 from onnxslim.runtime.session import open_session

@@ -8,12 +8,12 @@ from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Array, Editor, Model
-from onnxslim.passes.lowrank.refit import refit, spots_of
 from onnxslim.passes.prune.choose import Chosen
 from onnxslim.passes.prune.compensate import compensate, fitted, sliced, spots
 from onnxslim.passes.prune.cut import cut
 from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.safety import differs
+from onnxslim.passes.refit.refit import refit, spots_of
 from onnxslim.pipeline.base import Environment
 
 

@@ -21,10 +21,10 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.fold.batchnorm import fuse_batchnorm
-from onnxslim.passes.lowrank.refit import refit, spots_of
 from onnxslim.passes.prune.choose import Chooser, Chosen, Rules
 from onnxslim.passes.prune.compensate import compensate, give_biases, sliced, spots
 from onnxslim.passes.prune.cut import cut
+from onnxslim.passes.refit.refit import refit, spots_of
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Environment
 from onnxslim.runtime.samples import FeedList, Samples

@@ -20,13 +20,13 @@ from onnxslim.analyses.distance import distance
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.moments import Moments
 from onnxslim.ir import Array, Editor, Model, Node
-from onnxslim.passes.lowrank.activation import (
+from onnxslim.passes.refit.activation import (
     Pieces,
     activation,
     after_activation,
     error_after,
 )
-from onnxslim.passes.lowrank.rows import Seen, Wanted, collect
+from onnxslim.passes.refit.rows import Seen, Wanted, collect
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples
 

@@ -7,8 +7,8 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.ir import Array
-from onnxslim.passes.lowrank import activation as maths
-from onnxslim.passes.lowrank.activation import Piece, Pieces
+from onnxslim.passes.refit import activation as maths
+from onnxslim.passes.refit.activation import Piece, Pieces
 
 INFINITY = float("inf")
 RELU = (Piece(-INFINITY, 0, 0, 0), Piece(0, INFINITY, 1, 0))
