@@ -201,7 +201,7 @@ def _arguments(
     allow_slower
         Keep what passes did also where the model became slower by it.
     report
-        Write the whole result as JSON.
+        Write the whole result: R.html is a page to look at, any other name JSON.
     dump
         A folder for the model after each pass.
     quiet

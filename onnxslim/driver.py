@@ -33,6 +33,7 @@ from onnxslim.pipeline.stopwatch import judge_in_turn, time_in_turn
 from onnxslim.report.build import check_entry, pass_entries, renamed
 from onnxslim.report.footprint import FootprintEach, footprint
 from onnxslim.report.record import Effect, Latency, Macs, Nodes, Report, Size
+from onnxslim.report.written import text_for
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def compile_file(source: Path, output: Path, request: Request, watch: Watch = UN
     size = Size(before, saved_bytes(output, result))
     report = replace(report, input=str(source), output=str(output), size=size)
     if request.report is not None:
-        write_text(request.report, report.to_json())
+        write_text(request.report, text_for(request.report, report))
     return report
 
 

@@ -119,8 +119,8 @@ def _step(now: float | None, before: float | None) -> str:
     return f"{now:.4f}" if before is None else f"{now:.4f} ({now - before:+.4f})"
 
 
-def layers_table(report: Report) -> Table:
-    """One row per layer that a pass changed or left alone."""
+def layers_table(report: Report, shown: int | None = LAYERS_SHOWN) -> Table:
+    """One row per layer that a pass changed; all of them where `shown` is None."""
     table = plain_table("Layers")
     table.add_column("pass", no_wrap=True)
     table.add_column("layer", overflow="ellipsis", no_wrap=True, max_width=36)
@@ -128,13 +128,10 @@ def layers_table(report: Report) -> Table:
     table.add_column("what was done", overflow="fold", ratio=1)
     table.add_column("predicted SNR", justify="right", no_wrap=True)
     rows = list(_layer_rows(report))
-    for row in rows[:LAYERS_SHOWN]:
+    for row in rows[:shown]:
         table.add_row(*map(Text, row))  # names are no markup
-    if len(rows) > LAYERS_SHOWN:
-        rest = len(rows) - LAYERS_SHOWN
-        table.add_row(
-            "", f"... {rest} more", "", "--report R.json has all of them", "", style="dim"
-        )
+    if (rest := len(rows) - len(rows[:shown])) > 0:
+        table.add_row("", f"... {rest} more", "", "--report has all of them", "", style="dim")
     return table
 
 
@@ -156,7 +153,7 @@ def declined_lines(report: Report) -> Iterator[Text]:
             name = entry.spec.partition("{")[0]
             yield Text.assemble(f"{name} left alone ", (_some(nodes), "bold"), f": {reason}")
         if (rest := len(reasons) - shown) > 0:
-            more = f"... {rest} more reasons; --report R.json has all of them"
+            more = f"... {rest} more reasons; --report has all of them"
             yield Text(more, style="dim")
 
 
