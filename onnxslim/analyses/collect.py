@@ -12,7 +12,7 @@ from onnxslim.analyses.observe import Observer, Unusable
 from onnxslim.ir import Array, Model
 from onnxslim.pipeline.base import Progress
 from onnxslim.runtime.samples import Feed, Samples
-from onnxslim.runtime.session import Session, open_session
+from onnxslim.runtime.session import Session, open_part
 
 _SAME = 1e-3
 """How far, relative to a tensor's largest magnitude, a value may move when samples are stacked.
@@ -42,9 +42,7 @@ def watch(
         RuntimeUnavailable: ONNX Runtime cannot run the model.
     """
     names = sorted(observers)
-    session = open_session(
-        stream.model, extra_outputs=names, threads=stream.threads, optimize="basic"
-    )
+    session = open_part(stream.model, names, threads=stream.threads, optimize="basic")
     if stack > 1 and not stackable(session, stream.samples, names):
         stack = 1
     bad: dict[str, Unusable] = {}

@@ -26,6 +26,7 @@ __all__ = [
     "TensorInfo",
     "input_infos",
     "open_audited",
+    "open_part",
     "open_session",
     "optimized_graph",
 ]
@@ -103,6 +104,22 @@ def open_session(
     source = serialize(model, extra_outputs)
     options = _options(source, threads, optimize)
     return Session(_open(source, options), input_infos(model), source.keep)
+
+
+def open_part(
+    model: ir.Model, names: Sequence[str], *, threads: int = 1, optimize: Optimize = "all"
+) -> Session:
+    """Open what these values of the main graph depend on, with them as the outputs.
+
+    Raises RuntimeUnavailable like `open_session`.
+    """
+    part = ir.snapshot(model)
+    made = {str(value.name): value for node in part.graph for value in node.outputs}
+    part.graph.outputs[:] = [made[name] for name in names if name in made]
+    if part.graph.outputs:
+        ir.Editor(part).remove_dead()
+    part.graph.outputs.clear()  # named again below: ONNX Runtime infers their types
+    return open_session(part, extra_outputs=names, threads=threads, optimize=optimize)
 
 
 @dataclass(frozen=True)

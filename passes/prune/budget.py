@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim.analyses.axes import AxisMap
+from onnxslim.analyses.axes.groups import CONV_GROUPS
 from onnxslim.ir import Array
 from onnxslim.passes.prune.amount import Amounts
 from onnxslim.passes.prune.importance import Ranking
@@ -25,6 +26,15 @@ class Choice:
         """The loss after so many steps."""
         return self.gain * float(self.ranking.losses[self.steps[at]])
 
+    def stays(self, at: int) -> float:
+        """The share of the units that is left after so many steps."""
+        return 1 - self.steps[at] / self.ranking.group.size
+
+    def meets(self, other: Choice) -> bool:
+        """Whether they are two ways to cut the same axis: a unit of one has a part of each."""
+        theirs = np.concatenate(other.ranking.group.units)
+        return bool(np.isin(self.ranking.group.units[0], theirs).any())
+
 
 def steps(size: int, multiple: int, floor: float) -> tuple[int, ...]:
     """Numbers of units that may go so that a multiple of `multiple` stays, or of half of it, and
@@ -37,12 +47,24 @@ def steps(size: int, multiple: int, floor: float) -> tuple[int, ...]:
 
 
 def by_share(choices: Sequence[Choice], share: float) -> list[int]:
-    """The step of each group nearest to a share of its units, at least one step where it can."""
-    found: list[int] = []
-    for choice in choices:
-        wanted = share * choice.ranking.group.size
-        found.append(min(range(len(choice.steps)), key=lambda i: abs(choice.steps[i] - wanted)))
+    """The step of each group nearest to a share of its units.
+
+    A grouped convolution that loses both whole groups and channels of each loses the share of its
+    channels in all: about half of it by groups, and by channels what that leaves.
+    """
+    found = [0] * len(choices)
+    grouped = [i for i, c in enumerate(choices) if c.ranking.group.kind == CONV_GROUPS]
+    for i in grouped:
+        found[i] = _nearest(choices[i], (1 - share) ** 0.5)
+    for i, choice in enumerate(choices):
+        if i not in grouped:
+            over = [choices[j].stays(found[j]) for j in grouped if choice.meets(choices[j])]
+            found[i] = _nearest(choice, (1 - share) / min(over, default=1.0))
     return found
+
+
+def _nearest(choice: Choice, stays: float) -> int:
+    return min(range(len(choice.steps)), key=lambda i: abs(choice.stays(i) - stays))
 
 
 def within(

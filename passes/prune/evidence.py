@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.linalg import LinAlgError, solve
 
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.layer_stats import LayerStats, Moments
@@ -135,10 +136,17 @@ def fitted_weight(weight: Array, covariance: Array, lost: Array) -> Array:
     kept = ~lost
     cross = weight[:, lost] @ covariance[np.ix_(lost, kept)]
     found: Array = np.zeros_like(weight)
-    found[:, kept] = (
-        weight[:, kept] + np.linalg.solve(covariance[np.ix_(kept, kept)], np.transpose(cross)).T
+    found[:, kept] = weight[:, kept] + np.transpose(
+        _solved(covariance[np.ix_(kept, kept)], np.transpose(cross))
     )
     return found
+
+
+def _solved(covariance: Array, wanted: Array) -> Array:
+    try:
+        return np.asarray(solve(covariance, wanted, assume_a="pos", overwrite_a=True))
+    except LinAlgError:  # so badly conditioned that rounding leaves a negative pivot
+        return np.asarray(np.linalg.solve(covariance, wanted))
 
 
 def about(seen: Moments, centre: Array) -> Array:
@@ -148,8 +156,10 @@ def about(seen: Moments, centre: Array) -> Array:
 
 
 def power(change: Array, spread: Array) -> float:
-    """tr(dW S dW^T): the mean square that a change of a weight adds to its output."""
-    return float(np.sum((change @ spread) * change))
+    """tr(dW S dW^T): the mean square that a change of a weight adds to its output. It is computed
+    in the type of S."""
+    own: Array = change.astype(spread.dtype)
+    return float(np.sum((own @ spread) * own, dtype=np.float64))
 
 
 def share_of(
@@ -160,7 +170,8 @@ def share_of(
     if held is None:
         wanted = ROWS_PER_FEATURE * int(fit.mean.shape[1])
         return min(UNTESTED * max(1.0, wanted / max(fit.n, 1)), 1.0)
-    known, judge, errors = about(fit, centre), about(held, centre), list[float]()
+    known, errors = about(fit, centre), list[float]()
+    judge: Array = about(held, centre).astype(np.float32)
     for share in SHARES:
         better = fitted_weight(weight, shrunk(known, share), lost)
         errors.append(power(weight - better, judge))

@@ -9,9 +9,12 @@ sets of columns). Columns go greedily; H and W are downdated after each step.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dpotrf, dpotri
 
 from onnxslim.ir import Array
 from onnxslim.passes.prune.evidence import power
@@ -22,7 +25,10 @@ _BATCHES = 16  # steps of a greedy run; the units of one step go together
 @dataclass
 class Consumer:
     """A layer that reads units: weight [out, d], covariance [d, d] that can be inverted, its
-    columns by unit, and the covariance [d, d] on other samples that losses are counted on."""
+    columns by unit, and the covariance [d, d] on other samples that losses are counted on.
+
+    `weight` and `inverse` are those of the columns that are left, whose numbers are `left`.
+    """
 
     weight: Array
     covariance: Array
@@ -32,9 +38,13 @@ class Consumer:
     def __post_init__(self) -> None:
         self.original: Array = self.weight.astype(np.float64)
         self.weight = self.original
+        self.left: Array = np.arange(self.weight.shape[1])
+        self.where: Array = np.array(self.left)
+        if self.judge is not None:  # sums of errors: float32 is exact enough, and twice as fast
+            self.judge = self.judge.astype(np.float32)
         counted = self.covariance if self.judge is None else self.judge
         self.power = max(power(self.original, counted), 1e-30)
-        self.inverse: Array = np.linalg.inv(self.covariance)
+        self.inverse: Array = inverse(self.covariance)
 
     def losses(self, units: Sequence[int]) -> Array:
         """The loss of each unit alone, relative to the power of the output."""
@@ -47,37 +57,61 @@ class Consumer:
         """Blocks of equal size, [n, b]."""
         if blocks.shape[1] == 0:
             return np.zeros(len(blocks))
-        columns: Array = np.transpose(self.weight[:, blocks], (1, 2, 0))  # [n, b, out]
+        places: Array = self.where[blocks]
+        columns: Array = np.transpose(self.weight[:, places], (1, 2, 0))  # [n, b, out]
         gram: Array = np.matmul(columns, np.swapaxes(columns, 1, 2))
-        part: Array = self.inverse[blocks[:, :, None], blocks[:, None, :]]
+        part: Array = self.inverse[places[:, :, None], places[:, None, :]]
         solved: Array = np.linalg.solve(part, gram)
         return np.asarray(np.trace(solved, axis1=1, axis2=2) / self.power)
 
     def remove(self, units: Sequence[int]) -> float:
         """Take units out, fit the rest, and say what that adds to the loss."""
-        columns = np.concatenate([self.blocks[unit] for unit in units])
+        columns = self.where[np.concatenate([self.blocks[unit] for unit in units])]
         if columns.size == 0:
             return 0.0
-        part: Array = self.inverse[np.ix_(columns, columns)]
-        rows: Array = self.inverse[columns]
-        lost: Array = self.weight[:, columns]
-        own: Array = np.transpose(lost)
-        loss = float(np.sum(own * np.linalg.solve(part, own))) / self.power
         before = self._judged()
-        shift: Array = np.linalg.solve(part, rows)
-        self.weight = self.weight - lost @ shift
-        self.inverse = self.inverse - np.transpose(rows) @ shift
-        self.weight[:, columns] = 0
-        # what is gone has no part in later steps
-        self.inverse[columns] = 0
-        self.inverse[:, columns] = 0
-        self.inverse[columns, columns] = 1
+        root = _root(self.inverse[np.ix_(columns, columns)])
+        stays = np.ones(self.left.size, np.bool_)
+        stays[columns] = False
+        # with H_PP = L L^T: R = L^-1 H_PK and V = L^-1 W_P^T
+        rows: Array = solve_triangular(root, self.inverse[np.ix_(columns, stays)], lower=True)
+        lost: Array = solve_triangular(root, np.transpose(self.weight[:, columns]), lower=True)
+        self.weight = self.weight[:, stays] - np.transpose(lost) @ rows
+        self.inverse = self.inverse[np.ix_(stays, stays)]
+        self.inverse -= np.transpose(rows) @ rows
+        self.left = self.left[stays]
+        self.where[self.left] = np.arange(self.left.size)
+        loss = float(np.sum(np.square(lost))) / self.power
         return loss if self.judge is None else self._judged() - before
 
     def _judged(self) -> float:
         if self.judge is None:
             return 0.0
-        return power(self.original - self.weight, self.judge) / self.power
+        change: Array = self.original.copy()
+        change[:, self.left] -= self.weight
+        return power(change, self.judge) / self.power
+
+
+def _root(part: Array) -> Array:
+    """The lower Cholesky factor, of a little more than the matrix where rounding has left it
+    without one."""
+    eye: Array = np.eye(len(part)) * float(np.diagonal(part).max())
+    for power_of_ten in (*range(-12, 0, 2), 0):
+        with suppress(np.linalg.LinAlgError):
+            return np.asarray(np.linalg.cholesky(part))
+        part = part + 10.0**power_of_ten * eye
+    return np.asarray(np.linalg.cholesky(np.diag(np.diagonal(part))))
+
+
+def inverse(covariance: Array) -> Array:
+    """Of a symmetric positive definite matrix; half the work of a general one."""
+    root, failed = dpotrf(covariance, lower=1, clean=0)
+    found, failed = dpotri(root, lower=1) if not failed else (root, failed)
+    if failed:  # so badly conditioned that rounding leaves a negative pivot
+        return np.asarray(np.linalg.inv(covariance))
+    lower: Array = np.tril(found)
+    lower += np.transpose(np.tril(found, -1))
+    return lower
 
 
 def greedy(consumers: Sequence[Consumer], count: int, most: int) -> tuple[list[int], Array]:

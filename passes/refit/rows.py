@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxslim import ir
 from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap, Window, columns, row_count
 from onnxslim.analyses.linear import Linear
-from onnxslim.ir import Array, Editor, Model
+from onnxslim.ir import Array, Model
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples
-from onnxslim.runtime.session import Session, open_session
+from onnxslim.runtime.session import open_part
 
 _ROWS = 32768  # of each layer, about
 _NUMBERS = 8_000_000  # in the rows of a layer that are kept
@@ -61,7 +60,8 @@ def collect(
     """What (z, y) look like by layer: in the samples to fit to, and in those held out."""
     inputs = list(dict.fromkeys(wanted.layer.tap.tensor for wanted in layers))
     outputs = [wanted.output for wanted in layers]
-    old, new = _open(original, outputs, env), _open(model, inputs, env)
+    old = open_part(original, list(dict.fromkeys(outputs)), threads=env.threads)
+    new = open_part(model, inputs, threads=env.threads)
     found: dict[str, tuple[Seen, Seen]] = {}
     rng = np.random.default_rng(env.seed)
     for number, feed in enumerate(samples):
@@ -73,18 +73,6 @@ def collect(
                 found[wanted.output] = _empty(rows, wanted.keep), _empty(rows, wanted.keep)
             found[wanted.output][int(number in held_out)].add(rows)
     return [found[name] for name in outputs]
-
-
-def _open(model: Model, names: Sequence[str], env: Environment) -> Session:
-    """A session that computes these values and no more."""
-    part = ir.snapshot(model)
-    made = {str(v.name): v for node in part.graph for v in node.outputs}
-    part.graph.outputs.clear()
-    part.graph.outputs.extend(made[name] for name in names if name in made)
-    if part.graph.outputs:
-        Editor(part).remove_dead()
-    part.graph.outputs.clear()  # named below: ONNX Runtime infers their types
-    return open_session(part, extra_outputs=names, threads=env.threads)
 
 
 def _most(wanted: Wanted) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnxslim import ir
+from onnxslim.analyses.axes import axis_map
 from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Model
 from onnxslim.passes.prune.budget import steps
@@ -173,6 +174,19 @@ def test_kinds_and_names_can_be_chosen() -> None:
     prune(model, share=0.5, skip=("a",))
     sizes = sorted(int(v.shape[0]) for v in model.graph.initializers.values() if v.shape)  # type: ignore[arg-type]
     assert 64 in sizes
+
+
+def test_groups_and_channels_of_a_convolution_take_a_share_together() -> None:
+    text = """g (float[N,4,H,W] x) => (float[N,4,H,W] y) {
+      a = Conv (x, w1)  r = Relu (a)  b = Conv <group = 8> (r, w2)  s = Relu (b)
+      y = Conv (s, w3) }"""
+    model = build(text, {"w1": (64, 4, 1, 1), "w2": (64, 8, 1, 1), "w3": (4, 64, 1, 1)})
+    before = {g.kind: g.size for g in axis_map(model).groups}
+    assert before == {"channels": 8, "convolution groups": 8}
+    prune(model, share=0.5, multiple=1)
+    weights = [ir.array(node.inputs[1]) for node in model.graph if ir.op(node) == "Conv"]
+    shapes = [() if weight is None else weight.shape for weight in weights]
+    assert shapes == [(30, 4, 1, 1), (30, 5, 1, 1), (4, 30, 1, 1)]  # 6 groups of 5: .47
 
 
 def test_what_stays_is_declined_with_the_reason(samples: list[Feed]) -> None:

@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxslim import ir
 from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap, columns, row_count
 from onnxslim.analyses.linear import Linear
 from onnxslim.analyses.moments import Moments
 from onnxslim.analyses.observe import Sampling, entries_of, padding_mask, unpadded
-from onnxslim.ir import Array, Editor, Model, Value
+from onnxslim.ir import Array, Model, Value
 from onnxslim.passes.quant.qparams import QParams
 from onnxslim.runtime.samples import Samples
-from onnxslim.runtime.session import open_session
+from onnxslim.runtime.session import open_part
 
 
 @dataclass(frozen=True)
@@ -84,11 +83,7 @@ class Looking:
 
     def tensors(self, model: Model, names: Sequence[str]) -> Iterator[Mapping[str, Array]]:
         """Some tensors of the main graph for each sample; the rest of the graph is not run."""
-        twin = ir.snapshot(model)
-        values = tensors_of(twin)
-        twin.graph.outputs[:] = [values[name] for name in names]
-        Editor(twin).remove_dead()
-        session = open_session(twin, threads=self.threads)
+        session = open_part(model, names, threads=self.threads)
         return (session.run(feed, names) for feed in self.samples)
 
 
