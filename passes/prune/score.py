@@ -20,6 +20,7 @@ from onnxslim.ir import Array
 from onnxslim.passes.prune.evidence import power
 
 _BATCHES = 16  # steps of a greedy run; the units of one step go together
+_MORE = (0.0, 1e-12, 1e-9, 1e-6, 1e-3)  # of the largest variance, until there is a factor
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Consumer:
         counted = self.covariance if self.judge is None else self.judge
         self.power = max(power(self.original, counted), 1e-30)
         self.inverse: Array = inverse(self.covariance)
+        self.judged = 0.0  # the loss so far, where others are judged on
 
     def losses(self, units: Sequence[int]) -> Array:
         """The loss of each unit alone, relative to the power of the output."""
@@ -69,7 +71,6 @@ class Consumer:
         columns = self.where[np.concatenate([self.blocks[unit] for unit in units])]
         if columns.size == 0:
             return 0.0
-        before = self._judged()
         root = _root(self.inverse[np.ix_(columns, columns)])
         stays = np.ones(self.left.size, np.bool_)
         stays[columns] = False
@@ -81,26 +82,22 @@ class Consumer:
         self.inverse -= np.transpose(rows) @ rows
         self.left = self.left[stays]
         self.where[self.left] = np.arange(self.left.size)
-        loss = float(np.sum(np.square(lost))) / self.power
-        return loss if self.judge is None else self._judged() - before
-
-    def _judged(self) -> float:
         if self.judge is None:
-            return 0.0
+            return float(np.sum(np.square(lost))) / self.power
         change: Array = self.original.copy()
         change[:, self.left] -= self.weight
-        return power(change, self.judge) / self.power
+        before, self.judged = self.judged, power(change, self.judge) / self.power
+        return self.judged - before
 
 
 def _root(part: Array) -> Array:
     """The lower Cholesky factor, of a little more than the matrix where rounding has left it
     without one."""
-    eye: Array = np.eye(len(part)) * float(np.diagonal(part).max())
-    for power_of_ten in (*range(-12, 0, 2), 0):
+    level = float(np.abs(np.diagonal(part)).max())
+    for more in _MORE:
         with suppress(np.linalg.LinAlgError):
-            return np.asarray(np.linalg.cholesky(part))
-        part = part + 10.0**power_of_ten * eye
-    return np.asarray(np.linalg.cholesky(np.diag(np.diagonal(part))))
+            return np.asarray(np.linalg.cholesky(part + more * level * np.eye(len(part))))
+    return np.asarray(np.sqrt(level) * np.eye(len(part)))
 
 
 def inverse(covariance: Array) -> Array:

@@ -17,7 +17,7 @@ from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.mask import mask
 from onnxslim.pipeline.base import Environment
 
-_FEWEST, _SAMPLES = 16, 64
+_FEWEST, _SAMPLES = 8, 64
 _DISTURBANCE = 0.03  # relative loss that a trial is made at, as nearly as there is one
 _LEAST = 1e-3  # of the greatest gain: below it one trial says nothing
 
