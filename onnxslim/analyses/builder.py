@@ -47,7 +47,7 @@ class MomentsBuilder:
         if self._filled:
             self._flush()
         if not self._whole:
-            _mirror(self._scatter())
+            mirror(self._scatter())
         self._pending, self._whole = None, True
         return Moments(self._n, self._mean, self._scatter())
 
@@ -87,8 +87,8 @@ def _add_gram(scatter: Array, rows: Array, terms: tuple[tuple[float, Array], ...
             into += (weight * vector[:, some, None]) * vector[:, None, at:]
 
 
-def _mirror(scatter: Array) -> None:
-    """Copy what lies right of the diagonal to below it."""
+def mirror(scatter: Array) -> None:
+    """Copy what lies right of the diagonals of [G, d, d] to below them, in place."""
     size = int(scatter.shape[1])
     for at in range(0, size, _BLOCK):
         end = min(at + _BLOCK, size)

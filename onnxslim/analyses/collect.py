@@ -42,7 +42,7 @@ def watch(
         RuntimeUnavailable: ONNX Runtime cannot run the model.
     """
     names = sorted(observers)
-    session = open_part(stream.model, names, threads=stream.threads, optimize="basic")
+    session = open_part(stream.model, names, threads=stream.threads)
     if stack > 1 and not stackable(session, stream.samples, names):
         stack = 1
     bad: dict[str, Unusable] = {}

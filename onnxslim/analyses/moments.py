@@ -26,8 +26,14 @@ class Moments:
     @property
     def second(self) -> Array:
         """E[x x^T], [G, d, d]."""
-        outer: Array = self.mean[:, :, None] * self.mean[:, None, :]
-        return np.add(self.covariance(), outer)
+        return self.about(np.zeros_like(self.mean))
+
+    def about(self, centre: Array) -> Array:
+        """E[(x - centre)(x - centre)^T], [G, d, d]; `centre` [G, d]."""
+        found, shift = self.covariance(), self.mean - centre
+        if shift.any():
+            found += shift[:, :, None] * shift[:, None, :]
+        return found
 
     def covariance(self) -> Array:
         """E[(x - mean)(x - mean)^T], [G, d, d]."""

@@ -6,7 +6,7 @@ of neighbouring samples are held out: views of one photo or pages of one text te
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -134,25 +134,23 @@ def shrunk(covariance: Array, share: float) -> Array:
 def fitted_weight(weight: Array, covariance: Array, lost: Array) -> Array:
     """W_K + W_P C_PK C_KK^-1 and zeros in P, [out, d]."""
     kept = ~lost
-    cross = weight[:, lost] @ covariance[np.ix_(lost, kept)]
+    read: Array = covariance[kept]  # whole rows: quicker than single columns
+    cross: Array = read[:, lost] @ np.transpose(weight[:, lost])
     found: Array = np.zeros_like(weight)
-    found[:, kept] = weight[:, kept] + np.transpose(
-        _solved(covariance[np.ix_(kept, kept)], np.transpose(cross))
-    )
+    found[:, kept] = weight[:, kept] + np.transpose(_solved(read[:, kept], cross))
     return found
 
 
 def _solved(covariance: Array, wanted: Array) -> Array:
     try:
-        return np.asarray(solve(covariance, wanted, assume_a="pos", overwrite_a=True))
+        return np.asarray(solve(covariance, wanted, assume_a="pos", check_finite=False))
     except LinAlgError:  # so badly conditioned that rounding leaves a negative pivot
         return np.asarray(np.linalg.solve(covariance, wanted))
 
 
 def about(seen: Moments, centre: Array) -> Array:
     """E[(x - centre)(x - centre)^T] over the rows of ungrouped moments, [d, d]."""
-    shift: Array = seen.mean[0] - centre
-    return np.asarray(seen.covariance()[0] + np.outer(shift, shift))
+    return np.asarray(seen.about(centre[None])[0])
 
 
 def power(change: Array, spread: Array) -> float:
@@ -170,9 +168,23 @@ def share_of(
     if held is None:
         wanted = ROWS_PER_FEATURE * int(fit.mean.shape[1])
         return min(UNTESTED * max(1.0, wanted / max(fit.n, 1)), 1.0)
-    known, errors = about(fit, centre), list[float]()
+    known = about(fit, centre)
     judge: Array = about(held, centre).astype(np.float32)
-    for share in SHARES:
-        better = fitted_weight(weight, shrunk(known, share), lost)
-        errors.append(power(weight - better, judge))
-    return SHARES[int(np.argmin(errors))]
+    errors: dict[int, float] = {}
+
+    def error(at: int) -> float:
+        if at not in errors:
+            better = fitted_weight(weight, shrunk(known, SHARES[at]), lost)
+            errors[at] = power(weight - better, judge)
+        return errors[at]
+
+    return SHARES[_valley(error, len(SHARES))]
+
+
+def _valley(error: Callable[[int], float], count: int) -> int:
+    """Where an error that falls and then rises is least, of 0 to `count`; from the middle on."""
+    at = count // 2
+    for step in (-1, 1):
+        while 0 <= at + step < count and error(at + step) < error(at):
+            at += step
+    return at

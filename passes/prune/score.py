@@ -16,6 +16,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.linalg.lapack import dpotrf, dpotri
 
+from onnxslim.analyses.builder import mirror
 from onnxslim.ir import Array
 from onnxslim.passes.prune.evidence import power
 
@@ -78,7 +79,7 @@ class Consumer:
         rows: Array = solve_triangular(root, self.inverse[np.ix_(columns, stays)], lower=True)
         lost: Array = solve_triangular(root, np.transpose(self.weight[:, columns]), lower=True)
         self.weight = self.weight[:, stays] - np.transpose(lost) @ rows
-        self.inverse = self.inverse[np.ix_(stays, stays)]
+        self.inverse = self.inverse[stays][:, stays]
         self.inverse -= np.transpose(rows) @ rows
         self.left = self.left[stays]
         self.where[self.left] = np.arange(self.left.size)
@@ -102,13 +103,13 @@ def _root(part: Array) -> Array:
 
 def inverse(covariance: Array) -> Array:
     """Of a symmetric positive definite matrix; half the work of a general one."""
-    root, failed = dpotrf(covariance, lower=1, clean=0)
-    found, failed = dpotri(root, lower=1) if not failed else (root, failed)
+    root, failed = dpotrf(np.transpose(covariance), lower=1, clean=0)
+    found, failed = dpotri(root, lower=1, overwrite_c=1) if not failed else (root, failed)
     if failed:  # so badly conditioned that rounding leaves a negative pivot
         return np.asarray(np.linalg.inv(covariance))
-    lower: Array = np.tril(found)
-    lower += np.transpose(np.tril(found, -1))
-    return lower
+    upper: Array = np.transpose(found)
+    mirror(upper[None])
+    return upper
 
 
 def greedy(consumers: Sequence[Consumer], count: int, most: int) -> tuple[list[int], Array]:
