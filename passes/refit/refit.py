@@ -3,7 +3,7 @@
 Minimises E|y - H z - b|^2 over H and b with y the original layer's output and z what reaches the
 layer in the compressed model: the asymmetric step of Zhang et al. 2015 (arXiv 1505.06798,
 section 3.3), a ridge regression towards the H at hand. A fit is kept where the error on the
-samples held out falls, and all of them only where that of the model's outputs falls. Where an
+samples held out falls, and those of a stage only where that of the model's outputs falls. Where an
 activation follows that is known, the errors may be those after it; then a fit to those is tried
 too (`activation`).
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.analyses.distance import distance
+from onnxslim.analyses.distance import distance_to, outputs_of
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.moments import Moments
 from onnxslim.ir import Array, Editor, Model, Node
@@ -66,21 +66,27 @@ def refit(
     count = min(_SAMPLES, len(env.calib))
     samples = env.calib.take([i * len(env.calib) // count for i in range(count)])
     held_out = samples.take(range(_HELD_OUT - 1, count, _HELD_OUT))
-    before = distance(original, model, held_out, env.threads)
+    wanted = outputs_of(original, held_out, env.threads)
+    before = distance_to(wanted, model, held_out, env.threads)
     if before is None:
         return None, "no output of the model is a float to compare"
-    start = ir.snapshot(model)
-    layers = 0
+    best, least, layers = before, np.inf, 0
     stages = np.array_split(np.array(names, dtype=object), min(_STAGES, len(names)))
     for number, stage in enumerate(stages):
         env.progress("refit", number, len(stages))
-        found = spots_of(model, [str(name) for name in stage])
-        layers += fit_stage(original, model, found, samples, env, activations=activations)
-    after = distance(original, model, held_out, env.threads)
-    if after is None or not after < before:
-        ir.restore(model, start)
-        return None, f"held-out error of the outputs {before:.3g} would have become {after:.3g}"
-    return Fitted(layers, before, after), ""
+        found, start = spots_of(model, [str(name) for name in stage]), ir.snapshot(model)
+        fitted = fit_stage(original, model, found, samples, env, activations=activations)
+        if not fitted:
+            continue
+        after = distance_to(wanted, model, held_out, env.threads) or np.inf
+        least = min(least, after)
+        if after < best:
+            best, layers = after, layers + fitted
+        else:
+            ir.restore(model, start)
+    if not layers:
+        return None, f"held-out error of the outputs {before:.3g} would have become {least:.3g}"
+    return Fitted(layers, before, best), ""
 
 
 @dataclass(frozen=True)

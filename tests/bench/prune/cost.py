@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from onnxslim import ir
 from onnxslim.analyses.linear import linear_layers
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--runs", default=RUNS, help="model:samples, ...")
     parser.add_argument("--out", type=Path, help="a Markdown file; a .json is written beside it")
     asked = parser.parse_args()
-    costs = [] if asked.out is None else _earlier(asked.out.with_suffix(".json"))
+    costs: list[Cost] = [] if asked.out is None else _earlier(asked.out.with_suffix(".json"))
     for run in asked.runs.split(","):
         name, _, count = run.partition(":")
         found = measure(asked.zoo.resolve() / f"{name}.onnx", int(count))
@@ -70,10 +70,11 @@ def measure(model: Path, count: int) -> Cost:
     return replace(found, label=each, limit_s=limit)
 
 
-def _earlier(path: Path) -> Sequence[Cost]:
+def _earlier(path: Path) -> list[Cost]:
     if not path.exists():
         return []
-    return [Cost(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return [Cost(**row) for row in rows]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""Layers are fitted again stage by stage: what harms the outputs is undone, the rest stays."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from onnxslim import ir
+from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.refit import refit as module
+from onnxslim.passes.refit.refit import Spot, fit_stage, refit
+from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.samples import FeedList, Samples
+from onnxslim.targets import get_target
+from tests.quantizing import build, feeds
+
+TEXT = """g (float[N,12] x) => (float[N,6] y) {
+  a = Gemm (x, w1, b1)  r = Relu (a)  c = Gemm (r, w2, b2)  s = Tanh (c)  y = Gemm (s, w3, b3) }"""
+WEIGHTS = {"w1": (12, 16), "b1": (16,), "w2": (16, 12), "b2": (12,), "w3": (12, 6), "b3": (6,)}
+
+
+def weight(model: Model, output: str) -> Array:
+    node = next(node for node in model.graph if node.outputs[0].name == output)
+    found = ir.array(node.inputs[1])
+    assert found is not None
+    return found
+
+
+def test_a_stage_that_harms_the_outputs_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = build(TEXT, WEIGHTS)
+    model, rng = ir.snapshot(original), np.random.default_rng(0)
+    for name in "acy":
+        node = next(node for node in model.graph if node.outputs[0].name == name)
+        content = weight(model, name)
+        worse = content + rng.normal(0, 0.1, content.shape).astype(np.float32)
+        editor = Editor(model)
+        editor.replace_initializer(editor.unshare(node, 1), worse)
+    before = {name: weight(model, name) for name in "acy"}
+
+    def spoiled(
+        one: Model, other: Model, spots: list[Spot], samples: Samples, env: Environment,
+        *, activations: bool,
+    ) -> int:  # fmt: skip
+        count = fit_stage(one, other, spots, samples, env, activations=activations)
+        for spot in spots:
+            if spot.output == "c":
+                editor = Editor(other)
+                held = editor.unshare(spot.layer.node, 1)
+                editor.replace_initializer(held, 3 * weight(other, "c"))
+        return count
+
+    monkeypatch.setattr(module, "fit_stage", spoiled)
+    samples = FeedList(feeds(original, 40, {"N": 16}))
+    with ThreadPoolExecutor(1) as executor:
+        env = Environment(get_target("ort-cpu"), executor, calib=samples)
+        done, why = refit(original, model, ["a", "c", "y"], env)
+    assert done is not None, why
+    assert done.layers == 2
+    assert done.after < 0.1 * done.before
+    assert np.array_equal(weight(model, "c"), before["c"])
+    assert not np.array_equal(weight(model, "a"), before["a"])
