@@ -15,9 +15,13 @@ from onnxslim.analyses.seen import observed_shapes
 from onnxslim.analyses.stats_store import request_key
 from onnxslim.ir import Model
 from onnxslim.passes.distill.layer import HELD_OUT
+from onnxslim.passes.distill.mixing import Mixed, mixable
 from onnxslim.pipeline.base import Context, Declined, Environment
 
 MOST_HELD_OUT = 256
+
+MIXES = 16384
+"""Samples made of two others; each costs the teacher's answer once, when its turn has come."""
 
 INSTALL = "pip install 'onnxslim-compiler[distill]'"
 
@@ -148,7 +152,10 @@ class _Run:
         if self.asked.level == "block" or self.asked.hidden:
             between = self._matched(bottlenecks(program, weights.given().keys()))
         goals = [*names, *between]
-        pool = Pool(self.env.calib, self.teacher, self.student, program, goals, self.env.threads)
+        calib, count = self.env.calib, len(self.env.calib)
+        if mixable(calib):
+            calib = Mixed(calib, self.learnt, MIXES, self.env.seed)
+        pool = Pool(calib, self.teacher, self.student, program, goals, self.env.threads)
         pool.most = fitting(self.student, self.env.calib[0], self.env.threads)
         first = pool.answers(self.learnt[: self.asked.batch])
         share = (self.asked.hidden or 1.0) / max(len(between), 1)
@@ -163,8 +170,8 @@ class _Run:
         )
         cuts = between if self.asked.level == "block" else []
         trainer = Trainer(
-            program, weights, pool, targets, self.learnt, self.held_out, settings,
-            self.env.progress, self._checkpoint(), frozenset(cuts),
+            program, weights, pool, targets, self.learnt, range(count, len(calib)),
+            self.held_out, settings, self.env.progress, self._checkpoint(), frozenset(cuts),
         )  # fmt: skip
         return trainer.run()
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from onnxslim.ir import Array
 from onnxslim.passes.distill.graph.api import torch
 
 EVERY = 20.0
@@ -38,7 +37,7 @@ class Checkpoint:
     def save(
         self,
         state: Mapping[str, Any],
-        best: Mapping[str, Array],
+        best: Mapping[str, Any],
         best_error: float,
         rate: float,
         steps: int,
@@ -47,7 +46,7 @@ class Checkpoint:
         """Replace the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_suffix(f".{os.getpid()}.new")
-        tensors = {name: torch.from_numpy(array) for name, array in best.items()}
+        tensors = {name: torch.as_tensor(array) for name, array in best.items()}
         torch.save(
             {"state": dict(state), "best": tensors, "best_error": best_error, "rate": rate,
              "steps": steps, "seconds": seconds},

@@ -16,18 +16,15 @@ from onnxslim.passes.distill.graph.checkpoint import Checkpoint
 from onnxslim.passes.distill.graph.data import Part, Pool
 from onnxslim.passes.distill.graph.loss import Target, loss_of
 from onnxslim.passes.distill.graph.program import Program
+from onnxslim.passes.distill.graph.rates import CAREFUL, FEWEST, MOST, SHARE, best_rate
+from onnxslim.passes.distill.graph.rounds import Rounds
 from onnxslim.passes.distill.graph.weights import Weights
 from onnxslim.pipeline.base import Progress
 
 WARMUP = 0.05  # of the time
 CLIP = 1.0  # norm of the gradient of all leaves together
 CHECKS = 20  # looks at the samples held out
-PATIENCE = 10  # of them without a better one end the training
-RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""Learning rates; from the third of them on, those above are tried as long as it gets better, or
-else those below, each for a few steps."""
-_TRIAL = 0.03  # of the time for each of them, at most
-_TRIAL_STEPS = 30
+PATIENCE = 5  # of them in a row of which those held out err more and those learnt less end it
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,17 @@ class Trained:
 
 @dataclass
 class Trainer:
-    """One training. `targets` with their weights; `cuts` are values that no gradient passes."""
+    """One training. `targets` with their weights; `cuts` are values that no gradient passes.
+
+    `train` and `mixes` are indices into the pool; half of a batch is of mixes where there are any.
+    """
 
     program: Program
     weights: Weights
     pool: Pool
     targets: Sequence[tuple[Target, float]]
     train: Sequence[int]
+    mixes: Sequence[int]
     held_out: Sequence[int]
     settings: Settings
     progress: Progress
@@ -72,7 +73,7 @@ class Trainer:
     def run(self) -> Trained:
         """Train; the weights are the best on the samples held out, which may be the first."""
         self._rng = np.random.default_rng(self.settings.seed)
-        self._queue: list[int] = []
+        self._rounds = [Rounds(own, self._rng) for own in (self.train, self.mixes)]
         start = self.clock()
         first = self.weights.state()
         before = self.error()
@@ -81,6 +82,7 @@ class Trainer:
         self._best, self._best_error = first, before
         self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
         self._looked, self._worse = 0.0, 0
+        self._low, self._losses = (math.inf, math.inf), list[float]()
         done, spent = 0, 0.0
         if resumed is not None:
             self._resume(resumed.state)
@@ -95,10 +97,10 @@ class Trainer:
     def _steps(self, rate: float, done: int, start: float) -> tuple[str, int]:
         saved = self.clock()
         while (share := self._share(done, start)) < 1:
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate * _schedule(share)
+            self._set_rate(rate * _schedule(share))
             loss = self._step(self._next())
             done += 1
+            self._losses.append(loss)
             if not math.isfinite(loss):
                 return f"the loss became {loss} in step {done}; the best weights stay", done
             left = max((self.clock() - start) / max(share, 1e-6) * (1 - share), 0)
@@ -107,7 +109,7 @@ class Trainer:
                 self._looked = share
                 self._look()
                 if self._worse >= PATIENCE:
-                    return "no better for long", done
+                    return "the samples held out erred more and more", done
             if self.checkpoint is not None and self.clock() - saved >= self.checkpoint.every:
                 saved = self.clock()
                 self._save(rate, done, saved - start)
@@ -120,18 +122,21 @@ class Trainer:
         return (self.clock() - start) / self.settings.seconds
 
     def _look(self) -> None:
-        error = self.error()
-        self._worse += 1
+        """See to the samples held out. Steps at a high rate err more than what comes of them as
+        it falls, on all samples alike; learning by heart is told by those learnt erring less."""
+        error, learnt = self.error(), float(np.mean(self._losses)) if self._losses else math.inf
+        self._losses.clear()
         if error < self._best_error:
-            self._best, self._best_error, self._worse = self.weights.state(), error, 0
+            self._best, self._best_error = self.weights.state(), error
+        if error < self._low[0]:
+            self._low, self._worse = (error, learnt), 0
+        else:
+            self._worse = self._worse + 1 if learnt < self._low[1] else 0
 
     def _next(self) -> list[int]:
-        """The next batch: all samples in turn, shuffled anew each time."""
-        size = min(self.settings.batch, len(self.train))
-        while len(self._queue) < size:
-            self._queue += [self.train[i] for i in self._rng.permutation(len(self.train))]
-        taken, self._queue = self._queue[:size], self._queue[size:]
-        return taken
+        """The next batch."""
+        mixed = self._rounds[1].take(self.settings.batch // 2)
+        return self._rounds[0].take(self.settings.batch - len(mixed)) + mixed
 
     def _step(self, indices: Sequence[int]) -> float:
         self._optimizer.zero_grad(set_to_none=True)
@@ -170,37 +175,36 @@ class Trainer:
         return total if math.isfinite(total) else math.inf
 
     def _best_rate(self, first: Mapping[str, Array]) -> float:
-        """The rate after a few steps of which, falling to zero, the samples held out err least."""
-        errors: dict[float, float] = {}
+        """The best of some short trials; a careful one where they would be too short."""
+        most = round(SHARE * (self.settings.steps or self._fitting(first)))
+        if self.settings.steps:
+            most = max(FEWEST, most)
+        elif most < FEWEST:
+            return CAREFUL
+        return best_rate(lambda rate: self._trial(rate, first, min(most, MOST)))
 
-        def error(rate: float) -> float:
-            self._trial(rate)
-            errors[rate] = self.error()
-            self.weights.load(first)
-            return errors[rate]
+    def _fitting(self, first: Mapping[str, Array]) -> float:
+        """How many steps the time is enough for, from the second of two."""
+        self._trial(CAREFUL, first, 1)
+        start = self.clock()
+        self._step(self._next())
+        self.weights.load(first)
+        return self.settings.seconds / max(self.clock() - start, 1e-6)
 
-        at = 2
-        error(RATES[at])
-        while at + 1 < len(RATES) and error(RATES[at + 1]) < errors[RATES[at]]:
-            at += 1
-        while at > 0 and RATES[at - 1] not in errors and error(RATES[at - 1]) < errors[RATES[at]]:
-            at -= 1
-        return RATES[at]
-
-    def _trial(self, rate: float) -> None:
+    def _trial(self, rate: float, first: Mapping[str, Array], count: int) -> float:
+        """The loss on the samples held out after so many steps; the weights are as before."""
         self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
-        count = min(_TRIAL_STEPS, self.settings.steps or _TRIAL_STEPS)
-        limit, start = self.settings.seconds * _TRIAL, self.clock()
         for step in range(count):
-            share = step / count
-            if not self.settings.steps:
-                share = max(share, (self.clock() - start) / limit)
-            if share >= 1:
-                break
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate * (1 - share)
+            self._set_rate(rate * _schedule(step / count))
             if not math.isfinite(self._step(self._next())):
                 break
+        found = self.error()
+        self.weights.load(first)
+        return found
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
 
     def _save(self, rate: float, done: int, spent: float) -> None:
         assert self.checkpoint is not None
@@ -208,9 +212,11 @@ class Trainer:
             "leaves": {n: leaf.detach().cpu() for n, leaf in self.weights.leaves.items()},
             "optimizer": self._optimizer.state_dict(),
             "rng": self._rng.bit_generator.state,
-            "queue": [int(index) for index in self._queue],
+            "rounds": [[int(index) for index in rounds.left] for rounds in self._rounds],
             "looked": self._looked,
             "worse": self._worse,
+            "low": self._low,
+            "losses": self._losses,
         }
         self.checkpoint.save(state, self._best, self._best_error, rate, done, spent)
 
@@ -218,8 +224,10 @@ class Trainer:
         self.weights.load(state["leaves"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._rng.bit_generator.state = state["rng"]
-        self._queue = list(state["queue"])
+        for rounds, left in zip(self._rounds, state["rounds"], strict=True):
+            rounds.left = list(left)
         self._looked, self._worse = state["looked"], state["worse"]
+        self._low, self._losses = tuple(state["low"]), list(state["losses"])
 
 
 def _schedule(share: float) -> float:

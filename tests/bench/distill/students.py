@@ -126,17 +126,27 @@ def lessons(case: Case, teacher: Model) -> Samples:
 
 def make(teacher: Model, student: Student, samples: Samples, cache: Path) -> Model:
     """The student; one that was made before is read from the cache."""
+    return ir.load(made(teacher, student, samples, cache))
+
+
+def made(teacher: Model, student: Student, samples: Samples, cache: Path) -> Path:
+    """The file of the student in the cache, made unless it lies there."""
     name = re.sub(r"\W+", "_", f"{student.model} {student.title}")
     path = cache / f"{name}.onnx"
     if not path.exists():
-        count = min(len(samples), COMPRESSED_WITH)
-        chosen = samples.take([i * len(samples) // count for i in range(count)])
         cache.mkdir(parents=True, exist_ok=True)
         done = onnxslim.compress(
-            ir.snapshot(teacher), passes=student.passes, calib=list(chosen), check=False,
-            allow_slower=True, threads=THREADS,
+            ir.snapshot(teacher), passes=student.passes,
+            calib=list(spaced(samples, COMPRESSED_WITH)), check=False, allow_slower=True,
+            threads=THREADS,
         )  # fmt: skip
         if student.then is not None:
             student.then(done.model)
         ir.save(done.model, path)
-    return ir.load(path)
+    return path
+
+
+def spaced(samples: Samples, most: int) -> Samples:
+    """So many of the samples at most, evenly spaced."""
+    count = min(len(samples), most)
+    return samples.take([i * len(samples) // count for i in range(count)])

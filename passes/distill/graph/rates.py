@@ -1,0 +1,38 @@
+"""The learning rate: the best of short trainings that are the whole one in small."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+FIRST = 4
+CAREFUL = 1e-4
+"""The rate where there is time for next to no trials."""
+
+SHARE = 0.025
+"""Of the time or the steps, for one trial."""
+
+FEWEST, MOST = 8, 100
+"""Steps of a trial."""
+
+
+def best_rate(trial: Callable[[float], float]) -> float:
+    """The rate of which `trial`, the loss after a short training, is least.
+
+    From `FIRST` on, those above are tried as long as it gets better, or else those below. An
+    infinite loss is one that became no number.
+    """
+    errors: dict[int, float] = {}
+
+    def error(at: int) -> float:
+        if at not in errors:
+            errors[at] = trial(RATES[at])
+        return errors[at]
+
+    at = FIRST
+    while at + 1 < len(RATES) and error(at + 1) < error(at):
+        at += 1
+    while at > 0 and (math.isinf(error(at)) or error(at - 1) < error(at)):
+        at -= 1
+    return RATES[at]
