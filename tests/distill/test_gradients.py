@@ -10,6 +10,7 @@ pytest.importorskip("torch", reason="torch is not installed: make test-distill")
 
 from onnxslim.passes.distill.graph.api import torch
 from onnxslim.passes.distill.graph.call import Call
+from onnxslim.passes.distill.graph.fuse import run_fused
 from onnxslim.passes.distill.graph.ops.quantization import rounded
 from onnxslim.passes.distill.graph.table import OPS
 
@@ -150,3 +151,27 @@ def test_rounding_passes_the_gradient_and_clamping_stops_it() -> None:
 
 def test_rounded_is_to_even() -> None:
     assert rounded(torch.tensor([0.5, 1.5, -2.5])).tolist() == [0, 2, -2]
+
+
+@pytest.mark.parametrize("shape", [(64,), (2, 3, 4, 5)])
+def test_a_pair_in_one_step_is_the_pair(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = 9 * torch.randn(shape, generator=generator)
+    x = x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x
+    up = torch.randn(shape, generator=generator)
+    zero, attributes = torch.tensor(100, dtype=torch.uint8), {"output_dtype": 2}
+    found: list[list[Any]] = []
+    for single in (True, False):
+        own, scale = x.clone().requires_grad_(True), torch.tensor(0.1).requires_grad_(True)
+        call = Call("QuantizeLinear", [own, scale, zero], attributes, 21, torch.float32)
+        if single:
+            y = run_fused(call)
+        else:
+            codes = OPS["QuantizeLinear"](call)
+            call = Call("DequantizeLinear", [codes, scale, zero], {}, 21, torch.float32)
+            y = OPS["DequantizeLinear"](call)
+        y.backward(up)
+        found.append([y.detach(), own.grad, scale.grad])
+    for one, two in zip(*found, strict=True):  # sums in another order
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+    assert 0 < float((found[0][1] == 0).float().mean()) < 1

@@ -20,6 +20,7 @@ from onnxslim.passes.distill.distill import Distill
 from onnxslim.passes.distill.graph import data
 from onnxslim.passes.distill.graph.api import torch
 from onnxslim.passes.distill.graph.blocks import bottlenecks
+from onnxslim.passes.distill.graph.fuse import FUSED
 from onnxslim.passes.distill.graph.loss import loss_of, targets_of
 from onnxslim.passes.distill.graph.probe import convert, reasons
 from onnxslim.passes.distill.graph.program import Program
@@ -115,6 +116,23 @@ def test_untrained_weights_are_written_back_as_they_were(samples: list[Feed]) ->
     _, weights = _weights(student, samples[0])
     weights.write(student)
     assert ir.to_bytes(student) == before
+
+
+def test_quantized_activations_are_one_step_each_that_gives_what_two_gave(
+    samples: list[Feed],
+) -> None:
+    student = build(NET, WEIGHTS)
+    quantize(student, samples[:50], scheme="int8", portable=True)
+    program = convert(student, samples[0], 1)
+    assert isinstance(program, Program), program
+    fed = {name: torch.from_numpy(array) for name, array in samples[0].items()}
+    before = program.run(fed)
+    pairs = sum(step.op == "QuantizeLinear" for step in program.steps)
+    program.fold(())
+    ops = [step.op for step in program.steps]
+    assert (ops.count(FUSED), ops.count("QuantizeLinear")) == (pairs, 0)
+    assert pairs > 2
+    torch.testing.assert_close(program.run(fed), before)
 
 
 def test_the_scale_of_a_bias_stays_the_product_of_the_others(samples: list[Feed]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from onnxslim import ir
 from onnxslim.ir import Model, Node
 from onnxslim.passes.distill.graph.api import Tensor, torch
-from onnxslim.passes.distill.graph.call import Call, Function, Unsupported
+from onnxslim.passes.distill.graph.call import Unsupported
 from onnxslim.passes.distill.graph.convert import attributes_of, to_torch
+from onnxslim.passes.distill.graph.fuse import fused
+from onnxslim.passes.distill.graph.step import Step
 from onnxslim.passes.distill.graph.table import OPS
 
 Values = Mapping[str, Tensor]
@@ -23,25 +24,6 @@ class StepFailed(Exception):
         super().__init__(reason)
         self.output = output
         self.reason = reason
-
-
-@dataclass(frozen=True)
-class Step:
-    """One node: what is called with which values."""
-
-    function: Function
-    op: str
-    inputs: tuple[str | None, ...]
-    outputs: tuple[str, ...]
-    attributes: dict[str, Any]
-    version: int
-
-    def run(self, values: Mapping[str, Tensor], dtype: Any) -> Sequence[Tensor]:
-        """Its outputs, in order."""
-        given = [None if name is None else values[name] for name in self.inputs]
-        call = Call(self.op, given, self.attributes, self.version, dtype, len(self.outputs))
-        made = self.function(call)
-        return made if isinstance(made, (tuple, list)) else (made,)
 
 
 class Program:
@@ -112,7 +94,8 @@ class Program:
         return found
 
     def fold(self, varying: Collection[str]) -> None:
-        """Compute once what depends on constants alone, of which those in `varying` will change."""
+        """Compute once what depends on constants alone, of which those in `varying` will change,
+        and make one step of a QuantizeLinear and the DequantizeLinear after it."""
         changing, left = set(varying), list[Step]()
         values = dict(self.constants)
         with torch.no_grad():
@@ -123,6 +106,7 @@ class Program:
                     left.append(step)
                     continue
                 values.update(zip(step.outputs, step.run(values, self.dtype), strict=False))
+        left = fused(left, values, self.outputs)
         read = {name for step in left for name in step.inputs} | set(self.outputs)
         self.steps, self.constants = left, {k: v for k, v in values.items() if k in read}
 

@@ -44,7 +44,8 @@ def main() -> None:
     asked = parser.parse_args()
     teacher = ir.load(asked.model)
     student = noisy(teacher)
-    count = sum(int(np.prod(v.shape or (1,))) for v in student.graph.initializers.values())  # type: ignore[arg-type]
+    arrays = [ir.array(value) for value in student.graph.initializers.values()]
+    count = sum(array.size for array in arrays if array is not None)
     options = Distill(level="model", steps=asked.steps, batch=asked.batch, rate=1e-5)
     start = time.perf_counter()
     done = teach(teacher, student, synthesize(teacher, SAMPLES), options)

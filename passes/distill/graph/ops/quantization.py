@@ -35,6 +35,11 @@ def spread(value: Tensor, shape: Sequence[int], axis: int, block: int) -> Tensor
     return value.reshape([-1 if i == axis else 1 for i in range(len(shape))])
 
 
+def limits(attributes: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The least and the largest code of a QuantizeLinear; None where it makes no integers."""
+    return _LIMITS.get(attributes.get("output_dtype", 0) or 2)  # of the zero point, if it has one
+
+
 def codes(x: Tensor, scale: Tensor, zero: Tensor | float, low: float, high: float) -> Tensor:
     """The codes of x as floats, with gradients for x and the scale."""
     return torch.clamp(rounded(x / scale) + zero, low, high)
@@ -48,12 +53,12 @@ def fake_quantized(x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tenso
 def _quantize(call: Call) -> Tensor:
     x, zero = call[0], call.get(2)
     axis, block = call.attr("axis", 1), call.attr("block_size", 0)
-    kind = call.attr("output_dtype", 0) or 2  # the program puts the zero point's type there
-    if kind not in _LIMITS:
-        raise Unsupported(f"{call.op} to type {kind}")
+    ends = limits(call.attributes)
+    if ends is None:
+        raise Unsupported(f"{call.op} to type {call.attr('output_dtype')}")
     scale = spread(call[1], x.shape, axis, block)
     shift = 0.0 if zero is None else spread(zero.to(x.dtype), x.shape, axis, block)
-    return codes(x, scale, shift, *_LIMITS[kind])
+    return codes(x, scale, shift, *ends)
 
 
 def _dequantize(call: Call) -> Tensor:
