@@ -276,7 +276,31 @@ def test_a_training_that_was_killed_goes_on_where_it_was(
     distill(model, student, samples[:160], tmp_path, note, **options)
     assert sum(what.startswith("loss") for what in steps) == 40 - 24
     assert ir.to_bytes(student) == ir.to_bytes(whole)
-    assert list(tmp_path.glob("distill/*")) == []
+
+
+def test_a_training_that_the_cache_holds_is_not_done_again(
+    samples: list[Feed], tmp_path: Path
+) -> None:
+    model = build(NET, WEIGHTS)
+    options: dict[str, Any] = {"level": "model", "steps": 30, "batch": 16, "rate": 3e-3}
+    made: list[bytes] = []
+    steps: list[str] = []
+
+    def note(what: str, done: int, total: int) -> None:
+        steps.append(what)
+
+    for _ in range(2):
+        student = disturbed(model, "w2")
+        steps.clear()
+        result = distill(model, student, samples[:160], tmp_path, note, **options)
+        made.append(ir.to_bytes(student))
+    assert made[0] == made[1] != ir.to_bytes(disturbed(model, "w2"))
+    assert not any(what.startswith("loss") for what in steps)
+    assert "in an earlier run that the cache holds" in result.notes[0]
+    assert result.stats["steps"] == 30
+    options["rate"] = 1e-3
+    distill(model, disturbed(model, "w2"), samples[:160], tmp_path, note, **options)
+    assert sum(what.startswith("loss") for what in steps) == 30
 
 
 def test_texts_of_different_lengths_are_learnt_together_without_their_padding() -> None:

@@ -1,4 +1,4 @@
-"""A training that was killed goes on where it was."""
+"""A training that was killed goes on where it was; one that was done before is not done again."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ EVERY = 20.0
 
 @dataclass(frozen=True)
 class Saved:
-    """What was saved."""
+    """What was saved; `state` is empty and `ended` says how where the training is over."""
 
     state: dict[str, Any]
-    best: dict[str, Any]  # tensors
+    best: Mapping[str, Any]  # arrays or tensors
     best_error: float
     rate: float
     steps: int
     seconds: float
+    ended: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,24 +35,12 @@ class Checkpoint:
     path: Path
     every: float = EVERY
 
-    def save(
-        self,
-        state: Mapping[str, Any],
-        best: Mapping[str, Any],
-        best_error: float,
-        rate: float,
-        steps: int,
-        seconds: float,
-    ) -> None:
+    def save(self, saved: Saved) -> None:
         """Replace the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_suffix(f".{os.getpid()}.new")
-        tensors = {name: torch.as_tensor(array) for name, array in best.items()}
-        torch.save(
-            {"state": dict(state), "best": tensors, "best_error": best_error, "rate": rate,
-             "steps": steps, "seconds": seconds},
-            new,
-        )  # fmt: skip
+        best = {name: torch.as_tensor(value) for name, value in saved.best.items()}
+        torch.save({**vars(saved), "best": best}, new)
         os.replace(new, self.path)
 
     def load(self) -> Saved | None:
@@ -62,7 +51,3 @@ class Checkpoint:
             return Saved(**torch.load(self.path, weights_only=True))
         except (RuntimeError, TypeError, EOFError, OSError, KeyError, UnpicklingError):
             return None
-
-    def remove(self) -> None:
-        """The training is over."""
-        self.path.unlink(missing_ok=True)

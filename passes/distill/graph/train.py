@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxslim.ir import Array
 from onnxslim.passes.distill.graph.api import Tensor, torch
-from onnxslim.passes.distill.graph.checkpoint import Checkpoint
+from onnxslim.passes.distill.graph.checkpoint import Checkpoint, Saved
 from onnxslim.passes.distill.graph.data import Part, Pool
 from onnxslim.passes.distill.graph.loss import Target, loss_of
 from onnxslim.passes.distill.graph.program import Program
@@ -78,8 +78,13 @@ class Trainer:
         first = self.weights.state()
         before = self.error()
         resumed = self.checkpoint.load() if self.checkpoint is not None else None
+        if resumed is not None and resumed.ended:
+            self.weights.load(resumed.best)
+            ended = f"{resumed.ended}, in an earlier run that the cache holds"
+            return Trained(before, resumed.best_error, resumed.steps, resumed.rate, ended)
         rate = self.settings.rate or (resumed.rate if resumed else self._best_rate(first))
-        self._best, self._best_error = first, before
+        self._best: Mapping[str, Any] = first
+        self._best_error = before
         self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
         self._looked, self._worse = 0.0, 0
         self._low, self._losses = (math.inf, math.inf), list[float]()
@@ -91,7 +96,8 @@ class Trainer:
         ended, done = self._steps(rate, done, start - spent)
         self.weights.load(self._best)
         if self.checkpoint is not None:
-            self.checkpoint.remove()
+            spent = self.clock() - start
+            self.checkpoint.save(Saved({}, self._best, self._best_error, rate, done, spent, ended))
         return Trained(before, self._best_error, done, rate, ended)
 
     def _steps(self, rate: float, done: int, start: float) -> tuple[str, int]:
@@ -218,7 +224,7 @@ class Trainer:
             "low": self._low,
             "losses": self._losses,
         }
-        self.checkpoint.save(state, self._best, self._best_error, rate, done, spent)
+        self.checkpoint.save(Saved(state, self._best, self._best_error, rate, done, spent))
 
     def _resume(self, state: dict[str, Any]) -> None:
         self.weights.load(state["leaves"])
