@@ -17,7 +17,7 @@ pytest.importorskip("torch", reason="torch is not installed: make test-distill")
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.distill.distill import Distill
-from onnxslim.passes.distill.graph import data
+from onnxslim.passes.distill.graph import data, train
 from onnxslim.passes.distill.graph.api import torch
 from onnxslim.passes.distill.graph.blocks import bottlenecks
 from onnxslim.passes.distill.graph.fuse import FUSED
@@ -332,6 +332,24 @@ def test_a_batch_in_several_parts_has_the_gradient_of_the_whole(
         made.append(student)
     assert data.fitting(model, samples[0], 1) < 8
     assert sqnr_db(made[0], made[1], samples[200:]) > 60  # sums in another order
+
+
+@pytest.mark.parametrize("often", [False, True])
+def test_half_of_a_batch_are_mixes_where_samples_are_seen_often(
+    samples: list[Feed], monkeypatch: pytest.MonkeyPatch, often: bool
+) -> None:
+    model, count = build(NET, WEIGHTS), 100
+    plain, mixed = data.Pool.batch, list[int]()
+
+    def noted(self: data.Pool, indices: Sequence[int]) -> Any:
+        mixed.append(sum(i >= count for i in indices))
+        return plain(self, indices)
+
+    monkeypatch.setattr(data.Pool, "batch", noted)
+    monkeypatch.setattr(train, "OFTEN", 4 if often else 5)  # 80 samples learnt, 20 steps of 16
+    student = disturbed(model, "w2")
+    distill(model, student, samples[:count], level="model", steps=20, batch=16, rate=1e-3)
+    assert set(mixed) == ({0, 8} if often else {0})  # none of those held out
 
 
 def test_the_loss_is_chosen_by_what_the_teacher_answers() -> None:

@@ -23,6 +23,7 @@ from onnxslim.pipeline.base import Progress
 
 WARMUP = 0.05  # of the time
 CLIP = 1.0  # norm of the gradient of all leaves together
+OFTEN = 25  # times that a sample is seen, from which on half of a batch are mixes
 CHECKS = 20  # looks at the samples held out
 PATIENCE = 5  # of them in a row of which those held out err more and those learnt less end it
 
@@ -54,7 +55,8 @@ class Trained:
 class Trainer:
     """One training. `targets` with their weights; `cuts` are values that no gradient passes.
 
-    `train` and `mixes` are indices into the pool; half of a batch is of mixes where there are any.
+    `train` and `mixes` are indices into the pool; `mixes` are for a training that sees the others
+    so often that it would learn them by heart.
     """
 
     program: Program
@@ -72,33 +74,40 @@ class Trainer:
 
     def run(self) -> Trained:
         """Train; the weights are the best on the samples held out, which may be the first."""
-        self._rng = np.random.default_rng(self.settings.seed)
-        self._rounds = [Rounds(own, self._rng) for own in (self.train, self.mixes)]
-        start = self.clock()
-        first = self.weights.state()
+        start, first = self.clock(), self.weights.state()
         before = self.error()
-        resumed = self.checkpoint.load() if self.checkpoint is not None else None
-        if resumed is not None and resumed.ended:
-            self.weights.load(resumed.best)
-            ended = f"{resumed.ended}, in an earlier run that the cache holds"
-            return Trained(before, resumed.best_error, resumed.steps, resumed.rate, ended)
-        rate = self.settings.rate or (resumed.rate if resumed else self._best_rate(first))
+        saved = self.checkpoint.load() if self.checkpoint is not None else None
+        if saved is not None and saved.ended:
+            return self._done_before(saved, before)
+        rate = self._rate(first, saved)
+        self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
         self._best: Mapping[str, Any] = first
         self._best_error = before
-        self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
         self._looked, self._worse = 0.0, 0
         self._low, self._losses = (math.inf, math.inf), list[float]()
-        done, spent = 0, 0.0
-        if resumed is not None:
-            self._resume(resumed.state)
-            done, spent = resumed.steps, resumed.seconds
-            self._best, self._best_error = resumed.best, resumed.best_error
+        done, spent = (0, 0.0) if saved is None else self._resume(saved)
         ended, done = self._steps(rate, done, start - spent)
         self.weights.load(self._best)
         if self.checkpoint is not None:
             spent = self.clock() - start
             self.checkpoint.save(Saved({}, self._best, self._best_error, rate, done, spent, ended))
         return Trained(before, self._best_error, done, rate, ended)
+
+    def _done_before(self, saved: Saved, before: float) -> Trained:
+        self.weights.load(saved.best)
+        ended = f"{saved.ended}, in an earlier run that the cache holds"
+        return Trained(before, saved.best_error, saved.steps, saved.rate, ended)
+
+    def _rate(self, first: Mapping[str, Array], saved: Saved | None) -> float:
+        """Choose what batches are made of, and the learning rate."""
+        self._rng = np.random.default_rng(self.settings.seed)
+        self._rounds = [Rounds(self.train, self._rng), Rounds((), self._rng)]
+        planned = self.settings.steps or self._fitting(first)
+        if planned * self.settings.batch >= OFTEN * len(self.train):
+            self._rounds[1] = Rounds(self.mixes, self._rng)
+        if saved is not None:
+            return saved.rate
+        return self.settings.rate or self._best_rate(first, planned)
 
     def _steps(self, rate: float, done: int, start: float) -> tuple[str, int]:
         saved = self.clock()
@@ -180,9 +189,9 @@ class Trainer:
                 )
         return total if math.isfinite(total) else math.inf
 
-    def _best_rate(self, first: Mapping[str, Array]) -> float:
+    def _best_rate(self, first: Mapping[str, Array], planned: float) -> float:
         """The best of some short trials; a careful one where they would be too short."""
-        most = round(SHARE * (self.settings.steps or self._fitting(first)))
+        most = round(SHARE * planned)
         if self.settings.steps:
             most = max(FEWEST, most)
         elif most < FEWEST:
@@ -226,7 +235,9 @@ class Trainer:
         }
         self.checkpoint.save(Saved(state, self._best, self._best_error, rate, done, spent))
 
-    def _resume(self, state: dict[str, Any]) -> None:
+    def _resume(self, saved: Saved) -> tuple[int, float]:
+        """Go on there; the steps and seconds so far."""
+        state = saved.state
         self.weights.load(state["leaves"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._rng.bit_generator.state = state["rng"]
@@ -234,6 +245,8 @@ class Trainer:
             rounds.left = list(left)
         self._looked, self._worse = state["looked"], state["worse"]
         self._low, self._losses = tuple(state["low"]), list(state["losses"])
+        self._best, self._best_error = saved.best, saved.best_error
+        return saved.steps, saved.seconds
 
 
 def _schedule(share: float) -> float:
