@@ -37,17 +37,23 @@ SETTINGS: Mapping[str, tuple[Setting, ...]] = {
         Setting("quant"),
         Setting("lowrank{ratio=0.5},quant"),
         Setting("quant,lowrank{ratio=0.5}"),
+        Setting("prune{ratio=0.6}"),
         Setting("prune,lowrank{ratio=0.7},quant"),
     ),
     "fashion_resnet": (
         Setting("lowrank{ratio=0.65}", beside=True),
         Setting("quant"),
         Setting("lowrank{ratio=0.65},quant"),
+        Setting("prune{ratio=0.65}"),
+        Setting("prune{ratio=0.8},lowrank{ratio=0.8},quant"),
     ),
     "efficientnet_lite0": tuple(Setting(f"lowrank{{ratio={r} measure=false}}") for r in SWEEP),
     "minilm_l6": (
         Setting("lowrank{params=0.8}", beside=True),
-        Setting("lowrank{ratio=0.8}", beside=True),
+        Setting("lowrank{ratio=0.9}", beside=True),
+        Setting("quant"),
+        Setting("lowrank{params=0.8},quant"),
+        Setting("prune{share=0.15 only=hidden}"),
     ),
     "smollm2_135m": (
         Setting(
