@@ -1,0 +1,64 @@
+"""Rows of (z, y) for a refit: what two models give side by side, computed no further than that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from onnxslim import ir
+from onnxslim.analyses.linear import Linear, linear
+from onnxslim.ir import Editor, Model
+from onnxslim.passes.refit import rows
+from onnxslim.passes.refit.rows import Wanted, collect
+from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.samples import FeedList
+from onnxslim.runtime.session import Session, open_session
+from onnxslim.targets import get_target
+from tests.unit.test_lowrank_pass import MLP, MLP_SHAPES, build, feeds
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[Environment]:
+    with ThreadPoolExecutor(1) as executor:
+        yield Environment(get_target("ort-cpu"), executor, calib=feeds((16, 64)))
+
+
+def layer_of(model: Model, output: str) -> Linear:
+    found = linear(next(n for n in model.graph if n.outputs[0].name == output))
+    assert isinstance(found, Linear)
+    return found
+
+
+def test_inputs_are_those_of_one_model_and_outputs_of_the_other(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = build(MLP, MLP_SHAPES)
+    model = ir.snapshot(original)
+    first = model.graph.initializers["w1_value"]
+    content = ir.array(first)
+    assert content is not None
+    Editor(model).replace_initializer(first, 2 * content)
+    opened: list[list[str]] = []
+
+    def spy(part: Model, **options: object) -> Session:
+        opened.append([node.op_type for node in part.graph])
+        return open_session(part, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rows, "open_session", spy)
+    some = env.calib
+    assert isinstance(some, FeedList)
+    wanted = Wanted(layer_of(model, "two"), "two", keep=True)
+    (seen,) = collect(original, model, [wanted], some, range(0, len(some), 5), env)
+    assert opened == [["Gemm", "Relu", "MatMul"], ["Gemm", "Relu"]]  # of six nodes
+    assert len(original.graph) == len(model.graph) == 6
+    old, new = (open_session(m, extra_outputs=["hidden", "two"]) for m in (original, model))
+    pairs = [
+        np.concatenate([new.run(f)["hidden"], old.run(f)["two"]], axis=1)
+        for n, f in enumerate(some)
+        if n % 5
+    ]
+    np.testing.assert_allclose(seen[0].all_rows()[0], np.concatenate(pairs), rtol=1e-5, atol=1e-5)
+    assert seen[1].moments.result().n == 16 * len(range(0, len(some), 5))
