@@ -6,11 +6,13 @@ multiplies inputs of covariance C by E^T; with weights a and b of the two errors
 is least, for p the same for all rows in the metric M = a I / v + b C, at the leading eigenvectors
 of M^1/2 E^T E M^1/2 (`svd`'s argument with columns for outputs). Without a head M is a multiple of
 I, and p weights the rows: the principal components of what is read (Hotelling 1933), uncentred.
+Rows that are read often are then worth more as they are than the directions that they would take up
+(a low-rank matrix and a few whole rows: Xu, Caramanis and Sanghavi 2010, arXiv 1010.4237).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,8 @@ import numpy as np
 from onnxslim.ir import Array
 
 _FLOOR = 1e-10  # of the mean eigenvalue of the metric
+_KEPT = (16, 64, 256, 512, 1024, 2048, 4096)  # how many rows may stay whole
+_FEWEST_CUT = 8  # rows that are cut for one that stays
 _MOST_UNSEEN = 0.5  # of what is read, however few samples there are
 
 
@@ -30,8 +34,55 @@ class Split:
     up: Array
 
 
-def split(rows: Array, power: Array, metric: Array) -> Split:
-    """From E^T diag(q) E = `power` [d, d] and M [d, d]; `rows` is E. Cost: d^3."""
+@dataclass(frozen=True)
+class Reading:
+    """A table that is read alone: its split, the rows that stay whole, and the loss by rank."""
+
+    split: Split
+    kept: Array
+    read: Mapping[int, float]
+
+
+def split_and_keep(rows: Array, often: Array, judged: Array, ranks: Sequence[int]) -> Reading:
+    """The split of rows that are read with probability `often`, of which as many stay whole as
+    lose least for the same numbers: those of a middle rank, read as `judged` [v]. Cost: v d^2."""
+    size, each = rows.shape[1], sum(rows.shape)
+    order = np.argsort(-often * np.square(rows).sum(axis=1), kind="stable")
+    numbers = min(ranks, key=lambda r: abs(r - size // 2)) * each
+    powers = weighted(rows, often), weighted(rows, judged)
+    best: tuple[float, Reading] | None = None
+    for count in (0, *(n for n in _KEPT if n <= len(rows) // _FEWEST_CUT)):
+        kept = np.sort(order[:count])
+        rest, apart = (
+            power - weighted(rows[kept], p[kept])
+            for power, p in zip(powers, (often, judged), strict=True)
+        )
+        found = split(rest, np.eye(size))
+        losses = _projected(apart, found)
+        left = (numbers - (count + 1) * size * (count > 0)) / each  # not whole: between two ranks
+        loss = float(np.interp(left, range(len(losses)), losses))
+        if left >= ranks[0] and (best is None or loss < best[0]):
+            best = loss, Reading(found, kept, {r: float(losses[r]) for r in ranks})
+    assert best is not None
+    return best[1]
+
+
+def _projected(power: Array, found: Split) -> Array:
+    """tr(P (I - U U^T)) for U of every rank from 0 on, where the metric of the split was I."""
+    kept = np.sum((power @ found.down) * found.down, axis=0)
+    losses: Array = np.maximum(np.trace(power) - np.append(0.0, np.cumsum(kept)), 0.0)
+    return losses
+
+
+def weighted(rows: Array, often: Array) -> Array:
+    """E^T diag(p) E, [d, d]."""
+    some = often > 0
+    power: Array = np.transpose(rows[some] * often[some, None]) @ rows[some]
+    return power
+
+
+def split(power: Array, metric: Array) -> Split:
+    """From E^T diag(q) E = `power` [d, d] and M [d, d]. Cost: d^3."""
     values, axes = np.linalg.eigh(metric)
     floor = _FLOOR * max(float(values.mean()), 1e-300)
     roots = np.sqrt(np.maximum(values, floor))
@@ -46,10 +97,7 @@ def split(rows: Array, power: Array, metric: Array) -> Split:
 
 def read_error(rows: Array, often: Array, found: Split, ranks: Sequence[int]) -> dict[int, float]:
     """sum_t p_t |e_t - e_t'|^2 by rank, with p = `often` [v] over the rows with p > 0."""
-    some = often > 0
-    seen = rows[some].astype(np.float64)
-    power: Array = np.transpose(seen * often[some, None]) @ seen
-    return _errors(power, np.eye(rows.shape[1]), found, ranks)
+    return _errors(weighted(rows.astype(np.float64), often), np.eye(rows.shape[1]), found, ranks)
 
 
 def head_error(

@@ -1,8 +1,4 @@
-"""Embeddings, and the output heads that share their table: found, judged and written.
-
-Gather(E, ids)                     -> MatMul(Gather(A, ids), B)
-MatMul(h, Transpose(E))            -> MatMul(MatMul(h, B^T), Transpose(A))    where E is tied
-"""
+"""Embeddings, and the output heads that share their table: found and judged."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from onnxslim import ir
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.shapes import Shapes
-from onnxslim.ir import Array, Editor, Model, Node, Value
+from onnxslim.ir import Array, Model, Node, Value
 from onnxslim.passes.lowrank.candidates import Candidate, Cut
 from onnxslim.passes.lowrank.gain import DISTURBANCE, Probe
 from onnxslim.passes.lowrank.schemes import Scheme
@@ -29,8 +25,9 @@ from onnxslim.passes.lowrank.table import (
     read_error,
     shares,
     split,
+    split_and_keep,
 )
-from onnxslim.pipeline.base import Context, Declined, Layer
+from onnxslim.pipeline.base import Context, Declined
 from onnxslim.runtime.samples import Samples
 from onnxslim.runtime.session import open_session
 
@@ -50,6 +47,7 @@ class Table:
     head: Node | None
     rows: tuple[int, int]
     split: Split
+    kept: Array  # numbers of the rows that stay as they are
     often: Array  # [v] the probability that each row is read
     covariance: Array | None  # of the head's input
     read: Mapping[int, float]
@@ -58,7 +56,7 @@ class Table:
     @property
     def size(self) -> tuple[int, int]:
         """Rows and their length."""
-        array = _content(self.value)
+        array = content(self.value)
         return int(array.shape[0]), int(array.shape[1])
 
     def candidates(self, gains: tuple[float, float]) -> list[Candidate]:
@@ -66,16 +64,19 @@ class Table:
         v, d = self.size
         reads, heads = self.rows
         made = [Candidate(None, 0, heads * v * d, v * d, 0.0)]
+        exact = (len(self.kept) + 1) * d if len(self.kept) else 0
         for r in self.read:
             loss = gains[0] * self.read[r] + gains[1] * self.headed.get(r, 0.0)
             macs = reads * r * d + heads * r * (v + d)
-            made.append(Candidate(Cut(TABLE, 0.0, {}, {}), r, macs, r * (v + d), loss))
+            params = r * (v + d) + exact
+            made.append(Candidate(Cut(TABLE, 0.0, {}, {}), r, macs, params, loss))
         return made
 
     def factors(self, rank: int) -> tuple[Array, Array]:
-        """A [v, r] and B [r, d], balanced in scale."""
-        table = _content(self.value).astype(np.float64)
+        """A [v, r] and B [r, d], balanced in scale; A is zero for rows that are kept."""
+        table = content(self.value).astype(np.float64)
         narrow: Array = table @ self.split.down[:, :rank]
+        narrow[self.kept] = 0.0
         up = self.split.up[:rank]
         spread = np.sqrt(np.maximum(self.often @ np.square(narrow), 1e-30))
         scale = np.sqrt(np.maximum(np.linalg.norm(up, axis=1), 1e-30) / spread)
@@ -85,8 +86,9 @@ class Table:
         """Of its first reader and of the head."""
         rank = min(self.read, key=lambda r: abs(self.read[r] / DISTURBANCE - 1))
         narrow, up = self.factors(rank)
-        table = _content(self.value).astype(np.float64)
+        table = content(self.value).astype(np.float64)
         change = (narrow @ up - table).astype(np.float32)
+        change[self.kept] = 0.0
         gather = self.gathers[0]
 
         def reading(ids: Array) -> Array:
@@ -119,7 +121,7 @@ def find_tables(
     for value in list(model.graph.initializers.values()):
         gathers = [n for n, _ in value.uses() if ir.op(n) == "Gather" and n.inputs[0] is value]
         tensor = ir.constant(value)
-        if not gathers or tensor is None or not _worth(_content(value), tensor.dtype):
+        if not gathers or tensor is None or not _worth(content(value), tensor.dtype):
             continue
         made = _table(model, ctx, value, gathers, skip, step)
         if isinstance(made, str):
@@ -129,8 +131,8 @@ def find_tables(
     return found, declined
 
 
-def _worth(content: Array, dtype: ir.DataType) -> bool:
-    return content.ndim == 2 and len(content) >= _LEAST and dtype == ir.DataType.FLOAT
+def _worth(rows: Array, dtype: ir.DataType) -> bool:
+    return rows.ndim == 2 and len(rows) >= _LEAST and dtype == ir.DataType.FLOAT
 
 
 def _table(
@@ -152,13 +154,13 @@ def _table(
     turned, head = _head(others)
     if others and head is None:
         return f"{ir.op(others[0])} reads the table too"
-    v, d = (int(n) for n in _content(value).shape)
+    v, d = (int(n) for n in content(value).shape)
     ranks = range(step, min((v * d - 1) // (v + d), d) + 1, step)
     if not ranks or ctx.env.calib is None:
         return "no rank makes it smaller" if ctx.env.calib else "it needs calibration samples"
     return _judged(ctx, model, Table(
         name, value, tuple(gathers), turned, head, _rows(ctx, gathers, head),
-        Split(np.zeros((d, 0)), np.zeros((0, d))), np.zeros(v), None, {}, {},
+        Split(np.zeros((d, 0)), np.zeros((0, d))), np.zeros(0, np.int64), np.zeros(v), None, {}, {},
     ), ranks)  # fmt: skip
 
 
@@ -184,40 +186,40 @@ def _rows(ctx: Context, gathers: list[Node], head: Node | None) -> tuple[int, in
 def _judged(ctx: Context, model: Model, table: Table, ranks: range) -> Table | str:
     """With its losses by rank, on samples held out where there are enough."""
     assert ctx.env.calib is not None
-    content = _content(table.value).astype(np.float64)
+    rows = content(table.value).astype(np.float64)
     fit, held = held_out(ctx.env.calib)
-    often = expected(_reads(model, table, fit), len(content))
-    judged = often if held is None else shares(_reads(model, table, held), len(content))
-    gram: Array = np.transpose(content) @ content
-    power: Array = np.transpose(content * often[:, None]) @ content
-    metric, covariance = np.eye(content.shape[1]), None
-    if table.head is not None:
-        read = table.head.inputs[0]
-        assert read is not None
-        tap = Tap(str(read.name))
-        statistics = ctx.analyses.get(LayerStats(taps=(tap,)))
-        if tap not in statistics.moments:
-            return f"no statistics of the head's input: {statistics.missing.get(tap.tensor, '')}"
-        covariance = statistics.moments[tap].second[0]
-        metric = metric * (np.trace(gram) / len(metric)) ** -1
-        metric = metric / len(metric) + covariance / float(np.sum(gram * covariance))
-        power = gram
-    found = split(content, power, metric)
-    if not (reads := float(judged @ np.square(content).sum(axis=1))) > 0:
+    often = expected(_reads(model, table, fit), len(rows))
+    judged = often if held is None else shares(_reads(model, table, held), len(rows))
+    if not (reads := float(judged @ np.square(rows).sum(axis=1))) > 0:
         return "the samples read only rows of zeros"
-    read_losses = read_error(content, judged, found, ranks)
-    headed: dict[int, float] = {}
-    if covariance is not None:
-        whole = float(np.sum(gram * covariance))
-        headed = {r: e / whole for r, e in head_error(gram, covariance, found, ranks).items()}
+    if table.head is None:
+        found = split_and_keep(rows, often, judged, ranks)
+        read = {r: e / reads for r, e in found.read.items()}
+        return replace(table, split=found.split, kept=found.kept, often=often, read=read)
+    covariance = _head_input(ctx, table.head)
+    if isinstance(covariance, str):
+        return covariance
+    gram: Array = np.transpose(rows) @ rows
+    whole, size = float(np.sum(gram * covariance)), rows.shape[1]
+    metric = np.eye(size) / np.trace(gram) + covariance / whole
+    both = split(gram, metric)
+    read = {r: e / reads for r, e in read_error(rows, judged, both, ranks).items()}
+    headed = {r: e / whole for r, e in head_error(gram, covariance, both, ranks).items()}
     return replace(
-        table,
-        split=found,
-        often=often,
-        covariance=covariance,
-        read={r: e / reads for r, e in read_losses.items()},
-        headed=headed,
-    )
+        table, split=both, often=often, covariance=covariance, read=read, headed=headed
+    )  # fmt: skip
+
+
+def _head_input(ctx: Context, head: Node) -> Array | str:
+    """E[h h^T] of what the head multiplies, or why it is not known."""
+    read = head.inputs[0]
+    assert read is not None
+    tap = Tap(str(read.name))
+    statistics = ctx.analyses.get(LayerStats(taps=(tap,)))
+    if tap not in statistics.moments:
+        return f"no statistics of the head's input: {statistics.missing.get(tap.tensor, '')}"
+    second: Array = statistics.moments[tap].second[0]
+    return second
 
 
 def _reads(model: Model, table: Table, samples: Samples) -> list[Array]:
@@ -229,45 +231,8 @@ def _reads(model: Model, table: Table, samples: Samples) -> list[Array]:
     return [np.concatenate([np.asarray(ids).ravel() for ids in read]) % size for read in found]
 
 
-def write_table(editor: Editor, table: Table, rank: int) -> Layer:
-    """Replace the table wherever it is read; its readers' results keep their names."""
-    narrow, up = (a.astype(np.float32) for a in table.factors(rank))
-    scope = table.value.graph or editor.model.graph
-    hint = str(table.value.name)
-    small = editor.initializer(scope, f"{hint}_reduced", narrow)
-    back = editor.initializer(scope, f"{hint}_expand", up)
-    for gather in table.gathers:
-        output = str(gather.outputs[0].name)
-        one = editor.node("Gather", [small, gather.inputs[1]], outputs=[f"{output}_reduced"],
-                          name=f"{gather.name or output}_reduce", like=gather)  # fmt: skip
-        two = editor.node("MatMul", [one.outputs[0], back], outputs=[f"{output}_expanded"],
-                          name=f"{gather.name or output}_expand", like=gather)  # fmt: skip
-        editor.replace_node(gather, [one, two], [two.outputs[0]])
-    if table.turned is not None and table.head is not None:
-        _write_head(
-            editor, table, small, editor.initializer(scope, f"{hint}_head", np.transpose(up))
-        )
-    loss = 10 * np.log10(1 / max(table.read[rank], 1e-30))
-    tied = " and its tied head" if table.head is not None else ""
-    action = f"table{tied} rank {rank} of {table.size[1]}"
-    return Layer(table.name, "Gather", action, float(loss))
-
-
-def _write_head(editor: Editor, table: Table, small: Value, down: Value) -> None:
-    assert table.turned is not None
-    assert table.head is not None
-    hint = str(table.head.outputs[0].name)
-    turned = editor.node("Transpose", [small], outputs=[f"{table.turned.outputs[0].name}_reduced"],
-                         attributes={"perm": [1, 0]}, like=table.turned)  # fmt: skip
-    reduce = editor.node("MatMul", [table.head.inputs[0], down], outputs=[f"{hint}_reduced"],
-                         name=f"{table.head.name or hint}_reduce", like=table.head)  # fmt: skip
-    expand = editor.node("MatMul", [reduce.outputs[0], turned.outputs[0]],
-                         outputs=[f"{hint}_expanded"], name=f"{table.head.name or hint}_expand",
-                         like=table.head)  # fmt: skip
-    editor.replace_node(table.head, [turned, reduce, expand], [expand.outputs[0]])
-
-
-def _content(value: Value) -> Array:
+def content(value: Value) -> Array:
+    """The rows of a table. Raises ValueError where it is no constant any more."""
     array = ir.array(value)
     if array is None:
         raise ValueError(f"{value.name!r} is no longer a constant")

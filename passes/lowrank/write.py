@@ -11,7 +11,7 @@ from onnxslim.passes.lowrank.candidates import Candidate, decibels, relative_err
 from onnxslim.passes.lowrank.emit import Pair, emit_together
 from onnxslim.passes.lowrank.settle import Settled, together
 from onnxslim.passes.lowrank.survey import Site
-from onnxslim.passes.lowrank.tables import write_table
+from onnxslim.passes.lowrank.table_write import write_table
 from onnxslim.passes.lowrank.timing import Speed
 from onnxslim.passes.refit.refit import refit
 from onnxslim.pipeline.base import Context, Declined, Layer

@@ -152,6 +152,23 @@ def test_a_table_stays_where_only_macs_count(executor: ThreadPoolExecutor) -> No
     assert not result.layers
 
 
+def test_rows_that_every_sample_reads_stay_as_they_are(executor: ThreadPoolExecutor) -> None:
+    text = TIED.replace("turned = Transpose <perm = [1, 0]> (table)", "").replace(
+        "y = MatMul(hidden, turned)", "y = Identity(row)"
+    )
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((300, 64)).astype(np.float32)
+    model = build_tied(text.replace("float[N,300]", "float[N,64]"), table)
+    often = FeedList(
+        [{"ids": np.array([*range(14), -1, -2, *rng.integers(0, 300, 3)])} for _ in range(40)]
+    )
+    result = run(model, executor, often, Lowrank(params=0.6, measure=False))
+    assert "rows stay as they are" in result.layers[0].action
+    assert parameters(model) - 300 <= 0.6 * table.size  # an index for each row is beside them
+    (found,) = open_session(model).run({"ids": np.array([0, 7, -1, 298])}).values()
+    np.testing.assert_array_equal(found, table[[0, 7, 299, 298]])
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_table_that_others_read_is_declined(executor: ThreadPoolExecutor, axis: int) -> None:
     text = TIED.replace("turned = Transpose <perm = [1, 0]> (table)",

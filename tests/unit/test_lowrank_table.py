@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from onnxslim.ir import Array
-from onnxslim.passes.lowrank.table import Split, expected, head_error, read_error, shares, split
+from onnxslim.passes.lowrank.table import (
+    Split,
+    expected,
+    head_error,
+    read_error,
+    shares,
+    split,
+    split_and_keep,
+    weighted,
+)
 
 
 def case() -> tuple[Array, Array, Array]:
@@ -19,11 +28,6 @@ def case() -> tuple[Array, Array, Array]:
     return rows, often / often.sum(), covariance
 
 
-def weighted(rows: Array, often: Array) -> Array:
-    power: Array = np.transpose(rows * often[:, None]) @ rows
-    return power
-
-
 def change(rows: Array, found: Split, rank: int) -> Array:
     rest: Array = rows - rows @ found.down[:, :rank] @ found.up[:rank]
     return rest
@@ -33,7 +37,7 @@ def change(rows: Array, found: Split, rank: int) -> Array:
 def test_losses_are_those_of_the_rows(rank: int) -> None:
     rows, often, covariance = case()
     metric = 0.3 * np.eye(6) + covariance
-    found = split(rows, weighted(rows, often), metric)
+    found = split(weighted(rows, often), metric)
     rest = change(rows, found, rank)
     read = read_error(rows, often, found, [rank])[rank]
     assert read == pytest.approx(float(often @ np.square(rest).sum(axis=1)), abs=1e-12)
@@ -43,7 +47,7 @@ def test_losses_are_those_of_the_rows(rank: int) -> None:
 
 def test_reading_alone_is_the_principal_components_of_what_is_read() -> None:
     rows, often, _ = case()
-    found = split(rows, weighted(rows, often), np.eye(6))
+    found = split(weighted(rows, often), np.eye(6))
     values = np.linalg.svd(rows * np.sqrt(often)[:, None], compute_uv=False)
     for rank, loss in read_error(rows, often, found, range(1, 7)).items():
         assert loss == pytest.approx(float(np.sum(values[rank:] ** 2)), abs=1e-12)
@@ -52,8 +56,8 @@ def test_reading_alone_is_the_principal_components_of_what_is_read() -> None:
 def test_the_metric_of_the_head_lowers_its_loss() -> None:
     rows, _, covariance = case()
     power = weighted(rows, np.ones(40))
-    plain = head_error(power, covariance, split(rows, power, np.eye(6)), [3])[3]
-    fitted = head_error(power, covariance, split(rows, power, covariance), [3])[3]
+    plain = head_error(power, covariance, split(power, np.eye(6)), [3])[3]
+    fitted = head_error(power, covariance, split(power, covariance), [3])[3]
     white = rows @ np.linalg.cholesky(covariance)
     values = np.linalg.svd(white, compute_uv=False)
     assert fitted == pytest.approx(float(np.sum(values[3:] ** 2)), rel=1e-6)
@@ -62,7 +66,7 @@ def test_the_metric_of_the_head_lowers_its_loss() -> None:
 
 def test_a_metric_without_some_directions_gives_no_nan() -> None:
     rows, often, _ = case()
-    found = split(rows, weighted(rows, often), np.diag([1.0, 1, 1, 0, 0, 0]))
+    found = split(weighted(rows, often), np.diag([1.0, 1, 1, 0, 0, 0]))
     assert np.isfinite(found.down).all()
     assert np.isfinite(found.up).all()
 
@@ -88,3 +92,29 @@ def test_rows_that_no_sample_reads_get_what_samples_read_alone() -> None:
 def test_where_every_row_was_read_none_is_expected_besides() -> None:
     reads = [np.array([0, 1]), np.array([2])]
     np.testing.assert_allclose(expected(reads, 3), shares(reads, 3))
+
+
+def flat(often: Array) -> tuple[Array, Array]:
+    """Rows [400, 16] of which no direction stands out, and how often each is read."""
+    rows = np.random.default_rng(0).standard_normal((400, 16))
+    return rows, often / often.sum()
+
+
+def test_rows_read_often_stay_where_that_loses_less_for_the_same_numbers() -> None:
+    rows, often = flat(np.append(np.full(16, 100.0), np.ones(384)))
+    reading = split_and_keep(rows, often, often, range(1, 16))
+    np.testing.assert_array_equal(reading.kept, np.arange(16))
+    rest = change(rows, reading.split, 7)
+    rest[reading.kept] = 0.0
+    assert reading.read[7] == pytest.approx(float(often @ np.square(rest).sum(axis=1)))
+    assert 7 * 416 + 17 * 16 <= 8 * 416  # of rank 8 without
+    plain = split(weighted(rows, often), np.eye(16))
+    assert reading.read[7] < 0.6 * read_error(rows, often, plain, [8])[8]
+
+
+def test_rows_read_alike_are_all_cut() -> None:
+    rows, often = flat(np.ones(400))
+    reading = split_and_keep(rows, often, often, range(1, 16))
+    assert len(reading.kept) == 0
+    for rank, loss in read_error(rows, often, reading.split, range(1, 16)).items():
+        assert reading.read[rank] == pytest.approx(loss, abs=1e-12)

@@ -22,7 +22,8 @@ from onnxslim.passes.lowrank.lowrank import Lowrank
 from onnxslim.passes.lowrank.select import Decision
 from onnxslim.passes.lowrank.settle import together, twin_of
 from onnxslim.passes.lowrank.survey import Site
-from onnxslim.passes.lowrank.tables import Table, write_table
+from onnxslim.passes.lowrank.table_write import write_table
+from onnxslim.passes.lowrank.tables import Table
 from onnxslim.passes.lowrank.units import joint_pairs
 from onnxslim.pipeline.base import Context
 
