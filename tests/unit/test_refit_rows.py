@@ -1,4 +1,4 @@
-"""Rows of (z, y) for a refit: what two models give side by side, computed no further than that."""
+"""Rows of (z, y) for a refit: what two models give side by side."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import pytest
 from onnxslim import ir
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Editor, Model
-from onnxslim.passes.refit import rows
 from onnxslim.passes.refit.rows import Wanted, collect
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import FeedList
-from onnxslim.runtime.session import Session, open_session
+from onnxslim.runtime.session import open_session
 from onnxslim.targets import get_target
 from tests.unit.test_lowrank_pass import MLP, MLP_SHAPES, build, feeds
 
@@ -32,28 +31,17 @@ def layer_of(model: Model, output: str) -> Linear:
     return found
 
 
-def test_inputs_are_those_of_one_model_and_outputs_of_the_other(
-    env: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inputs_are_those_of_one_model_and_outputs_of_the_other(env: Environment) -> None:
     original = build(MLP, MLP_SHAPES)
     model = ir.snapshot(original)
     first = model.graph.initializers["w1_value"]
     content = ir.array(first)
     assert content is not None
     Editor(model).replace_initializer(first, 2 * content)
-    opened: list[list[str]] = []
-
-    def spy(part: Model, **options: object) -> Session:
-        opened.append([node.op_type for node in part.graph])
-        return open_session(part, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(rows, "open_session", spy)
     some = env.calib
     assert isinstance(some, FeedList)
     wanted = Wanted(layer_of(model, "two"), "two", keep=True)
     (seen,) = collect(original, model, [wanted], some, range(0, len(some), 5), env)
-    assert opened == [["Gemm", "Relu", "MatMul"], ["Gemm", "Relu"]]  # of six nodes
-    assert len(original.graph) == len(model.graph) == 6
     old, new = (open_session(m, extra_outputs=["hidden", "two"]) for m in (original, model))
     pairs = [
         np.concatenate([new.run(f)["hidden"], old.run(f)["two"]], axis=1)
