@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.linalg import LinAlgError, solve
 
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.layer_stats import LayerStats, Moments
 from onnxslim.ir import Array, Model
+from onnxslim.passes.refit.solve import solved
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples
@@ -137,15 +137,8 @@ def fitted_weight(weight: Array, covariance: Array, lost: Array) -> Array:
     read: Array = covariance[kept]  # whole rows: quicker than single columns
     cross: Array = read[:, lost] @ np.transpose(weight[:, lost])
     found: Array = np.zeros_like(weight)
-    found[:, kept] = weight[:, kept] + np.transpose(_solved(read[:, kept], cross))
+    found[:, kept] = weight[:, kept] + np.transpose(solved(read[:, kept], cross))
     return found
-
-
-def _solved(covariance: Array, wanted: Array) -> Array:
-    try:
-        return np.asarray(solve(covariance, wanted, assume_a="pos", check_finite=False))
-    except LinAlgError:  # so badly conditioned that rounding leaves a negative pivot
-        return np.asarray(np.linalg.solve(covariance, wanted))
 
 
 def about(seen: Moments, centre: Array) -> Array:

@@ -27,6 +27,7 @@ from onnxslim.passes.refit.activation import (
     error_after,
 )
 from onnxslim.passes.refit.rows import Seen, Wanted, collect
+from onnxslim.passes.refit.solve import solved
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples
 
@@ -259,7 +260,7 @@ def regression(
     level = np.trace(gram, axis1=1, axis2=2) / size
     ridge = np.where(level > 0, share * level, 1.0)[:, None, None] * np.eye(size)
     wanted = cross - gram @ np.swapaxes(matrix, 1, 2)
-    better = matrix + np.swapaxes(np.linalg.solve(gram + ridge, wanted), 1, 2)
+    better = matrix + np.swapaxes(solved(gram + ridge, wanted), 1, 2)
     return better, best_bias(better, joint) if biased else np.zeros(matrix.shape[:2])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap, Window, columns, row_count
 from onnxslim.analyses.linear import Linear
+from onnxslim.analyses.spill import Spill
 from onnxslim.ir import Array, Model
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples
@@ -19,6 +20,7 @@ _ROWS = 32768  # of each layer, about
 _NUMBERS = 8_000_000  # in the rows of a layer that are kept
 _PER_NUMBER = 16  # rows that are kept for each number of (z, y)
 _FEWEST = 4096
+_WIDE = 32 << 20  # bytes of sums; more lie in a file
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,15 @@ def collect(
     old = open_part(original, list(dict.fromkeys(outputs)), threads=env.threads)
     new = open_part(model, inputs, threads=env.threads)
     found: dict[str, tuple[Seen, Seen]] = {}
-    rng = np.random.default_rng(env.seed)
+    rng, spill = np.random.default_rng(env.seed), Spill()
     for number, feed in enumerate(samples):
         ys, zs = old.run(feed, outputs), new.run(feed, inputs)
         for wanted in layers:
             at = zs[wanted.layer.tap.tensor], ys[wanted.output]
             rows = _rows(wanted.layer, *at, max(_most(wanted) // len(samples), 1), rng)
             if wanted.output not in found:
-                found[wanted.output] = _empty(rows, wanted.keep), _empty(rows, wanted.keep)
+                empty = (_empty(rows, wanted.keep, spill) for _ in range(2))
+                found[wanted.output] = next(empty), next(empty)
             found[wanted.output][int(number in held_out)].add(rows)
     return [found[name] for name in outputs]
 
@@ -82,9 +85,11 @@ def _most(wanted: Wanted) -> int:
     return min(_ROWS, _NUMBERS // width, max(_FEWEST, _PER_NUMBER * width))
 
 
-def _empty(rows: Array, keep: bool) -> Seen:
+def _empty(rows: Array, keep: bool, spill: Spill) -> Seen:
+    groups, width = int(rows.shape[0]), int(rows.shape[2])
+    wide = 8 * groups * width**2 > _WIDE
     kept: list[Array] = []
-    return Seen(MomentsBuilder(int(rows.shape[0]), int(rows.shape[2])), kept if keep else None)
+    return Seen(MomentsBuilder(groups, width, spill if wide else None), kept if keep else None)
 
 
 def _rows(layer: Linear, z: Array, y: Array, most: int, rng: np.random.Generator) -> Array:

@@ -11,6 +11,7 @@ from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.refit import refit as module
 from onnxslim.passes.refit.refit import Spot, fit_stage, refit
+from onnxslim.passes.refit.solve import solved
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import FeedList, Samples
 from onnxslim.targets import get_target
@@ -61,3 +62,13 @@ def test_a_stage_that_harms_the_outputs_is_undone(monkeypatch: pytest.MonkeyPatc
     assert done.after < 0.1 * done.before
     assert np.array_equal(weight(model, "c"), before["c"])
     assert not np.array_equal(weight(model, "a"), before["a"])
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (1, 5, 5), (3, 5, 5)])
+@pytest.mark.parametrize("definite", [True, False])
+def test_systems_of_covariances_are_solved(shape: tuple[int, ...], definite: bool) -> None:
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=shape)
+    matrix = half @ np.swapaxes(half, -1, -2) + (0.1 if definite else -1.0) * np.eye(5)
+    wanted = rng.normal(size=(*shape[:-1], 2))
+    assert matrix @ solved(matrix, wanted) == pytest.approx(wanted, abs=1e-9)
