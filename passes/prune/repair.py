@@ -13,7 +13,7 @@ from onnxslim.passes.prune.compensate import compensate, fitted, sliced, spots
 from onnxslim.passes.prune.cut import cut
 from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.safety import differs
-from onnxslim.passes.refit.refit import refit, spots_of
+from onnxslim.passes.refit.refit import activation_work, refit, spots_of
 from onnxslim.pipeline.base import Environment
 
 
@@ -50,7 +50,8 @@ class Repair:
 
     def _refit(self, model: Model, names: list[str], evidence: Evidence) -> None:
         env = replace(self.env, calib=evidence.ordered)
-        done, why = refit(self.reference, model, names, env)
+        known = activation_work(model, names) <= _FITS
+        done, why = refit(self.reference, model, names, env, activations=known)
         self.notes.append(
             f"refit not kept: {why}" if done is None else
             f"{done.layers} layers fitted again: error of the outputs on samples held out "
@@ -58,6 +59,7 @@ class Repair:
         )  # fmt: skip
 
 
+_FITS = 1e12  # multiply-accumulates for fits to what activations make: a dozen seconds
 _BYTES = 4 << 30  # of moments of layers that are fitted again, an eighth of them at a time
 
 

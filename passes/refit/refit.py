@@ -25,8 +25,9 @@ from onnxslim.passes.refit.activation import (
     activation,
     after_activation,
     error_after,
+    work,
 )
-from onnxslim.passes.refit.rows import Seen, Wanted, collect
+from onnxslim.passes.refit.rows import Seen, Wanted, collect, most_rows
 from onnxslim.passes.refit.solve import solved
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples
@@ -88,6 +89,16 @@ def refit(
     if not layers:
         return None, f"held-out error of the outputs {before:.3g} would have become {least:.3g}"
     return Fitted(layers, before, best), ""
+
+
+def activation_work(model: Model, names: Sequence[str]) -> float:
+    """Multiply-accumulates that `activations` takes of `refit` beside the rest."""
+    total = 0.0
+    for spot in spots_of(model, names):
+        if _activation(model, spot) is not None:
+            layer, rows = spot.layer, most_rows(Wanted(spot.layer, spot.output, True))
+            total += work(rows, layer.in_features, layer.out_features)
+    return total
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def collect(
         ys, zs = old.run(feed, outputs), new.run(feed, inputs)
         for wanted in layers:
             at = zs[wanted.layer.tap.tensor], ys[wanted.output]
-            rows = _rows(wanted.layer, *at, max(_most(wanted) // len(samples), 1), rng)
+            rows = _rows(wanted.layer, *at, max(most_rows(wanted) // len(samples), 1), rng)
             if wanted.output not in found:
                 empty = (_empty(rows, wanted.keep, spill) for _ in range(2))
                 found[wanted.output] = next(empty), next(empty)
@@ -78,7 +78,8 @@ def collect(
     return [found[name] for name in outputs]
 
 
-def _most(wanted: Wanted) -> int:
+def most_rows(wanted: Wanted) -> int:
+    """About how many rows of a layer are looked at."""
     width = wanted.layer.in_features * wanted.layer.groups + wanted.layer.out_features
     if not wanted.keep:
         return _ROWS
