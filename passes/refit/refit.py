@@ -216,7 +216,7 @@ def _fitted(
         return None
     matrix = layer.matrix().astype(np.float64)
     now = matrix, offset.reshape(layer.groups, -1)
-    fits = [regression(matrix, fit, ridge, biased) for ridge in _RIDGES]
+    fits = regressions(matrix, fit, _RIDGES, biased)
     loss = _judge(seen[1], pieces)
     better, shifted = min(fits, key=loss)
     if project is not None:
@@ -256,23 +256,27 @@ def _judge(held_out: Seen, pieces: Pieces | None) -> Callable[[tuple[Array, Arra
     return lambda found: error_after(rows, found[0], found[1], pieces)
 
 
-def regression(
-    matrix: Array, joint: Moments, share: float, biased: bool = True
-) -> tuple[Array, Array]:
+def regressions(
+    matrix: Array, joint: Moments, shares: Sequence[float], biased: bool = True
+) -> list[tuple[Array, Array]]:
     """H and b of least squares from the moments of (z, y), drawn towards the H given by a ridge
-    of this share of the mean variance of z.
+    of each share of the mean variance of z.
 
     `matrix` is [G, out, d]; the moments have d + out features. b is zero unless `biased`.
     Returns [G, out, d] and [G, out].
     """
-    size = matrix.shape[2]
+    size, found = matrix.shape[2], list[tuple[Array, Array]]()
     spread = joint.covariance() if biased else joint.second
-    gram, cross = spread[:, :size, :size], spread[:, :size, size:]
-    level = np.trace(gram, axis1=1, axis2=2) / size
-    ridge = np.where(level > 0, share * level, 1.0)[:, None, None] * np.eye(size)
-    wanted = cross - gram @ np.swapaxes(matrix, 1, 2)
-    better = matrix + np.swapaxes(solved(gram + ridge, wanted), 1, 2)
-    return better, best_bias(better, joint) if biased else np.zeros(matrix.shape[:2])
+    gram: Array = np.ascontiguousarray(spread[:, :size, :size])
+    wanted = spread[:, :size, size:] - gram @ np.swapaxes(matrix, 1, 2)
+    own, at = np.diagonal(gram, axis1=1, axis2=2).copy(), np.arange(size)
+    level = own.mean(axis=1, keepdims=True)
+    for share in shares:
+        gram[:, at, at] = own + np.where(level > 0, share * level, 1.0)
+        better = matrix + np.swapaxes(solved(gram, wanted), 1, 2)
+        bias = best_bias(better, joint) if biased else np.zeros(matrix.shape[:2])
+        found.append((better, bias))
+    return found
 
 
 def best_bias(matrix: Array, joint: Moments) -> Array:
@@ -284,9 +288,8 @@ def best_bias(matrix: Array, joint: Moments) -> Array:
 
 def joint_error(matrix: Array, bias: Array, joint: Moments) -> float:
     """E|y - H z - b|^2 over the rows that the moments of (z, y) were taken from."""
-    groups, out, _ = matrix.shape
-    eye = np.broadcast_to(np.eye(out), (groups, out, out))
-    residual = np.concatenate([-matrix, eye], axis=2)
-    spread = float(np.sum((residual @ joint.covariance()) * residual))
-    shift = (residual @ joint.mean[:, :, None])[..., 0] - bias
-    return spread + float(np.square(shift).sum())
+    size, sums = matrix.shape[2], joint.scatter
+    spread = float(np.sum((matrix @ sums[:, :size, :size] - 2 * sums[:, size:, :size]) * matrix))
+    spread += float(np.trace(sums[:, size:, size:], axis1=1, axis2=2).sum())
+    shift = joint.mean[:, size:] - (matrix @ joint.mean[:, :size, None])[..., 0] - bias
+    return spread / max(joint.n, 1) + float(np.square(shift).sum())
