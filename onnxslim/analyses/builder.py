@@ -26,7 +26,8 @@ class MomentsBuilder:
         self.features = features
         self._spill = spill
         self._rows = chunk_rows(groups, features, spilled=spill is not None)
-        self._n, self._filled, self._whole = 0, 0, True
+        self._n, self._filled = 0, 0
+        self._means: list[tuple[float, Array]] = []  # w and v [G, d] of w v v^T yet to be added
         self._mean: Array = np.zeros((groups, features))
         self._scatter = self._zeros((groups, features, features), np.float64)
         self._pending: Opener | None = None
@@ -46,9 +47,12 @@ class MomentsBuilder:
         """The moments of all rows so far, until more are added; what is spilled is mapped anew."""
         if self._filled:
             self._flush()
-        if not self._whole:
+        if self._means:
+            weights = np.array([weight for weight, _ in self._means])[:, None]
+            vectors = np.stack([vector for _, vector in self._means], axis=1)
+            _add_products(self._scatter(), weights * vectors, vectors)
             mirror(self._scatter())
-        self._pending, self._whole = None, True
+        self._pending, self._means = None, []
         return Moments(self._n, self._mean, self._scatter())
 
     def _room(self) -> Array:
@@ -70,21 +74,17 @@ class MomentsBuilder:
         rows -= mean[:, None, :].astype(np.float32)
         rest: Array = rows.mean(axis=1, dtype=np.float64)  # what rounding the mean left over
         n, delta = self._n + count, mean - self._mean
-        _add_gram(self._scatter(), rows, ((self._n * count / n, delta), (-count, rest)))
+        _add_products(self._scatter(), rows, rows)
+        self._means += [(self._n * count / n, delta), (-count, rest)]
         self._mean = self._mean + count / n * delta
-        self._n, self._filled, self._whole = n, 0, False
+        self._n, self._filled = n, 0
 
 
-def _add_gram(scatter: Array, rows: Array, terms: tuple[tuple[float, Array], ...]) -> None:
-    """scatter += rows^T rows + sum of w v v^T over the terms (w, v), from the diagonal blocks on
-    to the right. [G, d, d], [G, n, d], [G, d]."""
-    size = int(rows.shape[2])
-    for at in range(0, size, _BLOCK):
+def _add_products(into: Array, rows: Array, others: Array) -> None:
+    """A += X^T Y, from the diagonal blocks on to the right. [G, d, d], both [G, n, d]."""
+    for at in range(0, int(rows.shape[2]), _BLOCK):
         some = slice(at, at + _BLOCK)
-        into = scatter[:, some, at:]
-        into += np.matmul(np.swapaxes(rows[:, :, some], 1, 2), rows[:, :, at:])
-        for weight, vector in terms:
-            into += (weight * vector[:, some, None]) * vector[:, None, at:]
+        into[:, some, at:] += np.matmul(np.swapaxes(rows[:, :, some], 1, 2), others[:, :, at:])
 
 
 def mirror(scatter: Array) -> None:
@@ -111,5 +111,5 @@ def builder_bytes(groups: int, features: int) -> int:
 
 
 def adding_bytes(groups: int, features: int) -> int:
-    """What adding a chunk to a builder needs for a moment: a block of products and of a term."""
-    return groups * features * 20 * min(features, _BLOCK)
+    """What adding a chunk to a builder needs for a moment: a block of products."""
+    return groups * features * 8 * min(features, _BLOCK)

@@ -126,19 +126,28 @@ def shrunk(covariance: Array, share: float) -> Array:
     """
     found: Array = (1 - share) * covariance
     own = np.diagonal(covariance)
-    level = float(own.mean())
-    found[np.diag_indices_from(found)] = own + (_RIDGE * level if level > 0 else 1.0)
+    found[np.diag_indices_from(found)] = own + _ridge(own)
     return found
+
+
+def _ridge(variances: Array) -> float:
+    level = float(variances.mean())
+    return _RIDGE * level if level > 0 else 1.0
 
 
 def fitted_weight(weight: Array, covariance: Array, lost: Array) -> Array:
     """W_K + W_P C_PK C_KK^-1 and zeros in P, [out, d]."""
-    kept = ~lost
-    read: Array = covariance[kept]  # whole rows: quicker than single columns
-    cross: Array = read[:, lost] @ np.transpose(weight[:, lost])
-    found: Array = np.zeros_like(weight)
-    found[:, kept] = weight[:, kept] + np.transpose(solved(read[:, kept], cross))
+    own, cross = _split(weight, covariance, lost)
+    kept, found = ~lost, np.zeros_like(weight)
+    found[:, kept] = weight[:, kept] + np.transpose(solved(own, cross))
     return found
+
+
+def _split(weight: Array, covariance: Array, lost: Array) -> tuple[Array, Array]:
+    """C_KK [k, k] and C_KP W_P^T [k, out]."""
+    read: Array = covariance.take(np.flatnonzero(~lost), axis=0)  # much quicker than by flags
+    cross: Array = read.take(np.flatnonzero(lost), axis=1) @ np.transpose(weight[:, lost])
+    return read.take(np.flatnonzero(~lost), axis=1), cross
 
 
 def about(seen: Moments, centre: Array) -> Array:
@@ -161,14 +170,19 @@ def share_of(
     if held is None:
         wanted = ROWS_PER_FEATURE * int(fit.mean.shape[1])
         return min(UNTESTED * max(1.0, wanted / max(fit.n, 1)), 1.0)
-    known = about(fit, centre)
+    known, kept = about(fit, centre), ~lost
     judge: Array = about(held, centre).astype(np.float32)
+    own, cross = _split(weight, known, lost)
+    variances = np.diagonal(own) + _ridge(np.diagonal(known))
+    drawn, change = np.empty_like(own), np.array(weight)
     errors: dict[int, float] = {}
 
-    def error(at: int) -> float:
+    def error(at: int) -> float:  # of `fitted_weight` with `shrunk`, without copies of either
         if at not in errors:
-            better = fitted_weight(weight, shrunk(known, SHARES[at]), lost)
-            errors[at] = power(weight - better, judge)
+            np.multiply(own, 1 - SHARES[at], out=drawn)
+            drawn[np.diag_indices_from(drawn)] = variances
+            change[:, kept] = -np.transpose(solved(drawn, (1 - SHARES[at]) * cross))
+            errors[at] = power(change, judge)
         return errors[at]
 
     return SHARES[_valley(error, len(SHARES))]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpotrf, dpotri
 
 from onnxslim.analyses.builder import mirror
@@ -21,6 +22,7 @@ from onnxslim.ir import Array
 from onnxslim.passes.prune.evidence import power
 
 _BATCHES = 16  # steps of a greedy run; the units of one step go together
+_COUNTED = 2  # steps after which losses are counted again
 _MORE = (0.0, 1e-12, 1e-9, 1e-6, 1e-3)  # of the largest variance, until there is a factor
 
 
@@ -47,7 +49,7 @@ class Consumer:
         counted = self.covariance if self.judge is None else self.judge
         self.power = max(power(self.original, counted), 1e-30)
         self.inverse: Array = inverse(self.covariance)
-        self.judged = 0.0  # the loss so far, where others are judged on
+        self.gone = 0.0
 
     def losses(self, units: Sequence[int]) -> Array:
         """The loss of each unit alone, relative to the power of the output."""
@@ -67,28 +69,38 @@ class Consumer:
         solved: Array = np.linalg.solve(part, gram)
         return np.asarray(np.trace(solved, axis1=1, axis2=2) / self.power)
 
-    def remove(self, units: Sequence[int]) -> float:
-        """Take units out, fit the rest, and say what that adds to the loss."""
+    def remove(self, units: Sequence[int]) -> None:
+        """Take units out and fit the rest."""
         columns = self.where[np.concatenate([self.blocks[unit] for unit in units])]
         if columns.size == 0:
-            return 0.0
+            return
         root = _root(self.inverse[np.ix_(columns, columns)])
-        stays = np.ones(self.left.size, np.bool_)
-        stays[columns] = False
+        stays = np.delete(np.arange(self.left.size), columns)
         # with H_PP = L L^T: R = L^-1 H_PK and V = L^-1 W_P^T
         rows: Array = solve_triangular(root, self.inverse[np.ix_(columns, stays)], lower=True)
         lost: Array = solve_triangular(root, np.transpose(self.weight[:, columns]), lower=True)
         self.weight = self.weight[:, stays] - np.transpose(lost) @ rows
-        self.inverse = self.inverse[stays][:, stays]
-        self.inverse -= np.transpose(rows) @ rows
+        self.inverse = _less(self.inverse.take(stays, axis=0).take(stays, axis=1), rows)
         self.left = self.left[stays]
         self.where[self.left] = np.arange(self.left.size)
+        self.gone += float(np.sum(np.square(lost)))
+
+    def loss(self) -> float:
+        """Of all that is gone, relative to the power of the output."""
         if self.judge is None:
-            return float(np.sum(np.square(lost))) / self.power
+            return self.gone / self.power
         change: Array = self.original.copy()
         change[:, self.left] -= self.weight
-        before, self.judged = self.judged, power(change, self.judge) / self.power
-        return self.judged - before
+        return power(change, self.judge) / self.power
+
+
+def _less(matrix: Array, rows: Array) -> Array:
+    """A - R^T R for symmetric A [d, d] and R [b, d], in place of A."""
+    found: Array = np.transpose(
+        dsyrk(-1.0, np.transpose(rows), beta=1.0, c=np.transpose(matrix), lower=1, overwrite_c=1)
+    )
+    mirror(found[None])
+    return found
 
 
 def _root(part: Array) -> Array:
@@ -113,13 +125,13 @@ def inverse(covariance: Array) -> Array:
 
 
 def greedy(consumers: Sequence[Consumer], count: int, most: int) -> tuple[list[int], Array]:
-    """Units in the order in which they go, `most` of them, and the loss after each step of one.
+    """Units in the order in which they go, `most` of them, and the loss after each of them.
 
-    The loss is summed over consumers; within a step it is spread evenly.
+    The loss is summed over consumers and counted after every other step; in between it is a line.
     """
     alive = list(range(count))
     order: list[int] = []
-    losses = [0.0]
+    at, losses = [0], [0.0]
     step = max(1, most // _BATCHES)
     while len(order) < most:
         scores = np.zeros(len(alive))
@@ -127,12 +139,15 @@ def greedy(consumers: Sequence[Consumer], count: int, most: int) -> tuple[list[i
             scores = scores + consumer.losses(alive)
         take = min(step, most - len(order))
         chosen = [alive[int(i)] for i in np.argsort(scores, kind="stable")[:take]]
-        loss = sum(consumer.remove(chosen) for consumer in consumers)
-        losses += [losses[-1] + max(loss, 0.0) * (i + 1) / take for i in range(take)]
+        for consumer in consumers:
+            consumer.remove(chosen)
         order += chosen
+        if len(order) == most or len(order) >= at[-1] + _COUNTED * step:
+            at.append(len(order))
+            losses.append(max(losses[-1], sum(consumer.loss() for consumer in consumers)))
         gone = set(chosen)
         alive = [unit for unit in alive if unit not in gone]
-    return order, np.array(losses)
+    return order, np.interp(np.arange(len(order) + 1), at, losses)
 
 
 def ranked(scores: Array, most: int) -> tuple[list[int], Array]:

@@ -16,7 +16,8 @@ def solver(covariance: Array) -> Callable[[Array], Array]:
     Where rounding has left C without a factor it is taken for a general matrix.
     """
     try:
-        factor = cho_factor(covariance, lower=True, check_finite=False)
+        given = np.transpose(covariance)  # the same, in the order that LAPACK takes
+        factor = cho_factor(given, lower=True, check_finite=False)
     except LinAlgError:
         return lambda wanted: np.asarray(np.linalg.solve(covariance, wanted))
     return lambda wanted: np.asarray(cho_solve(factor, wanted, check_finite=False))
