@@ -10,7 +10,7 @@ import pytest
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.refit import refit as module
-from onnxslim.passes.refit.refit import Spot, fit_stage, refit
+from onnxslim.passes.refit.refit import Spot, activation_work, fit_stage, refit
 from onnxslim.passes.refit.solve import solved
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import FeedList, Samples
@@ -72,3 +72,9 @@ def test_systems_of_covariances_are_solved(shape: tuple[int, ...], definite: boo
     matrix = half @ np.swapaxes(half, -1, -2) + (0.1 if definite else -1.0) * np.eye(5)
     wanted = rng.normal(size=(*shape[:-1], 2))
     assert matrix @ solved(matrix, wanted) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_the_work_of_fits_to_activations_is_that_of_known_ones() -> None:
+    """4096 rows of 12 features and 16 outputs, 2 products in each of 16 rounds; Tanh is unknown."""
+    model = build(TEXT, WEIGHTS)
+    assert activation_work(model, ["a", "c", "y"]) == 4096 * 12 * 16 * 2 * 16
