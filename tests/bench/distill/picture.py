@@ -3,8 +3,9 @@
 python -m tests.bench.distill.picture [--models a,b] [--shares 0.5,0.3] [--minutes M | --steps N]
 
 Nets are scored on the 10,000 test images; the times are those of one image on one thread, over
-FP32's. Files stay in out/distill and points in the .json beside the picture, so that it can be made
-point by point. Needs torch.
+FP32's. Files stay in out/distill, where `tests.bench.distill.run` leaves the students that it
+taught, and points in the .json beside the picture, so that it can be made point by point. Needs
+torch.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from onnxslim.ir import Model
 from onnxslim.passes.distill.distill import Distill
 from onnxslim.runtime.samples import Samples
 from tests.bench.cases import Case, load_case
-from tests.bench.distill.run import CACHE, teach
+from tests.bench.distill.run import CACHE, taught_file, teach
 from tests.bench.distill.students import (
     COMPRESSED_WITH,
     THREADS,
@@ -48,19 +49,17 @@ def files(case: Case, share: float, minutes: float, steps: int) -> Mapping[str, 
     samples = lessons(case, teacher)
     student = Student(case.name, f"{share:.0%} of the MACs", f"simplify,prune{{ratio={share}}}")
 
-    def pruned() -> Model:
-        return ir.load(made(teacher, student, samples, CACHE))
-
-    def taught() -> Model:
-        model = pruned()
+    pruned = made(teacher, student, samples, CACHE)
+    taught = taught_file(pruned)
+    if not taught.exists():
+        model = ir.load(pruned)
         teach(teacher, model, samples, Distill(level="model", minutes=minutes, steps=steps))
-        return model
-
+        ir.save(model, taught)
     found: dict[str, Path] = {}
     for curve, source in ((WITHOUT, pruned), (WITH, taught)):
         found[curve] = CACHE / f"{case.name} {share} {curve}.onnx"
         if not found[curve].exists():
-            ir.save(quantized(source(), samples), found[curve])
+            ir.save(quantized(ir.load(source), samples), found[curve])
     return found
 
 

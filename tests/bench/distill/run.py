@@ -25,7 +25,7 @@ from onnxslim.pipeline.base import Context, Environment, PassResult
 from onnxslim.runtime.samples import Samples
 from onnxslim.targets import get_target
 from tests.bench.cases import Case, load_case
-from tests.bench.distill.students import STUDENTS, THREADS, Student, lessons, make
+from tests.bench.distill.students import STUDENTS, THREADS, Student, lessons, made
 from tests.bench.table import machine
 
 CACHE = Path("out/distill")
@@ -74,7 +74,8 @@ def measure(student: Student, minutes: float, steps: int) -> Row:
     case = load_case(student.model)
     teacher = ir.load(case.model)
     samples = lessons(case, teacher)
-    given = make(teacher, student, samples, CACHE)
+    path = made(teacher, student, samples, CACHE)
+    given = ir.load(path)
     by_layer, trained = ir.snapshot(given), ir.snapshot(given)
     start = time.perf_counter()
     teach(teacher, by_layer, samples, Distill(level="layer"))
@@ -83,6 +84,7 @@ def measure(student: Student, minutes: float, steps: int) -> Row:
     end = time.perf_counter()
     if done.stats.get("level") != "model":
         raise SystemExit(f"{student.model}: {'; '.join(done.notes)}")
+    ir.save(trained, taught_file(path))
     stats = done.stats
     return Row(
         model=student.model,
@@ -98,6 +100,11 @@ def measure(student: Student, minutes: float, steps: int) -> Row:
         seconds=(middle - start, end - middle),
         minutes=minutes,
     )
+
+
+def taught_file(path: Path) -> Path:
+    """Where a student lies that was taught end to end."""
+    return path.with_suffix(".taught.onnx")
 
 
 def teach(teacher: Model, student: Model, samples: Samples, options: Distill) -> PassResult:

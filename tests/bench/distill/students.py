@@ -124,11 +124,6 @@ def lessons(case: Case, teacher: Model) -> Samples:
     return FeedList([{"input": images[i : i + 1]} for i in chosen])
 
 
-def make(teacher: Model, student: Student, samples: Samples, cache: Path) -> Model:
-    """The student; one that was made before is read from the cache."""
-    return ir.load(made(teacher, student, samples, cache))
-
-
 def made(teacher: Model, student: Student, samples: Samples, cache: Path) -> Path:
     """The file of the student in the cache, made unless it lies there."""
     name = re.sub(r"\W+", "_", f"{student.model} {student.title}")
