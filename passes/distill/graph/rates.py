@@ -17,11 +17,12 @@ FEWEST, MOST = 8, 100
 """Steps of a trial."""
 
 
-def best_rate(trial: Callable[[float], float]) -> float:
-    """The rate of which `trial`, the loss after a short training, is least.
+def best_rate(trial: Callable[[float], float], start: float) -> float:
+    """One above the rate of which `trial`, the loss after a short training, is least.
 
     From `FIRST` on, those above are tried as long as it gets better, or else those below. An
-    infinite loss is one that became no number.
+    infinite loss is one that became no number. Short trainings favour low rates (Wu et al. 2018,
+    "short-horizon bias"), hence the next one up, unless even in short it ended above `start`.
     """
     errors: dict[int, float] = {}
 
@@ -35,4 +36,4 @@ def best_rate(trial: Callable[[float], float]) -> float:
         at += 1
     while at > 0 and (math.isinf(error(at)) or error(at - 1) < error(at)):
         at -= 1
-    return RATES[at]
+    return RATES[at + 1 if errors.get(at + 1, math.inf) < start else at]

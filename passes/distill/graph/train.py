@@ -79,7 +79,7 @@ class Trainer:
         saved = self.checkpoint.load() if self.checkpoint is not None else None
         if saved is not None and saved.ended:
             return self._done_before(saved, before)
-        rate = self._rate(first, saved)
+        rate = self._rate(first, before, saved)
         self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
         self._best: Mapping[str, Any] = first
         self._best_error = before
@@ -98,7 +98,7 @@ class Trainer:
         ended = f"{saved.ended}, in an earlier run that the cache holds"
         return Trained(before, saved.best_error, saved.steps, saved.rate, ended)
 
-    def _rate(self, first: Mapping[str, Array], saved: Saved | None) -> float:
+    def _rate(self, first: Mapping[str, Array], before: float, saved: Saved | None) -> float:
         """Choose what batches are made of, and the learning rate."""
         self._rng = np.random.default_rng(self.settings.seed)
         self._rounds = [Rounds(self.train, self._rng), Rounds((), self._rng)]
@@ -107,7 +107,7 @@ class Trainer:
             self._rounds[1] = Rounds(self.mixes, self._rng)
         if saved is not None:
             return saved.rate
-        return self.settings.rate or self._best_rate(first, planned)
+        return self.settings.rate or self._best_rate(first, planned, before)
 
     def _steps(self, rate: float, done: int, start: float) -> tuple[str, int]:
         saved = self.clock()
@@ -189,14 +189,14 @@ class Trainer:
                 )
         return total if math.isfinite(total) else math.inf
 
-    def _best_rate(self, first: Mapping[str, Array], planned: float) -> float:
+    def _best_rate(self, first: Mapping[str, Array], planned: float, start: float) -> float:
         """The best of some short trials; a careful one where they would be too short."""
         most = round(SHARE * planned)
         if self.settings.steps:
             most = max(FEWEST, most)
         elif most < FEWEST:
             return CAREFUL
-        return best_rate(lambda rate: self._trial(rate, first, min(most, MOST)))
+        return best_rate(lambda rate: self._trial(rate, first, min(most, MOST)), start)
 
     def _fitting(self, first: Mapping[str, Array]) -> float:
         """How many steps the time is enough for, from the second of two."""
