@@ -57,7 +57,7 @@ def files(case: Case, share: float, minutes: float, steps: int) -> Mapping[str, 
         ir.save(model, taught)
     found: dict[str, Path] = {}
     for curve, source in ((WITHOUT, pruned), (WITH, taught)):
-        found[curve] = CACHE / f"{case.name} {share} {curve}.onnx"
+        found[curve] = source.with_suffix(".quant.onnx")
         if not found[curve].exists():
             ir.save(quantized(ir.load(source), samples), found[curve])
     return found
