@@ -65,7 +65,7 @@ def _panel(name: str, rows: Sequence[Row]) -> str:
         parts += [
             f'<text x="{x(share):.0f}" y="{HEIGHT - MARGIN + 14}" text-anchor="middle">{share:g}'
             "</text>",
-            f'<text x="{MARGIN - 4}" y="{y(value):.0f}" text-anchor="end">{value:.3f}</text>',
+            f'<text x="{MARGIN - 4}" y="{y(value):.0f}" text-anchor="end">{value:.4f}</text>',
         ]
     for number, (setting, time, metric) in enumerate(found):
         colour, at = COLOURS[number % len(COLOURS)], HEIGHT + 18 * number
