@@ -100,10 +100,16 @@ def effects_table(report: Report) -> Table:
             _factor(now.size, before.size),
             _factor(now.macs, before.macs),
             _factor(now.time, before.time),
-            _NOTHING if now.sqnr_db is None else f"{now.sqnr_db:.1f} dB",
+            _noise(now.sqnr_db),
             _NOTHING if metric == "sqnr" else _step(now.drop, before.drop),
         )
     return table
+
+
+def _noise(db: float | None) -> str:
+    if db is None:
+        return _NOTHING
+    return "no noise" if db == inf else f"{db:.1f} dB"
 
 
 def _factor(now: float | None, before: float | None) -> str:

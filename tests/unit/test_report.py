@@ -165,6 +165,13 @@ def test_what_each_pass_added_is_its_part_of_the_whole() -> None:
     ]
 
 
+def test_a_pass_that_leaves_the_outputs_alone_adds_no_noise() -> None:
+    exact = replace(QUANT, effect=Effect(1.0, 1.0, None, math.inf, "top1", 0.0, 200))
+    text = shown(replace(REPORT, passes=(exact, exact)))
+    assert "no noise" in text
+    assert "inf dB" not in text
+
+
 def test_one_pass_alone_has_no_part_of_the_whole() -> None:
     assert "What each pass added" not in shown(REPORT)
 
