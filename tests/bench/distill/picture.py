@@ -84,7 +84,8 @@ def points(case: Case, shares: Sequence[float], minutes: float, steps: int) -> l
     found: list[Spot] = []
     for ((curve, share), path), speed in zip(paths.items(), speeds, strict=True):
         scored = case.score(path, reference)
-        passes = f"simplify,prune{{ratio={share}}},{curve.partition(',')[2]}"
+        rest = f"prune{{ratio={share}}},{curve.partition(',')[2]}"
+        passes = f"simplify,{'quant' if share == 1 else rest}"
         found.append(
             Spot(case.name, curve, passes, scored.metric, fp32, scored.sqnr_db, 1 / speed[0])
         )
