@@ -25,7 +25,7 @@ from tests.bench.quant.cost_report import Cost, write
 PASSES = "prune{ratio=0.6}"
 LIMIT_S, LIMIT_MB = 180.0, 3072
 LIMITED = ("resnet50", 512)
-RUNS = "resnet50:512,resnet18:64,resnet50:64,resnet101:64,resnet152:64"
+RUNS = "resnet50:512,resnet50:32,resnet101:32,resnet152:32"
 INTRO = f"""# What pruning costs
 
 Written by `python -m tests.bench.prune.cost`. Seconds are those of the whole process on two
