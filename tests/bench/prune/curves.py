@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.cases import Case, load_case
+from tests.bench.cases import Case, Outputs, load_case
 from tests.bench.compilers import Setting, compile_case
 from tests.bench.prune.chart import svg
 from tests.bench.quant.measure import race
@@ -59,7 +59,9 @@ def pipelines(name: str) -> list[tuple[str, str]]:
     return pruned + alone
 
 
-def measure(case: Case, passes: str, cache: Path, budget_s: float) -> Spot | str:
+def measure(
+    case: Case, passes: str, cache: Path, reference: Outputs, budget_s: float
+) -> Spot | str:
     """Compile one point, score it and time it beside FP32; or why there is none."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "point.onnx")
@@ -68,7 +70,6 @@ def measure(case: Case, passes: str, cache: Path, budget_s: float) -> Spot | str
         if took.failure:
             return f"{case.name}, {passes}: {took.failure}"
         speed = race(case, [out], 1, budget_s)["speeds"][0]
-        reference = case.run(case.model)
         found = case.score(out, reference)
     fp32 = case.metric(reference, case.labels)
     curve = next(curve for curve, own in pipelines(case.name) if own == passes)
@@ -101,11 +102,12 @@ def main() -> None:
         case, asked_for = load_case(name), [passes for _, passes in pipelines(name)]
         spots = [s for s in spots if s.model != name or (s.passes in asked_for and not asked.anew)]
         known = {spot.passes for spot in spots if spot.model == name}
+        reference = [] if known == set(asked_for) else case.run(case.model)
         with tempfile.TemporaryDirectory() as cache:
             for passes in asked_for:
                 if passes in known:
                     continue
-                found = measure(case, passes, Path(cache), asked.budget)
+                found = measure(case, passes, Path(cache), reference, asked.budget)
                 if isinstance(found, str):
                     print(found, flush=True)
                     continue
