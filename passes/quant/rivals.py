@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
@@ -19,6 +19,7 @@ from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.schemes import by_scheme, runs
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Environment
+from onnxslim.pipeline.fingerprint import fingerprint
 from onnxslim.pipeline.stopwatch import sample_of
 from onnxslim.runtime.decode import one_token
 from onnxslim.runtime.samples import Feed
@@ -42,19 +43,29 @@ def quantized(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
     if not feeds:
         return by_scheme(model, ctx, options, known)
     before = ir.snapshot(model)
-    weights = by_scheme(model, ctx, replace(options, scheme="weight", weight_bits=8), known)
-    rival = ir.snapshot(model)
-    ir.restore(model, before)
-    ctx.analyses.invalidate(Aspect.ALL)
+    weights, rival = _weights_alone(model, ctx, options)
     done = by_scheme(model, ctx, options, known)
     one = model if done.count else None
     with suppress(RuntimeUnavailable):
         if weights.layers and is_better(before, one, rival, feeds, options.goal, ctx.env):
-            assign(model, rival)
+            assign(model, ir.snapshot(rival))
             ctx.analyses.invalidate(Aspect.ALL)
             where = "calibration samples" if ctx.env.calib else "made-up texts"
             return replace(weights, remarks=(*weights.remarks, WEIGHTS_ALONE.format(where)))
     return done
+
+
+def _weights_alone(model: Model, ctx: Context, options: Quant) -> tuple[Done, Model]:
+    """What scheme weight does, and a copy of the model with it; made once for all goals."""
+    asked = replace(options, scheme="weight", weight_bits=8, goal=0.0, float_share=0.0)
+    key = "weights alone", fingerprint(model), asked
+    if key not in ctx.memory:
+        before = ir.snapshot(model)
+        done = by_scheme(model, ctx, asked, Known())
+        ctx.memory[key] = done, ir.snapshot(model)
+        ir.restore(model, before)
+        ctx.analyses.invalidate(Aspect.ALL)
+    return cast("tuple[Done, Model]", ctx.memory[key])
 
 
 def _feeds(model: Model, env: Environment) -> list[Feed]:

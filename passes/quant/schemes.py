@@ -12,6 +12,7 @@ from onnxslim import ir
 from onnxslim.errors import EditError, OptionError
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.quant import steps
+from onnxslim.passes.quant.contrib import DOMAIN
 from onnxslim.passes.quant.place.known import Known
 from onnxslim.passes.quant.prepare.canonical import canonicalize
 from onnxslim.passes.quant.prepare.equalize import equalize
@@ -44,7 +45,7 @@ def by_scheme(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
     if options.scheme == "int8" and options.weight_bits <= PACKED_BITS:
         with suppress(EditError):  # the weights lie in bytes then
             ir.raise_opset(model, PACKED_SINCE)
-    there = _own(model, ctx.env.target)
+    there = _own(model)
     operators = _gates(model, ctx.env.target, options.scheme) | _fused(ctx.env.target, options)
     folded = canonicalize(Editor(model), operators, named=bool(options.skip)).count
     equalized = equalize(Editor(model), options.weight_bits) if _equalizes(options) else 0
@@ -56,7 +57,7 @@ def by_scheme(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
     for step in SCHEMES[options.scheme]:
         done = step(job, done)
     refused = (*done.refused, *uncovered(model, ctx.env.target, ruled_out))
-    return replace(done, refused=refused, own=(*done.own, *(_own(model, ctx.env.target) - there)))
+    return replace(done, refused=refused, own=tuple(_own(model) - there))
 
 
 def _equalizes(options: Quant) -> bool:
@@ -65,10 +66,9 @@ def _equalizes(options: Quant) -> bool:
     return wanted and steps.static in SCHEMES[options.scheme]
 
 
-def _own(model: Model, target: Target) -> Counter[str]:
-    """The operators of the target itself that a model has."""
-    own = frozenset(target.own.values())
-    return Counter(ir.op(node) for node in ir.nodes(model) if ir.op(node) in own)
+def _own(model: Model) -> Counter[str]:
+    """The operators of ONNX Runtime itself that a model has."""
+    return Counter(ir.op(node) for node in ir.nodes(model) if node.domain == DOMAIN)
 
 
 def _gates(model: Model, target: Target, scheme: str) -> frozenset[str]:

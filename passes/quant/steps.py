@@ -41,8 +41,6 @@ class Job:
     known: Known
 
 
-NBITS = "com.microsoft::MatMulNBits"
-
 Step = Callable[[Job, Done], Done]
 """Quantizes the job's model in place; takes what is done already, and returns that with its own."""
 
@@ -61,9 +59,7 @@ def static(job: Job, done: Done) -> Done:
         options.rounding == "sequential" or (fits(options) and count >= ENOUGH),
     )
     choices = replace(first_choices(options, job.excluded), samples=count)
-    found = quantize_static(job.model, ctx, choices, goals, job.known)
-    own = (NBITS,) if found.plan is not None and found.plan.alone else ()
-    return replace(done, static=found, own=(*done.own, *own))
+    return replace(done, static=quantize_static(job.model, ctx, choices, goals, job.known))
 
 
 def dynamic(job: Job, done: Done) -> Done:
@@ -71,10 +67,8 @@ def dynamic(job: Job, done: Done) -> Done:
     inside of subgraphs, and everywhere without samples."""
     if done.static is not None and done.static.ruined:
         layers, declined = without_ranges(job.model, job.ctx, job.excluded, job.options.per_channel)
-        own = (NBITS,) if any("weight-only" in row.action for row in layers) else ()
         done = replace(done, remarks=(*done.remarks, RUINED) if layers else done.remarks)
-        done = replace(done, layers=(*done.layers, *layers), own=(*done.own, *own))
-        return replace(done, refused=(*done.refused, *declined))
+        return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
     everywhere = job.options.scheme == "dynamic" or not job.ctx.env.calib
     layers, declined = quantize_dynamic(
         Editor(job.model),
@@ -135,8 +129,7 @@ def weight(job: Job, done: Done) -> Done:
     layers, declined = quantize_weights(job.model, job.ctx, choices, job.excluded)
     if layers and not options.portable and job.ctx.env.target.local:
         with suppress(RuntimeUnavailable):
-            if write_unfused(job.model, job.ctx.env):
-                done = replace(done, own=(*done.own, NBITS))
+            write_unfused(job.model, job.ctx.env)
     return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
 
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Array, Model
 from onnxslim.passes.quant import rivals
 from onnxslim.passes.quant.choose import compare
+from onnxslim.passes.quant.place.known import Known
+from onnxslim.passes.quant.quant import Quant
+from onnxslim.passes.quant.report import Done
+from onnxslim.passes.quant.schemes import by_scheme
+from onnxslim.pipeline.analysis import AnalysisManager
+from onnxslim.pipeline.base import Context, Environment
 from onnxslim.runtime.latency import LatencyResult
-from tests.quantizing import build, kernels, operators, quantize
+from onnxslim.runtime.samples import FeedList
+from onnxslim.targets import get_target
+from tests.quantizing import any_size, build, kernels, operators, quantize
 
 TEXT = (
     "net (int64[B,S] ids) => (float[B,S,96] y) { e = Gather(t, ids) f = Add(e, p)"
@@ -108,3 +118,48 @@ def test_with_samples_both_are_made_and_the_better_one_is_kept(
     assert feeds == 2  # one token, and the first sample
     assert kernels(model) == (weights if alone else int8)
     assert any("calibration samples" in note for note in result.notes) == alone
+
+
+def is_better(one: Model | None, other: Model, before: Model, goal_db: float) -> bool:
+    """Judged on samples, without a clock."""
+    with ThreadPoolExecutor(1) as executor:
+        env = Environment(get_target("ort-cpu"), executor, calib=FeedList(texts(4)))
+        return compare.is_better(before, one, other, [], goal_db, env)
+
+
+def test_what_came_to_nothing_is_beaten_by_what_meets_the_goal() -> None:
+    before = decoder(1.0)
+    other = ir.snapshot(before)
+    quantize(other, scheme="weight")
+    assert is_better(None, other, before, 12.0)
+    assert not is_better(None, other, before, 60.0)
+
+
+def test_the_closer_one_is_better_by_the_samples() -> None:
+    before = decoder(1.0)
+    good, bad = ir.snapshot(before), ir.snapshot(before)
+    quantize(good, scheme="weight", weight_bits=8)
+    quantize(bad, scheme="weight", weight_bits=2)
+    assert is_better(bad, good, before, 12.0)
+    assert not is_better(good, bad, before, 12.0)
+
+
+def test_for_another_goal_it_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
+        made.append(options.scheme)
+        return by_scheme(model, ctx, options, known)
+
+    monkeypatch.setattr(rivals, "by_scheme", counted)
+    monkeypatch.setattr(rivals, "is_better", lambda *_: True)
+    before = decoder(1.0)
+    with ThreadPoolExecutor(1) as executor:
+        env = Environment(any_size(get_target("ort-cpu")), executor, calib=FeedList(texts(8)))
+        memory = dict[object, object]()
+        for goal in (12.0, 20.0):
+            model = ir.snapshot(before)
+            ctx = Context(env, AnalysisManager(model, env), before, memory=memory)
+            Quant(goal=goal).run(model, ctx)
+            assert kernels(model)["MatMulNBits"] == 2
+    assert made == ["weight", "auto", "auto"]
