@@ -71,7 +71,7 @@ def _head(report: Report) -> Iterator[str]:
 
 
 def _tiles(report: Report) -> Iterator[str]:
-    """The three figures that people ask for first: how small, how fast, at what price."""
+    """The figures that people ask for first: how small, how fast, at what price."""
     yield '<div class="tiles">'
     before, after = report.size.before, report.size.after
     if before:
@@ -84,7 +84,7 @@ def _tiles(report: Report) -> Iterator[str]:
     check = report.check
     if check is not None and not check.synthetic:
         if check.drop is not None and check.metric != "sqnr":
-            samples = f"of {number(check.before)}, {check.samples} samples held back"
+            samples = f"of {number(check.before)}, {check.samples} samples"
             yield _tile(f"drop of {check.metric}", f"{check.drop:.4g}", samples)
         worst = min(check.sqnr_db.values(), default=inf)
         noise = "no noise" if worst == inf else f"{worst:.1f} dB"
@@ -99,7 +99,7 @@ def _tile(title: str, value: str, more: str) -> str:
 
 def _sections(report: Report) -> Iterator[str]:
     yield from _table(before_after_table(report))
-    yield from _table(passes_table(report))
+    yield from _table(passes_table(report, shown=None))
     if any(entry.effect for entry in report.passes):
         yield from _table(effects_table(report))
     if any(entry.layers for entry in report.passes):

@@ -32,8 +32,8 @@ def result_tables(report: Report) -> Group:
     return Group(*parts)
 
 
-def passes_table(report: Report) -> Table:
-    """One row per pass."""
+def passes_table(report: Report, shown: int | None = STATS_SHOWN) -> Table:
+    """One row per pass; all of its figures where `shown` is None."""
     table = plain_table("Passes")
     table.add_column("pass", overflow="fold")
     table.add_column("changed", ratio=1)
@@ -45,7 +45,7 @@ def passes_table(report: Report) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for entry, *cells in zip(report.passes, *told.values(), strict=True):
         style = "" if entry.kept else "dim"
-        table.add_row(Text(entry.spec), Text(_changed(entry)), *cells, style=style)
+        table.add_row(Text(entry.spec), Text(_changed(entry, shown)), *cells, style=style)
     return table
 
 
@@ -72,12 +72,12 @@ _PASS_COLUMNS: dict[str, Callable[[PassEntry], str]] = {
 }  # a column in which no pass has anything is not shown
 
 
-def _changed(entry: PassEntry) -> str:
+def _changed(entry: PassEntry, shown: int | None) -> str:
     if not entry.kept:
         return "undone"
     words = [f"{key.replace('_', ' ')} {_stat(v)}" for key, v in entry.stats.items() if v]
-    more = ["..."] if len(words) > STATS_SHOWN else []
-    said = ", ".join([*words[:STATS_SHOWN], *more])
+    more = ["..."] if len(words) > len(words[:shown]) else []
+    said = ", ".join([*words[:shown], *more])
     return said or ", ".join(entry.changed).lower() or "nothing"
 
 

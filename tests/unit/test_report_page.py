@@ -10,7 +10,7 @@ from onnxslim.pipeline.base import Declined, Layer
 from onnxslim.report.page import page
 from onnxslim.report.record import Report
 from onnxslim.report.written import text_for
-from tests.unit.test_report import CHECK, QUANT, REPORT
+from tests.unit.test_report import CHECK, QUANT, REPORT, shown
 
 VOID = {"meta"}
 
@@ -46,6 +46,13 @@ def test_the_page_has_all_that_the_terminal_has() -> None:
         assert part in words
     assert "Check passed." in words
     assert "2: too small" in words
+
+
+def test_no_figure_of_a_pass_is_left_out() -> None:
+    stats = {f"figure{i}": i for i in range(1, 10)}
+    report = replace(REPORT, passes=(replace(QUANT, stats=stats),))
+    assert ", ".join(f"{key} {value}" for key, value in stats.items()) in Reader(page(report)).words
+    assert "figure5 5, ..." in shown(report)
 
 
 def test_names_are_text() -> None:
