@@ -10,12 +10,12 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.columns import row_count
+from onnxslim.analyses.held_out import split
 from onnxslim.analyses.layer_stats import LayerStats, Moments, Statistics, Tap
 from onnxslim.analyses.linear import Linear, linear_layers
 from onnxslim.analyses.shapes import Shapes, ShapeTable
 from onnxslim.ir import Model
 from onnxslim.passes.lowrank.schemes import Geometry
-from onnxslim.passes.prune.evidence import split
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Declined
 from onnxslim.runtime.samples import Samples

@@ -14,10 +14,10 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.distance import distance, distance_to, outputs_of
+from onnxslim.analyses.held_out import alternate, split
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.shapes import ShapeTable
 from onnxslim.ir import Array, Editor, Model, Value
-from onnxslim.passes.prune.evidence import alternate, split
 from onnxslim.passes.prune.mask import makers
 from onnxslim.passes.refit.refit import refit, spot_of
 from onnxslim.pipeline.base import Environment

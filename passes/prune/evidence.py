@@ -12,16 +12,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnxslim.analyses.columns import Tap
+from onnxslim.analyses.held_out import alternate, split
 from onnxslim.analyses.layer_stats import LayerStats, Moments
 from onnxslim.ir import Array, Model
 from onnxslim.passes.refit.solve import solved
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples
-
-_RUNS = 25  # of neighbouring samples; every fifth run is held out
-_OUT = 5
-_FEWEST = 20  # samples; of fewer none is held out
 
 SHARES = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
 """How much a covariance may be drawn to its diagonal; at 1 nothing is made up for."""
@@ -98,24 +95,6 @@ class Sound(Mapping[Tap, Moments]):
 
     def __len__(self) -> int:
         return len(self._taps)
-
-
-def split(count: int) -> tuple[list[int], list[int]]:
-    """The samples to fit to, and those held out: every fifth of 25 runs."""
-    if count < _FEWEST:
-        return list(range(count)), []
-    run = np.arange(count) * min(_RUNS, count) // count
-    out = run % _OUT == _OUT - 1
-    return np.flatnonzero(~out).tolist(), np.flatnonzero(out).tolist()
-
-
-def alternate(kept: Sequence[int], out: Sequence[int], most: int = 255) -> list[int]:
-    """Four of those kept and one of those held out, in turns, spread over all of them."""
-    rounds = min(len(kept) // (_OUT - 1), len(out), most // _OUT)
-    some = np.array(kept)[np.arange(rounds * (_OUT - 1)) * len(kept) // (rounds * (_OUT - 1))]
-    others = np.array(out)[np.arange(rounds) * len(out) // rounds]
-    turns: Array = np.column_stack([some.reshape(rounds, -1), others])
-    return [int(i) for i in turns.ravel()]
 
 
 def shrunk(covariance: Array, share: float) -> Array:

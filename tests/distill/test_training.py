@@ -241,67 +241,6 @@ def test_steps_give_the_same_bytes_in_each_run(samples: list[Feed]) -> None:
     assert made[0] == made[1]
 
 
-class Killed(Exception):
-    """As if the process ended."""
-
-
-def test_a_training_that_was_killed_goes_on_where_it_was(
-    samples: list[Feed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from onnxslim.passes.distill.graph import checkpoint
-
-    monkeypatch.setattr(checkpoint.Checkpoint, "every", 0.0)
-    monkeypatch.setattr(checkpoint.Checkpoint.__init__, "__defaults__", (0.0,))
-    model = build(NET, WEIGHTS)
-    options: dict[str, Any] = {"level": "model", "steps": 40, "batch": 16, "rate": 3e-3}
-    whole = disturbed(model, "w2")
-    distill(model, whole, samples[:160], **options)
-    seen = 0
-
-    def kill(what: str, done: int, total: int) -> None:
-        nonlocal seen
-        seen += what.startswith("loss")
-        if seen == 25:
-            raise Killed
-
-    with pytest.raises(Killed):
-        distill(model, disturbed(model, "w2"), samples[:160], tmp_path, kill, **options)
-    assert len(list(tmp_path.glob("distill/*.pt"))) == 1
-    steps: list[str] = []
-
-    def note(what: str, done: int, total: int) -> None:
-        steps.append(what)
-
-    student = disturbed(model, "w2")
-    distill(model, student, samples[:160], tmp_path, note, **options)
-    assert sum(what.startswith("loss") for what in steps) == 40 - 24
-    assert ir.to_bytes(student) == ir.to_bytes(whole)
-
-
-def test_a_training_that_the_cache_holds_is_not_done_again(
-    samples: list[Feed], tmp_path: Path
-) -> None:
-    model = build(NET, WEIGHTS)
-    options: dict[str, Any] = {"level": "model", "steps": 30, "batch": 16, "rate": 3e-3}
-    steps: list[str] = []
-
-    def note(what: str, done: int, total: int) -> None:
-        steps.append(what)
-
-    first, again = disturbed(model, "w2"), disturbed(model, "w2")
-    distill(model, first, samples[:160], tmp_path, note, **options)
-    assert ir.to_bytes(first) != ir.to_bytes(again)
-    steps.clear()
-    result = distill(model, again, samples[:160], tmp_path, note, **options)
-    assert ir.to_bytes(first) == ir.to_bytes(again)
-    assert not any(what.startswith("loss") for what in steps)
-    assert "in an earlier run that the cache holds" in result.notes[0]
-    assert result.stats["steps"] == 30
-    options["rate"] = 1e-3
-    distill(model, disturbed(model, "w2"), samples[:160], tmp_path, note, **options)
-    assert sum(what.startswith("loss") for what in steps) == 30
-
-
 def test_texts_of_different_lengths_are_learnt_together_without_their_padding() -> None:
     body = """g (float[N,S,6] x, int64[N,S] attention_mask) => (float[N,S,4] y) {
       h = MatMul (x, w1)  t = Tanh (h)  m = MatMul (t, w2)  c = Cast <to=1> (attention_mask)

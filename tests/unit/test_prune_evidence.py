@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onnxslim.analyses.held_out import alternate, split
 from onnxslim.analyses.moments import Moments, moments_of
 from onnxslim.ir import Array
 from onnxslim.passes.prune.evidence import (
     SHARES,
     about,
-    alternate,
     fitted_weight,
     power,
     share_of,
     shrunk,
-    split,
 )
 from onnxslim.passes.prune.score import Consumer, greedy
 
