@@ -152,7 +152,11 @@ def test_for_another_goal_it_is_not_made_again(monkeypatch: pytest.MonkeyPatch) 
         return by_scheme(model, ctx, options, known)
 
     monkeypatch.setattr(rivals, "by_scheme", counted)
-    monkeypatch.setattr(rivals, "is_better", lambda *_: True)
+
+    def prefer(*given: object) -> bool:
+        return True
+
+    monkeypatch.setattr(rivals, "is_better", prefer)
     before = decoder(1.0)
     with ThreadPoolExecutor(1) as executor:
         env = Environment(any_size(get_target("ort-cpu")), executor, calib=FeedList(texts(8)))
