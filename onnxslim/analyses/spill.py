@@ -45,7 +45,14 @@ class Spill:
 
     def _grow(self, at: int) -> None:
         """Room is taken at once where the system can: a full disk must not end the process."""
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file.fileno(), at, self._end - at)
-        else:
-            os.truncate(self._file.fileno(), self._end)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file.fileno(), at, self._end - at)
+            else:
+                os.truncate(self._file.fileno(), self._end)
+        except OSError as error:
+            where = tempfile.gettempdir()
+            more = (
+                f"statistics need {self._end >> 20} MB or more in '{where}'; set TMPDIR elsewhere"
+            )
+            raise OSError(error.errno, f"{error.strerror}: {more}") from error
