@@ -33,6 +33,6 @@ def test_a_full_disk_is_said_with_what_is_needed_and_where(monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match="need 8 MB or more in .* set TMPDIR") as caught:
+    with pytest.raises(OSError, match=r"need 8 MB or more in .* set TMPDIR") as caught:
         Spill().zeros((1 << 20,), np.float64)
     assert caught.value.errno == errno.ENOSPC
