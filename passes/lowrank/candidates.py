@@ -11,7 +11,8 @@ import numpy as np
 
 from onnxslim.analyses.layer_stats import Moments, output_error
 from onnxslim.ir import Array
-from onnxslim.passes.lowrank.emit import Pair
+from onnxslim.passes.lowrank.emit import Pair, can_pivot
+from onnxslim.passes.lowrank.pivot import direct, pivoted, pivots
 from onnxslim.passes.lowrank.schemes import Geometry, Scheme, schemes
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.passes.lowrank.svd import (
@@ -66,9 +67,9 @@ def cuts(site: Site, scheme: str, multiple: int) -> list[Cut]:
     """All cuts of a layer that have a rank for which they cost less than the layer."""
     step = multiple // gcd(multiple, site.shape.groups)
     ways = [
-        (way, limit)
+        (way, ranks)
         for way in schemes(site.shape, scheme, step)
-        if (limit := way.useful_ranks(site.shape)) >= step
+        if (ranks := way.ranks(site.shape, step)) and (not way.pivoted or can_pivot(site.layer))
     ]
     if not ways:
         return []
@@ -76,8 +77,8 @@ def cuts(site: Site, scheme: str, multiple: int) -> list[Cut]:
     for damping in dampings(site):
         covariance = mixed(site.fit, site.shape, damping)
         bases = _Bases(site, covariance, ways)
-        for way, limit in ways:
-            cut = _judged(site, way, damping, range(step, limit + 1, step), bases)
+        for way, ranks in ways:
+            cut = _judged(site, way, damping, ranks, bases)
             if cut is not None and (
                 way not in found or sum(cut.loss.values()) < sum(found[way].loss.values())
             ):
@@ -95,10 +96,10 @@ def dampings(site: Site) -> tuple[float, ...]:
 class _Bases:
     """The bases of one layer and covariance; Tucker cuts share that of the pointwise one."""
 
-    def __init__(self, site: Site, covariance: Array, ways: Sequence[tuple[Scheme, int]]) -> None:
+    def __init__(self, site: Site, covariance: Array, ways: Sequence[tuple[Scheme, range]]) -> None:
         self._limits: dict[tuple[int, ...], int] = {}
-        for way, limit in ways:
-            most = max(self._limits.get(way.first, 0), way.reduced or limit)
+        for way, ranks in ways:
+            most = max(self._limits.get(way.first, 0), way.reduced or ranks[-1])
             self._limits[way.first] = most
         self.matrix = site.layer.matrix().astype(np.float64)
         self.covariance, self.others = covariance, held_covariance(site)
@@ -198,6 +199,8 @@ def pair(site: Site, cut: Cut, rank: int) -> Pair:
     firsts = np.stack([part[0] for part in parts])
     seconds = np.stack([part[1] for part in parts])
     made = Pair(way, rank, firsts, seconds, np.zeros(0))
+    if way.pivoted:
+        made = _pivoted(made)
     if way.reduced:
         last, middle = (np.stack([part[i] for part in parts]) for i in (2, 3))
         made = replace(made, rank=way.reduced, inner=_inner(site.shape, rank, last, middle))
@@ -206,6 +209,15 @@ def pair(site: Site, cut: Cut, rank: int) -> Pair:
     change = matrix - effective(site.shape, made)
     shift = (change @ moments.mean[:, :, None]).ravel()
     return replace(made, shift=shift)
+
+
+def _pivoted(made: Pair) -> Pair:
+    """The same product with outputs that are what the first factor gives."""
+    second = made.second[0, :, 0, :]
+    rows = pivots(second)
+    moved, first = pivoted(second, made.first[0], rows)
+    known = direct(rows, 0, len(second))
+    return replace(made, first=first[None], second=moved[None, :, None, :], direct=known)
 
 
 def _factors(way: Scheme, task: Problem, rank: int) -> tuple[Array, ...]:

@@ -9,15 +9,15 @@ from onnxslim.passes.lowrank.candidates import Candidate, candidates, frontier
 from onnxslim.passes.lowrank.gather import Evidence, Members
 from onnxslim.passes.lowrank.select import Goal
 from onnxslim.passes.lowrank.timing import Speed, Times
-from onnxslim.passes.lowrank.units import JOINT, Choice, Joint, joint_choices, separate_choices
+from onnxslim.passes.lowrank.units import Choice, Joint, joint_choices, separate_choices
 
 
 def choices(known: Evidence, goal: Goal) -> list[list[Choice]]:
     """For each unit its layers as they are, then what could be done to them; then the same for
     each table."""
     units = [
-        _of_unit(known, unit, joint, goal)
-        for unit, joint in zip(known.units, known.joints, strict=True)
+        _of_unit(known, unit, joints, goal)
+        for unit, joints in zip(known.units, known.joints, strict=True)
     ]
     tables = [
         [Choice((c,)) for c in frontier(table.candidates(gains), goal.unit)]
@@ -26,13 +26,11 @@ def choices(known: Evidence, goal: Goal) -> list[list[Choice]]:
     return [*units, *tables]
 
 
-def _of_unit(known: Evidence, unit: Members, joint: Joint | None, goal: Goal) -> list[Choice]:
+def _of_unit(known: Evidence, unit: Members, joints: Sequence[Joint], goal: Goal) -> list[Choice]:
     layers = [goal.allowed(_of_layer(known, i, goal)) for i in unit]
     found = separate_choices(layers, known.gains(unit), goal.unit)
-    if joint is None:
-        return found
     alone = [layer[0].ms for layer in layers]
-    together = joint_choices(known.members(unit), joint)
+    together = [c for joint in joints for c in joint_choices(known.members(unit), joint)]
     timed = [_timed(choice, known.times.get(unit), alone, goal) for choice in together]
     return [*found, *(choice for choice in timed if choice is not None and goal.allows(choice))]
 
@@ -55,7 +53,9 @@ def _timed(
     choice: Choice, times: Times | None, alone: Sequence[float | None], goal: Goal
 ) -> Choice | None:
     """With its time, on the scale of the layers timed alone; None where it is not faster."""
-    ms = None if times is None else times.at(JOINT, choice.parts[0].rank)
+    ms = None
+    if times is not None and choice.joint is not None:
+        ms = times.at(choice.joint.scheme, choice.parts[0].rank)
     if times is None or ms is None:
         return None if goal.unit == "ms" else choice
     if goal.unit != "params" and not Speed(times.layer_ms, ms).faster:

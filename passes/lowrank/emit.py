@@ -4,12 +4,14 @@ Conv            -> Conv (no bias) + Conv
 Gemm            -> Gemm (no C) + Gemm
 MatMul          -> MatMul + MatMul
 MatMul + Add(b) -> MatMul + MatMul + Add(b')    where only the Add reads it and b is constant
+Pivoted, the second gives some outputs alone:
+X               -> X + X + Concat(of both) + Gather(in order) + Add(b')
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +31,7 @@ class Pair:
     second: Array  # H, [groups, out, places, r]
     shift: Array  # (W - H V) m, [groups * out]
     inner: Pair | None = None  # the second factor cut again, as a layer of its own (Tucker)
+    direct: Array | None = None  # [out]: the number of the first factor that an output is, or -1
 
 
 def emit(
@@ -42,9 +45,11 @@ def emit(
         EditError: the graph does not allow it; nothing was changed.
     """
     add = _absorber(layer) if pair.shift.any() else None
-    nodes = _EMITTERS[layer.kind](editor, layer, shape, pair, add is not None)
+    make = _EMITTERS[layer.kind] if pair.direct is None else _pivoted
+    nodes = make(editor, layer, shape, pair, add is not None)
     if reduced is not None:
-        nodes[1].replace_input_with(0, reduced)
+        for node, index in list(nodes[0].outputs[0].uses()):
+            node.replace_input_with(index, reduced)
         editor.discard(nodes[:1])
         nodes = nodes[1:]
     editor.replace_node(layer.node, nodes, [nodes[-1].outputs[0]])
@@ -155,6 +160,55 @@ def _matmul(
     one = _node(editor, layer, "reduce", [layer.node.inputs[layer.input_index], first], {})
     two = _node(editor, layer, "expand", [one.outputs[0], second], {})
     return [one, two, *_added(editor, layer, two, None if absorbed else pair.shift)]
+
+
+def can_pivot(layer: Linear) -> bool:
+    """Whether a pivoted pair can take the layer's place: its bias is added at last, and what lies
+    on the last axis of a tensor of any rank is put together only from opset 11 on."""
+    scope = layer.node.graph
+    opset = 11 if scope is None else scope.opset_imports.get("", 11)
+    return layer.bias_vector() is not None and (layer.kind != "matmul" or opset >= 11)
+
+
+def _pivoted(
+    editor: Editor, layer: Linear, shape: Geometry, pair: Pair, absorbed: bool
+) -> list[Node]:
+    """Some outputs are those of the first factor, the others those of the second."""
+    assert pair.direct is not None
+    rest, order = np.flatnonzero(pair.direct < 0), pair.direct.copy()
+    order[rest] = pair.rank + np.arange(len(rest))
+    bare = replace(layer, bias=None)
+    some = pair.second[:, rest] if len(rest) else pair.second[:, :1]
+    plain = replace(pair, second=some, shift=np.zeros(some.shape[1]), direct=None)
+    one, two = _EMITTERS[layer.kind](editor, bare, shape, plain, absorbed)
+    nodes, whole = [one, two], one.outputs[0]
+    axis = -1 if layer.kind == "matmul" else 1
+    hint = str(layer.node.outputs[0].name)
+    if len(rest):
+        parts = [one.outputs[0], two.outputs[0]]
+        nodes.append(_like(editor, layer, "Concat", parts, axis, f"{hint}_joined"))
+        whole = nodes[-1].outputs[0]
+    else:
+        editor.discard([nodes.pop()])
+    scope = ir.graph_of(layer.node.outputs[0])
+    if scope is None:
+        raise ValueError(f"{layer.node.name!r} is in no graph")
+    index = editor.initializer(scope, f"{layer.weight.name}_order", order.astype(np.int64))
+    nodes.append(_like(editor, layer, "Gather", [whole, index], axis, f"{hint}_ordered"))
+    bias = layer.bias_vector()
+    total = None if bias is None or absorbed else bias + pair.shift
+    return [*nodes, *_added(editor, layer, nodes[-1], total)]
+
+
+def _like(
+    editor: Editor, layer: Linear, op_type: str, inputs: list[Value], axis: int, output: str
+) -> Node:
+    made = editor.node(
+        op_type, inputs, outputs=[output], attributes={"axis": axis}, like=layer.node
+    )
+    if layer.weight.dtype is not None:
+        made.outputs[0].dtype = layer.weight.dtype
+    return made
 
 
 _EMITTERS: dict[str, Callable[[Editor, Linear, Geometry, Pair, bool], list[Node]]] = {

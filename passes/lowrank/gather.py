@@ -18,7 +18,7 @@ from onnxslim.passes.lowrank.schemes import Scheme
 from onnxslim.passes.lowrank.survey import Site, survey
 from onnxslim.passes.lowrank.tables import Table, find_tables
 from onnxslim.passes.lowrank.timing import Clock, Times
-from onnxslim.passes.lowrank.units import JOINT, Joint, groups, joint_cut
+from onnxslim.passes.lowrank.units import Joint, groups, joint_cuts
 from onnxslim.pipeline.base import Context, Declined
 from onnxslim.runtime.session import open_session
 
@@ -43,7 +43,7 @@ class Evidence:
     cuts: list[list[Cut]] = field(default_factory=list[list[Cut]])
     weights: list[float] = field(default_factory=list[float])
     units: list[Members] = field(default_factory=list[Members])
-    joints: list[Joint | None] = field(default_factory=list["Joint | None"])
+    joints: list[list[Joint]] = field(default_factory=list[list[Joint]])
     tables: list[Table] = field(default_factory=list[Table])
     table_gains: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     times: dict[Members, Times | None] = field(default_factory=dict[Members, "Times | None"])
@@ -81,7 +81,7 @@ def gather(options: Lowrank, model: Model, ctx: Context, clock: Clock) -> Eviden
     known.units = groups(known.sites)
     known.joints = each(
         ctx, "factorizing layers together",
-        lambda unit: _joint(known, unit, options, ctx), known.units,
+        lambda unit: _joints(known, unit, options, ctx), known.units,
     )  # fmt: skip
     if options.measure:
         _time(known, ctx, clock)
@@ -123,11 +123,11 @@ def _step(site: Site, options: Lowrank, ctx: Context) -> int:
     return options.multiple or own
 
 
-def _joint(known: Evidence, unit: Members, options: Lowrank, ctx: Context) -> Joint | None:
+def _joints(known: Evidence, unit: Members, options: Lowrank, ctx: Context) -> list[Joint]:
     if len(unit) < 2 or options.scheme not in ("auto", "joint"):
-        return None
+        return []
     sites = known.members(unit)
-    return joint_cut(sites, known.gains(unit), _step(sites[0], options, ctx))
+    return joint_cuts(sites, known.gains(unit), _step(sites[0], options, ctx))
 
 
 def _weigh(known: Evidence, options: Lowrank, model: Model, ctx: Context) -> None:
@@ -179,9 +179,9 @@ def _time(known: Evidence, ctx: Context, clock: Clock) -> None:
         ((i,), {cut.scheme: list(cut.loss) for cut in found}) for i, found in enumerate(known.cuts)
     ]
     wanted += [
-        (unit, {JOINT: list(joint.cuts[0].loss)})
-        for unit, joint in zip(known.units, known.joints, strict=True)
-        if joint is not None
+        (unit, {joint.scheme: list(joint.cuts[0].loss) for joint in joints})
+        for unit, joints in zip(known.units, known.joints, strict=True)
+        if joints
     ]
     for done, (members, ways) in enumerate(wanted):
         ctx.env.progress("timing layers", done, len(wanted))

@@ -51,8 +51,8 @@ class Lowrank(Pass):
         None, "greatest relative error of a layer's output; without a budget 0.03, 0.01 without "
         "data", "0 to 1",
     )  # fmt: skip
-    scheme: Literal["auto", "channel", "spatial", "pointwise", "tucker", "joint"] = option(
-        "auto", "how layers are cut; auto takes the least loss for what it costs"
+    scheme: Literal["auto", "channel", "spatial", "pointwise", "tucker", "joint", "pivoted"] = (
+        option("auto", "how layers are cut; auto takes the least loss for what it costs")
     )
     refit: bool = option(True, "fit second factors to the original outputs, if that helps")
     activation: bool = option(True, "fit them to what the activation after them leaves")

@@ -3,11 +3,12 @@
 | scheme    | first factor            | second factor            |
 |-----------|-------------------------|--------------------------|
 | linear    | [in -> r]               | [r -> out]               |
+| pivoted   | [in -> r], which are outputs | [r -> the other outputs] (`pivot`) |
 | channel   | whole kernel, to r      | 1x1 (Zhang et al. 2015)  |
 | spatial   | some kernel axes (kx1)  | the others (1xk) (Jaderberg et al. 2014) |
 | pointwise | 1x1, to r               | whole kernel             |
 | tucker    | 1x1, to a given r       | whole kernel to s, then 1x1 (Kim et al. 2016) |
-| joint     | [in -> r], once for all layers that read the same | [r -> out] each |
+| joint     | [in -> r], once for all layers that read the same; also pivoted | [r -> out] each |
 
 Each factor keeps stride, dilation and padding on its own axes. The first has no bias, so a zero
 that pads its result is what it gives for zeros: the cut is exact for every stride and padding.
@@ -23,6 +24,7 @@ from math import prod
 import numpy as np
 
 from onnxslim.ir import Array
+from onnxslim.passes.lowrank import pivot
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,18 @@ class Cost:
 @dataclass(frozen=True)
 class Scheme:
     """One way to cut: `first` are the kernel axes of the first factor, in order. `reduced` is the
-    rank of the inputs of a Tucker cut, whose other rank is then that of the outputs."""
+    rank of the inputs of a Tucker cut, whose other rank is then that of the outputs. Of a cut that
+    is `pivoted` as many outputs as its rank are what the first factor gives."""
 
     name: str
     first: tuple[int, ...] = ()
     reduced: int = 0
+    pivoted: bool = False
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        return f"pivoted {self.name}" if self.pivoted and self.name != "pivoted" else self.name
 
     def places(self, shape: Geometry) -> int:
         """The kernel size of the second factor."""
@@ -93,6 +102,8 @@ class Scheme:
         )
         taken = shape.channels * prod(shape.kernel[axis] for axis in self.first)
         put = shape.out * self.places(shape)
+        if self.pivoted:
+            put -= rank
         macs = shape.rows * (between * taken + prod(shape.sites_out) * put)
         return Cost(rank * shape.groups * macs, rank * shape.groups * (taken + put))
 
@@ -107,6 +118,12 @@ class Scheme:
         fewer = (shape.macs - 1 - fixed.macs) // max(one.macs - fixed.macs, 1)
         smaller = (shape.params - 1 - fixed.params) // max(one.params - fixed.params, 1)
         return max(min(max(fewer, smaller), at_most), 0)
+
+    def ranks(self, shape: Geometry, step: int) -> range:
+        """The multiples of `step` worth having."""
+        if self.pivoted:
+            return pivot.ranks(shape.features, shape.out, step)
+        return range(step, self.useful_ranks(shape) + 1, step)
 
     def order(self, shape: Geometry) -> Array:
         """The features of a row (channel, *kernel) in the order (second's axes, channel, first's).
@@ -138,6 +155,8 @@ def _all(shape: Geometry, step: int) -> Iterator[Scheme]:
     every = tuple(range(len(shape.kernel)))
     if not wide:
         yield Scheme("linear", every)
+        if shape.groups == 1:
+            yield Scheme("pivoted", every, pivoted=True)
         return
     yield Scheme("channel", every)
     for count in range(1, len(wide)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -88,7 +88,11 @@ class Clock:
 
     def _times(self, sites: Sequence[Site], points: Sequence[tuple[Scheme, int]]) -> Times | None:
         rng = np.random.default_rng(self.env.seed)
-        made = [[_random(site, way, rank, rng) for site in sites] for way, rank in points]
+        made = [
+            [_pivoted(pair, sites, rng) if way.pivoted else pair for pair in pairs]
+            for way, rank in points
+            for pairs in [[_random(site, way, rank, rng) for site in sites]]
+        ]
         ms = self._measure(sites, made)
         if ms is None:
             return None
@@ -150,6 +154,15 @@ def _kind(sites: Sequence[Site]) -> object:
         )
         for site in sites
     )
+
+
+def _pivoted(pair: Pair, sites: Sequence[Site], rng: np.random.Generator) -> Pair:
+    """With as many outputs from the first factor as fall to the layer on average."""
+    out = pair.second.shape[1]
+    count = pair.rank * out // sum(site.shape.out for site in sites)
+    outputs = np.full(out, -1)
+    outputs[rng.permutation(out)[:count]] = rng.permutation(pair.rank)[:count]
+    return replace(pair, direct=outputs)
 
 
 def _random(site: Site, way: Scheme, rank: int, rng: np.random.Generator) -> Pair:

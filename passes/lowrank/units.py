@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from onnxslim.ir import Array
 from onnxslim.passes.lowrank.budget import Option, hull
 from onnxslim.passes.lowrank.candidates import (
     Candidate,
@@ -18,13 +19,14 @@ from onnxslim.passes.lowrank.candidates import (
     held_covariance,
     mixed,
 )
-from onnxslim.passes.lowrank.emit import Pair
+from onnxslim.passes.lowrank.emit import Pair, can_pivot
 from onnxslim.passes.lowrank.joint import member_losses, shared_factors, stacked
+from onnxslim.passes.lowrank.pivot import direct, pivoted, pivots, ranks
 from onnxslim.passes.lowrank.schemes import Scheme
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.passes.lowrank.svd import basis, product
 
-JOINT = Scheme("joint")
+JOINT, JOINT_PIVOTED = Scheme("joint"), Scheme("joint", pivoted=True)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,23 @@ class Joint:
     damping: float
     weights: tuple[float, ...]  # of the layers' squared errors
     cuts: tuple[Cut, ...]  # what each layer loses by rank
+
+    @property
+    def scheme(self) -> Scheme:
+        """How the layers are cut."""
+        return self.cuts[0].scheme
+
+    def at(self, scheme: Scheme, ranks: range) -> Joint | None:
+        """The same cut in another form, at its ranks; None where there are none."""
+        cuts = tuple(
+            Cut(
+                scheme,
+                c.damping,
+                *({r: of[r] for r in ranks if r in of} for of in (c.loss, c.within)),
+            )
+            for c in self.cuts
+        )
+        return Joint(self.damping, self.weights, cuts) if cuts[0].loss else None
 
 
 @dataclass(frozen=True)
@@ -68,17 +87,29 @@ def groups(sites: Sequence[Site]) -> list[tuple[int, ...]]:
     return [tuple(members) for members in found.values()]
 
 
-def joint_cut(sites: Sequence[Site], gains: Sequence[float], step: int) -> Joint | None:
-    """The cut of layers that read the same; None where no rank makes it cheaper than they are."""
+def joint_cuts(sites: Sequence[Site], gains: Sequence[float], step: int) -> list[Joint]:
+    """The cuts of layers that read the same at the ranks that make them cheaper: with a second
+    factor for each of all its outputs, and pivoted."""
+    size, out = sites[0].shape.features, sum(site.shape.out for site in sites)
+    plain = range(step, min((size * out - 1) // (size + out), size, out) + 1, step)
+    pivoting = all(can_pivot(site.layer) for site in sites)
+    forms = {JOINT: plain, JOINT_PIVOTED: ranks(size, out, step) if pivoting else range(0)}
+    wanted = sorted({r for some in forms.values() for r in some})
+    found = _joint_cut(sites, gains, wanted)
+    if found is None:
+        return []
+    made = [found.at(scheme, some) for scheme, some in forms.items()]
+    return [joint for joint in made if joint is not None]
+
+
+def _joint_cut(
+    sites: Sequence[Site], gains: Sequence[float], wanted: Sequence[int]
+) -> Joint | None:
+    """The best damping of a cut at these ranks; None where it cannot be judged."""
     first = sites[0]
-    if first.fit is None:
+    if first.fit is None or not wanted:
         return None
-    size = first.shape.features
     sizes = [site.shape.out for site in sites]
-    limit = (size * sum(sizes) - 1) // (size + sum(sizes))
-    ranks = range(step, min(limit, size, sum(sizes)) + 1, step)
-    if not ranks:
-        return None
     matrices = [site.layer.matrix()[0].astype(np.float64) for site in sites]
     held = held_covariance(first)
     best: tuple[float, Joint] | None = None
@@ -89,8 +120,8 @@ def joint_cut(sites: Sequence[Site], gains: Sequence[float], step: int) -> Joint
             return None
         weights = tuple(gain / power for gain, power in zip(gains, powers, strict=True))
         task = stacked(matrices, weights, covariance)
-        found = basis(task, ranks[-1])
-        some = [r for r in ranks if r <= len(found.first)]
+        found = basis(task, wanted[-1])
+        some = [r for r in wanted if r <= len(found.first)]
         within = member_losses(task, found, covariance, sizes, some)
         apart, whole = within, powers
         if held is not None:
@@ -112,7 +143,8 @@ def joint_cut(sites: Sequence[Site], gains: Sequence[float], step: int) -> Joint
 
 
 def joint_choices(sites: Sequence[Site], joint: Joint) -> list[Choice]:
-    """The common factor at every rank; the first layer bears its cost."""
+    """The common factor at every rank; the first layer bears its cost, and gets what is saved
+    where outputs of the layers are what it gives."""
     size, rows = sites[0].shape.features, sites[0].shape.rows
     found: list[Choice] = []
     for rank in joint.cuts[0].loss:
@@ -121,10 +153,9 @@ def joint_choices(sites: Sequence[Site], joint: Joint) -> list[Choice]:
             for cut, site in zip(joint.cuts, sites, strict=True)
             for n in (site.shape.out,)
         ]
+        shared = rank * (size - rank if joint.scheme.pivoted else size)
         parts[0] = replace(
-            parts[0],
-            macs=parts[0].macs + rows * rank * size,
-            params=parts[0].params + rank * size,
+            parts[0], macs=parts[0].macs + rows * shared, params=parts[0].params + shared
         )
         found.append(Choice(tuple(parts), joint))
     return found
@@ -161,11 +192,31 @@ def joint_pairs(sites: Sequence[Site], joint: Joint, rank: int) -> list[Pair]:
     assert moments is not None
     matrices = [site.layer.matrix()[0].astype(np.float64) for site in sites]
     task = stacked(matrices, joint.weights, mixed(moments, sites[0].shape, joint.damping)[0])
-    first, seconds = shared_factors(
-        task, basis(task, rank), rank, [len(w) for w in matrices], joint.weights
-    )
+    sizes = [len(w) for w in matrices]
+    first, seconds = shared_factors(task, basis(task, rank), rank, sizes, joint.weights)
+    known: list[Array | None] = [None] * len(sites)
+    if joint.scheme.pivoted:
+        first, seconds, known = _pivoted(first, seconds, joint.weights)
     return [
-        Pair(JOINT, rank, first[None], second[None, :, None, :],
-             (w - product(second[:, None, :], first)) @ moments.mean[0])
-        for w, second in zip(matrices, seconds, strict=True)
+        Pair(joint.scheme, rank, first[None], second[None, :, None, :],
+             (w - product(second[:, None, :], first)) @ moments.mean[0], direct=outputs)
+        for w, second, outputs in zip(matrices, seconds, known, strict=True)
     ]  # fmt: skip
+
+
+def _pivoted(
+    first: Array, seconds: Sequence[Array], weights: Sequence[float]
+) -> tuple[Array, list[Array], list[Array | None]]:
+    """The same products with a first factor that gives outputs of the layers, and which;; None
+    for a layer of which it gives none."""
+    sizes = [len(second) for second in seconds]
+    starts = np.cumsum([0, *sizes[:-1]])
+    weighted = [np.sqrt(g) * second for second, g in zip(seconds, weights, strict=True)]
+    rows = pivots(np.concatenate(weighted))
+    moved, first = pivoted(np.concatenate(list(seconds)), first, rows)
+    known = [direct(rows, start, n) for start, n in zip(starts, sizes, strict=True)]
+    return (
+        first,
+        np.split(moved, starts[1:]),
+        [outputs if (outputs >= 0).any() else None for outputs in known],
+    )

@@ -75,7 +75,7 @@ def _row(site: Site, made: Pair, taken: Candidate, speed: Speed | None, count: i
     """What was done to a layer: ranks, cost, milliseconds measured and predicted, and the loss."""
     ranks = f"{made.rank}" if made.inner is None else f"{made.rank} and {made.inner.rank}"
     share = taken.macs / max(site.shape.macs, 1)
-    said = [f"{made.scheme.name} rank {ranks}, {share:.2f} of the MACs"]
+    said = [f"{made.scheme.label} rank {ranks}, {share:.2f} of the MACs"]
     if speed is not None:
         ms = f"{speed.layer_ms:.3g} -> {speed.pair_ms:.3g} ms"
         of = f" for {count} layers" if count > 1 else ""
