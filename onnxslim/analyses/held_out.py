@@ -11,7 +11,7 @@ from onnxslim.ir import Array
 
 _RUNS = 25  # of neighbouring samples; every fifth run is held out
 _OUT = 5
-_FEWEST = 20  # samples; of fewer none is held out
+_FEWEST = 8  # samples; of fewer none is held out
 
 
 def split(count: int) -> tuple[list[int], list[int]]:

@@ -39,7 +39,8 @@ def test_whole_runs_of_neighbours_are_held_out(count: int) -> None:
 
 
 def test_of_few_samples_none_is_held_out() -> None:
-    assert split(19) == (list(range(19)), [])
+    assert split(7) == (list(range(7)), [])
+    assert split(8) == ([0, 1, 2, 3, 5, 6, 7], [4])
 
 
 def test_every_fifth_of_those_in_turns_is_held_out() -> None:
