@@ -23,6 +23,7 @@ from models.samples import save_stacked
 Array = NDArray[Any]
 EVALUATION_WINDOWS, EVALUATION_LENGTH = 3, 512
 CALIBRATION_WINDOWS, CALIBRATION_LENGTH = 16, 128
+TEXTS, TEXTS_LENGTH = 64, 256
 
 
 def tokenizer(reader: GGUFReader) -> Tokenizer:
@@ -45,12 +46,20 @@ def windows(ids: Array, starts: Sequence[int], length: int) -> Array:
 
 def make(recipe: Recipe, store: Store, folder: Path) -> None:
     """Writes the windows; the labels of the evaluation are its own tokens."""
+    _make(recipe, store, folder, CALIBRATION_WINDOWS, CALIBRATION_LENGTH)
+
+
+def make_texts(recipe: Recipe, store: Store, folder: Path) -> None:
+    """The same with as many tokens to calibrate with as low rank needs."""
+    _make(recipe, store, folder, TEXTS, TEXTS_LENGTH)
+
+
+def _make(recipe: Recipe, store: Store, folder: Path, count: int, length: int) -> None:
     text = corpora.background_text(store.open(recipe.data[0]))
     ids = np.array(tokenizer(read_gguf(recipe, store)).encode(text).ids, np.int64)
     end = EVALUATION_WINDOWS * EVALUATION_LENGTH
-    step = (len(ids) - end) // CALIBRATION_WINDOWS
-    later = [end + number * step for number in range(CALIBRATION_WINDOWS)]
-    calibration = windows(ids, later, CALIBRATION_LENGTH)
+    step = (len(ids) - end) // count
+    calibration = windows(ids, [end + number * step for number in range(count)], length)
     evaluation = windows(ids, range(0, end, EVALUATION_LENGTH), EVALUATION_LENGTH)
     save_stacked(folder / recipe.calib, input_ids=calibration)
     save_stacked(folder / recipe.eval, input_ids=evaluation, labels=evaluation)

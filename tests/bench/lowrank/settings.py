@@ -29,6 +29,8 @@ SMOLLM = round(1 - (1 - LINEAR) * SMOLLM_LINEAR / SMOLLM_ALL, 4)
 LANGUAGE = "measure=false refit=false skip=/token_embd/*"
 """No timing of pairs for a budget of parameters, no refit, whose moments would take gigabytes."""
 
+DECODER = f"lowrank{{params={SMOLLM} {LANGUAGE}}}"
+
 SETTINGS: Mapping[str, tuple[Setting, ...]] = {
     "fashion_vgg": (
         Setting("lowrank{ratio=0.5}", beside=True),
@@ -55,9 +57,6 @@ SETTINGS: Mapping[str, tuple[Setting, ...]] = {
         Setting("lowrank{params=0.8},quant"),
         Setting("prune{share=0.15 only=hidden}"),
     ),
-    "smollm2_135m": (
-        Setting(
-            f"lowrank{{params={SMOLLM} measure=false refit=false skip=/token_embd/*}}", beside=True
-        ),
-    ),
+    "smollm2_135m": (Setting(DECODER),),  # calibrated with 2,048 tokens
+    "smollm2_135m_texts": (Setting(DECODER, beside=True),),  # with 16,384
 }
