@@ -21,4 +21,5 @@ class Choices:
     samples: int = 0  # of calibration: for how many observations a covariance counts
     wide: frozenset[str] = frozenset()  # layers whose weights have 8 bits all the same
     excluded: frozenset[str] = frozenset()  # not static int8
-    alone: frozenset[str] = frozenset()  # of those, layers of which the weight alone has 8 bits
+    alone: frozenset[str] = frozenset()  # of those, layers of which the weight alone is in codes
+    coarse: frozenset[str] = frozenset()  # static layers, or alone, whose weights have 4 bits

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from onnxslim import ir
+from onnxslim.errors import OptionError
 from onnxslim.ir import Model
 from onnxslim.passes.quant.audit.accepted import rejected
 from onnxslim.passes.quant.place.known import known_of
-from onnxslim.passes.quant.report import result_of
+from onnxslim.passes.quant.report import Done, result_of
 from onnxslim.passes.quant.rivals import quantized
 from onnxslim.passes.quant.selection import check_selection
 from onnxslim.pipeline.analysis import Aspect
@@ -96,9 +97,15 @@ class Quant(Pass):
     )
     goal: float = option(12.0, "dB of the outputs below which layers are left in float", "0 to 60")
     wide_share: float = option(
-        0.1, "of the weights, at most so many keep 8 bits where the others get 4 to 6", "0 to 1"
+        0.1, "of the weights, at most so many keep 8 bits where the others get fewer", "0 to 1"
     )
     float_share: float = option(0.05, "of the weights, at most so many stay float", "0 to 1")
+    size: float | None = option(
+        None,
+        "bytes of all weights after over before, at most, of auto and int8: which get 4 bits, 8 or "
+        "stay float is chosen for the least noise, instead of wide_share and float_share",
+        "0 to 1",
+    )
     portable: bool = option(
         False,
         "only operators that every runtime has; else also the target's own where these are faster",
@@ -126,16 +133,20 @@ class Quant(Pass):
             raise ValueError(f"wide_share={self.wide_share:g}, expected 0 to 1")
         if not 0 <= self.float_share <= 1:
             raise ValueError(f"float_share={self.float_share:g}, expected 0 to 1")
+        if self.size is not None and not 0 < self.size <= 1:
+            raise ValueError(f"size={self.size:g}, expected 0 to 1")
 
     def stricter(self, result: PassResult) -> Quant | None:
-        """With a higher goal and more weights that may stay in float, while that changes anything;
-        only what is static has a goal."""
+        """With a higher goal and more weights that may stay in float, or have 8 bits, while that
+        changes anything; what is dynamic has no goal."""
         db = result.stats.get("output_db")
         if not isinstance(db, float) or (db < self.goal and self.float_share == 1):
             return None
         goal = round(max(self.goal, db) + TIGHTER_DB, 1)
         share = min(1.0, max(2 * self.float_share, LEAST_SHARE))
-        return None if goal > 60 else replace(self, goal=goal, float_share=share)
+        wide = min(1.0, 4 * self.wide_share) if self.scheme == "weight" else self.wide_share
+        milder = replace(self, goal=goal, float_share=share, wide_share=wide)
+        return None if goal > 60 else milder
 
     def between(self, result: PassResult, passed: Pass) -> Quant | None:
         """Halfway between what was reached and the goal that was enough, unless that is near."""
@@ -150,12 +161,14 @@ class Quant(Pass):
 
         Raises:
             OptionError: `ops` or `skip` name what the model does not have.
+                Or a size cannot be reached; says the least that can.
             RuntimeUnavailable: calibration samples are given and the model cannot be run.
         """
         check_selection(model, self.ops, self.skip)
         before = ir.snapshot(model)
         known = known_of(ctx, (fingerprint(model), replace(self, goal=0.0, float_share=0.0)))
         done = quantized(model, ctx, self, known)
+        self._check_size(before, model, done)
         reason = rejected(before, model, ctx.env) if done.count else None
         if done.count and reason is None:
             return result_of(done, before)
@@ -163,3 +176,13 @@ class Quant(Pass):
         ctx.analyses.invalidate(Aspect.ALL)
         whole = () if reason is None else (Declined("model", reason),)
         return PassResult(declined=(*whole, *done.declined), notes=done.notes)
+
+    def _check_size(self, before: Model, model: Model, done: Done) -> None:
+        """Raises OptionError where the weights take more than was asked for."""
+        share = ir.weight_bytes(model) / max(ir.weight_bytes(before), 1)
+        if self.size is not None and share > self.size:
+            ir.restore(model, before)
+            kept = next((f", as '{d.node}' stays in float: {d.reason}" for d in done.declined), "")
+            raise OptionError(
+                f"quant: size={self.size:g}: {share:.3f} of the bytes of all weights are left{kept}"
+            )

@@ -32,6 +32,7 @@ class Done:
     remarks: tuple[str, ...] = ()  # sentences of the schemes
     own: tuple[str, ...] = ()  # operators of one runtime alone that were written
     timed_on: Feed | None = None  # see PassResult
+    db: float | None = None  # of the outputs, where weights alone were quantized
     packed: int = 0  # numbers that are stored in 4 bits
 
     @property
@@ -95,6 +96,8 @@ def result_of(done: Done, before: Model) -> PassResult:
         stats.update(_static_stats(done.static, done.static.plan))
         stats.update(_bits(done.static.plan, done.packed))
         layers = [*_rows(done.static, done.static.plan), *layers]
+    elif done.db is not None:
+        stats["output_db"] = round(done.db, 2)
     return PassResult(
         changed=Aspect.ALL,
         stats=stats,

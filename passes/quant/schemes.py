@@ -14,6 +14,7 @@ from onnxslim.ir import Editor, Model
 from onnxslim.passes.quant import steps
 from onnxslim.passes.quant.contrib import DOMAIN
 from onnxslim.passes.quant.place.known import Known
+from onnxslim.passes.quant.place.sized import Budget
 from onnxslim.passes.quant.prepare.canonical import canonicalize
 from onnxslim.passes.quant.prepare.equalize import equalize
 from onnxslim.passes.quant.prepare.gates import GATED, GATES_SINCE
@@ -38,11 +39,12 @@ def by_scheme(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
     if options.portable:
         ctx = replace(ctx, env=replace(ctx.env, target=ctx.env.target.portable()))
     _check_target(ctx.env.target, options.scheme)
+    budget = _budget(model, ctx, options)
     try:
         ir.raise_opset(model, _min_opset(ctx.env.target, options.scheme))
     except EditError as error:
         return Done(refused=(Declined("model", str(error)),))
-    if options.scheme == "int8" and options.weight_bits <= PACKED_BITS:
+    if steps.packed in SCHEMES[options.scheme] and (budget or options.weight_bits <= PACKED_BITS):
         with suppress(EditError):  # the weights lie in bytes then
             ir.raise_opset(model, PACKED_SINCE)
     there = _own(model)
@@ -51,13 +53,29 @@ def by_scheme(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
     equalized = equalize(Editor(model), options.weight_bits) if _equalizes(options) else 0
     ctx.analyses.invalidate(Aspect.ALL)
     excluded = excluded_names(model, options.ops, options.skip)
-    job = steps.Job(model, ctx, options, excluded, known)
+    job = steps.Job(model, ctx, options, excluded, known, budget)
     blind = "" if ctx.env.calib else _blind(options)
     done = Done(folded=folded, equalized=equalized, blind=blind)
     for step in SCHEMES[options.scheme]:
         done = step(job, done)
     refused = (*done.refused, *uncovered(model, ctx.env.target, ruled_out))
     return replace(done, refused=refused, own=tuple(_own(model) - there))
+
+
+def _budget(model: Model, ctx: Context, options: Quant) -> Budget | None:
+    if options.size is None:
+        return None
+    if steps.packed not in SCHEMES[options.scheme]:
+        raise OptionError(
+            f"quant: size={options.size:g} with scheme={options.scheme}: sizes are chosen by "
+            "scheme=auto and scheme=int8"
+        )
+    if not ctx.env.calib:
+        raise OptionError(
+            f"quant: size={options.size:g}: which layers get few bits is chosen on samples; give "
+            "--calib"
+        )
+    return Budget(options.size, ir.weight_bytes(model))
 
 
 def _equalizes(options: Quant) -> bool:
@@ -138,7 +156,7 @@ BLIND: Mapping[str, str] = {
 
 
 SCHEMES: Mapping[str, tuple[steps.Step, ...]] = {
-    "auto": (steps.static, steps.dynamic, steps.embeddings),
+    "auto": (steps.static, steps.dynamic, steps.embeddings, steps.packed),
     "int8": (steps.static, steps.embeddings, steps.packed),
     "int16": (steps.static,),
     "fp8": (steps.static,),

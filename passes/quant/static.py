@@ -24,6 +24,7 @@ from onnxslim.passes.quant.know.stated import stated_facts
 from onnxslim.passes.quant.place.known import Known
 from onnxslim.passes.quant.place.placement import Placement
 from onnxslim.passes.quant.place.protection import Limit, protected
+from onnxslim.passes.quant.place.sized import Budget, within_size
 from onnxslim.passes.quant.prepare.gates import GATED
 from onnxslim.passes.quant.rewrite.apply import node_id, plan_for
 from onnxslim.passes.quant.rewrite.plan import Plan, tensors_to_see
@@ -50,6 +51,8 @@ class Goals:
     limit: Limit
     timed: bool  # whether operators that are slower in int8 may stay in float, or weights be alone
     wide_share: float = 0.0  # of the weights, where these have few bits
+    budget: Budget | None = None  # of bytes
+    packs: bool = False  # whether weights of 4 bits can be stored as such
     sequential: bool = False  # whether layers are rounded for what the layers before leave
 
 
@@ -96,10 +99,15 @@ def quantize_static(
         searched = search.best(choices, goals.alternatives, goals.limit.goal_db)
         if searched.bits <= FEW_BITS:
             searched = widened(search, searched, goals.wide_share)
-        placement = Placement(search, ctx, known)
-        if goals.timed:
-            searched, slower = placement.faster(searched)
-        searched = protected(search, placement, searched, goals.limit, goals.timed)
+        placement, limit = Placement(search, ctx, known), goals.limit
+        if goals.budget is not None:
+            searched = within_size(
+                search, placement, searched, goals.budget, limit.goal_db, goals.timed, goals.packs
+            )
+        else:
+            if goals.timed:
+                searched, slower = placement.faster(searched)
+            searched = protected(search, placement, searched, limit, goals.timed)
         db, trials, last = search.score(searched), len(search.results), search.last
         if goals.sequential:
             db, last = improved(search, ctx, searched), None

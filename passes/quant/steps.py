@@ -7,9 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.quant.asked import ENOUGH, alternatives, first_choices, fits
+from onnxslim.passes.quant.choose.compare import TEXTS
+from onnxslim.passes.quant.choose.judge import Judge
 from onnxslim.passes.quant.dynamic import quantize_dynamic
 from onnxslim.passes.quant.embeddings import quantize_embeddings
 from onnxslim.passes.quant.fallback import without_ranges
@@ -17,14 +20,18 @@ from onnxslim.passes.quant.half import Half, store_half
 from onnxslim.passes.quant.islands import compute_half
 from onnxslim.passes.quant.place.known import Known
 from onnxslim.passes.quant.place.protection import Limit
+from onnxslim.passes.quant.place.sized import Budget
 from onnxslim.passes.quant.report import Done
-from onnxslim.passes.quant.rewrite.packed import PACKED_BITS, pack, why_not_packed
+from onnxslim.passes.quant.rewrite.packed import PACKED_BITS, PACKED_SINCE, pack, why_not_packed
+from onnxslim.passes.quant.rewrite.plan import Plan
 from onnxslim.passes.quant.static import Goals, quantize_static
+from onnxslim.passes.quant.weight_only.protected import Limits, quantize_protected
 from onnxslim.passes.quant.weight_only.scheme import WeightChoices, quantize_weights
 from onnxslim.passes.quant.weight_only.unfused import write_unfused
-from onnxslim.pipeline.base import Context
+from onnxslim.pipeline.base import Context, Declined, Layer
 from onnxslim.pipeline.stopwatch import sample_of
 from onnxslim.runtime.decode import one_token
+from onnxslim.runtime.synthesize import synthesize
 
 if TYPE_CHECKING:
     from onnxslim.passes.quant.quant import Quant
@@ -39,6 +46,7 @@ class Job:
     options: Quant
     excluded: frozenset[str]  # first outputs of the nodes that stay in float
     known: Known
+    budget: Budget | None = None  # of bytes
 
 
 Step = Callable[[Job, Done], Done]
@@ -56,6 +64,8 @@ def static(job: Job, done: Done) -> Done:
         Limit(options.goal, options.float_share),
         options.scheme == "auto",
         options.wide_share,
+        job.budget,
+        target.local and (ir.opset(job.model) or 0) >= PACKED_SINCE,
         options.rounding == "sequential" or (fits(options) and count >= ENOUGH),
     )
     choices = replace(first_choices(options, job.excluded), samples=count)
@@ -83,13 +93,17 @@ def dynamic(job: Job, done: Done) -> Done:
 def packed(job: Job, done: Done) -> Done:
     """Weights of 4 bits stored as int4, where this machine's runtime takes them."""
     plan = None if done.static is None else done.static.plan
-    if plan is None or job.options.weight_bits > PACKED_BITS:
+    if plan is None or _fewest(plan) > PACKED_BITS:
         return done
     local = job.ctx.env.target.local
     why = why_not_packed(job.model) if local else "only ONNX Runtime is known to fuse them"
     if why is not None:
         return replace(done, remarks=(*done.remarks, f"weights of 4 bits lie in bytes: {why}"))
     return replace(done, packed=pack(Editor(job.model)))
+
+
+def _fewest(plan: Plan) -> int:
+    return min((layer.weight.bits for layer in plan.layers.values()), default=8)
 
 
 def embeddings(job: Job, done: Done) -> Done:
@@ -126,11 +140,32 @@ def weight(job: Job, done: Done) -> Done:
     )
     with suppress(RuntimeUnavailable):  # where nothing can be timed anyway
         done = replace(done, timed_on=one_token(job.model, sample_of(job.model, job.ctx.env)))
-    layers, declined = quantize_weights(job.model, job.ctx, choices, job.excluded)
+    layers, declined, db = _judged(job, choices, language=done.timed_on is not None)
+    done = replace(done, db=db)
     if layers and not options.portable and job.ctx.env.target.local:
         with suppress(RuntimeUnavailable):
             write_unfused(job.model, job.ctx.env)
     return replace(done, layers=(*done.layers, *layers), refused=(*done.refused, *declined))
+
+
+def _judged(
+    job: Job, choices: WeightChoices, language: bool
+) -> tuple[list[Layer], list[Declined], float | None]:
+    """Weights in codes, with as much in more bits as the goal takes where samples, or made-up texts
+    for a language model, show it."""
+    options, env = job.options, job.ctx.env
+    limits = Limits(options.goal, options.wide_share, options.float_share)
+    before = ir.snapshot(job.model)
+    with suppress(RuntimeUnavailable):
+        samples = env.calib
+        if samples is None and language:
+            samples = synthesize(job.model, TEXTS, env.seed, env.threads)
+        if samples is not None:
+            judge = Judge(before, samples, env)
+            found = quantize_protected(job.model, job.ctx, choices, job.excluded, limits, judge)
+            return found.layers, found.declined, found.db
+    ir.restore(job.model, before)
+    return *quantize_weights(job.model, job.ctx, choices, job.excluded), None
 
 
 STORED = (

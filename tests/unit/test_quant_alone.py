@@ -15,6 +15,7 @@ from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Search
 from onnxslim.passes.quant.place.costs import Costs
 from onnxslim.passes.quant.place.placement import Placement
+from onnxslim.passes.quant.place.precisions import ALONE
 from onnxslim.passes.quant.place.protection import Protection
 from onnxslim.passes.quant.weight_only.alone import possible_alone, write_alone
 from onnxslim.runtime.samples import Feed
@@ -43,7 +44,7 @@ def rows(count: int) -> list[Feed]:
 def test_what_a_range_ruins_keeps_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
     def dear(self: Placement, choices: Choices) -> Costs:
         price = self.costs(choices)
-        return price.with_alone(dict.fromkeys(price.names, 1e3))
+        return price.with_alone(ALONE, dict.fromkeys(price.names, 1e3))
 
     monkeypatch.setattr(Placement, "with_alone", dear)
     model = build(TEXT, SHAPES)
@@ -100,7 +101,7 @@ def test_the_product_is_close() -> None:
 def protect(alone_ms: Sequence[float], share: float) -> Choices:
     """A chain of two, of which the first is noisy and 10 ms in float, with weights alone or not."""
     model = Additive(named([1e-2, 1e-4]))
-    price = costs([10, 2]).with_alone(named(alone_ms))
+    price = costs([10, 2]).with_alone(ALONE, named(alone_ms))
     found = Protection(
         cast("Search", _Eased(model.noise)), price, model.noise, {"0": 9, "1": 1}, share
     )

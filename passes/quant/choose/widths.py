@@ -8,13 +8,13 @@ allows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from onnxslim.analyses.sensitivity import sensitivities
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.predicted import layer_db
-from onnxslim.passes.quant.choose.search import MARGIN_DB, Search
+from onnxslim.passes.quant.choose.search import MARGIN_DB, Search, weight_sizes
 from onnxslim.passes.quant.rewrite.apply import node_id, plan_for
 
 SECONDS = 60.0
@@ -33,23 +33,40 @@ def widened(search: Search, choices: Choices, share: float) -> Choices:
     `share`: of all weights, the part that these may hold at most.
     """
     plan = plan_for(search.model, search.target, search.facts, choices)
-    layers = {node_id(node): layer for node, layer in plan.layers.items()}
-    every = frozenset(layers)
+    sizes = weight_sizes(plan)
+    every = frozenset(sizes)
     if not every or not share:
         return choices
-
-    def alone(name: str) -> float:
-        return search.trial(replace(choices, wide=every - {name}), SAMPLES)
-
-    base = search.trial(replace(choices, wide=every), SAMPLES)
-    local = {
-        name: layer_db(plan, layer, search.facts.moments(layer.layer.tap))
-        for name, layer in layers.items()
-    }
-    noise = {s.name: added(s.db, base) for s in sensitivities(local, alone, SECONDS)}
-    sizes = {name: layer.weight.values.size for name, layer in layers.items()}
+    noise = _noise(
+        search,
+        choices,
+        lambda name: replace(choices, wide=every - {name}),
+        replace(choices, wide=every),
+    )
     found = replace(choices, wide=chosen(noise, sizes, share))
     return found if search.score(found) > search.score(choices) + MARGIN_DB else choices
+
+
+def rounding_noise(search: Search, choices: Choices) -> dict[str, float]:
+    """The noise over signal of the outputs that each layer adds once its weight has 4 bits."""
+    plan = plan_for(search.model, search.target, search.facts, choices)
+    every = frozenset(weight_sizes(plan))
+    coarse = replace(choices, coarse=every)
+    return _noise(search, coarse, lambda name: replace(choices, coarse=frozenset({name})), choices)
+
+
+def _noise(
+    search: Search, few: Choices, one: Callable[[str], Choices], none: Choices
+) -> dict[str, float]:
+    """By layer, what `one` with few bits adds to the noise of `none`; `few` has all with few."""
+    plan = plan_for(search.model, search.target, search.facts, few)
+    base = search.trial(none, SAMPLES)
+    local = {
+        node_id(node): layer_db(plan, layer, search.facts.moments(layer.layer.tap))
+        for node, layer in plan.layers.items()
+    }
+    found = sensitivities(local, lambda name: search.trial(one(name), SAMPLES), SECONDS)
+    return {s.name: added(s.db, base) for s in found}
 
 
 def added(db: float, base_db: float) -> float:

@@ -11,7 +11,7 @@ Assumed, for targets that are not this machine: multiply-accumulates and element
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log10
 
@@ -20,18 +20,14 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.analyses.attribution import Attributed
 from onnxslim.ir import Array, Node, Value
+from onnxslim.passes.quant.place import precisions
 from onnxslim.passes.quant.place.mixed_problem import Border, Choice, Need, Problem
 from onnxslim.passes.quant.rewrite.apply import node_id
 from onnxslim.passes.quant.rewrite.plan import edge_values
 from onnxslim.passes.quant.rewrite.regions import Regions, activations
 
-FLOAT, INT8, ALONE = 0, 1, 2
-"""The choices of every operator, in this order; the last one, the weight alone in 8 bits, for some
-MatMul and Gemm."""
-
-ALONE_NOISE = 0.1
-"""Of what an operator in int8 adds to the noise: blocks of 32 numbers with scales of their own
-are rounded at least so much more finely than whole tensors."""
+FLOAT, INT8 = 0, 1
+"""The choices of every operator, in this order; some have more (`precisions`)."""
 
 STEPS = 48
 """Costs are rounded to so many steps per decade (5 % each), so that two runs differ less."""
@@ -75,28 +71,45 @@ class Costs:
     problem: Problem
     measured: bool
 
-    def with_noise(self, noise: Mapping[str, float], sizes: Mapping[str, int]) -> Problem:
-        """The same with the noise of each operator in int8, and the size of each in float."""
-        shares = 0.0, 1.0, ALONE_NOISE
+    def with_noise(
+        self,
+        noise: Mapping[str, float],
+        sizes: Mapping[str, int],
+        rounding: Mapping[str, float] | None = None,
+        each: Mapping[str, float] = precisions.FLOAT_NUMBERS,
+    ) -> Problem:
+        """The same with the noise of each operator in int8, that which rounding its weight to 4
+        bits adds, and its size: how many numbers its weight has, times what `each` counts."""
+        coarse = rounding or {}
+
+        def known(name: str, choice: Choice) -> Choice:
+            row = precisions.PRECISIONS[choice.precision]
+            power = row.inputs * noise.get(name, 0.0) + row.rounding * coarse.get(name, 0.0)
+            size = each.get(choice.precision, 0.0) * sizes.get(name, 0)
+            return replace(choice, noise=power, size=size)
+
         operators = tuple(
-            tuple(
-                replace(
-                    choice,
-                    noise=share * noise.get(name, 0.0),
-                    size=sizes.get(name, 0) if index == FLOAT else 0,
-                )
-                for index, (choice, share) in enumerate(zip(choices, shares, strict=False))
-            )
+            tuple(known(name, choice) for choice in choices)
             for name, choices in zip(self.names, self.problem.operators, strict=True)
         )
         return replace(self.problem, operators=operators)
 
-    def with_alone(self, ms: Mapping[str, float]) -> Costs:
-        """The same with a third choice for some operators, and what it takes."""
+    def with_alone(self, precision: str, ms: Mapping[str, float]) -> Costs:
+        """The same with one more choice for some operators, the weight alone, and what it takes."""
+        return self._with(
+            {name: Choice(precision, _coarse(time * CLEARLY)) for name, time in ms.items()}
+        )
+
+    def with_narrow(self, names: Iterable[str]) -> Costs:
+        """The same with weights of 4 bits for some operators, as fast as those of 8."""
+        rows = dict(zip(self.names, self.problem.operators, strict=True))
+        return self._with(
+            {name: replace(rows[name][INT8], precision=precisions.NARROW) for name in names}
+        )
+
+    def _with(self, more: Mapping[str, Choice]) -> Costs:
         operators = tuple(
-            (*choices[: INT8 + 1], Choice("weights", _coarse(ms[name] * CLEARLY)))
-            if name in ms
-            else choices
+            (*choices, more[name]) if name in more else choices
             for name, choices in zip(self.names, self.problem.operators, strict=True)
         )
         return replace(self, problem=replace(self.problem, operators=operators))
@@ -109,19 +122,37 @@ class Costs:
         )
         return replace(self, problem=replace(self.problem, operators=operators))
 
-    def chosen(self, excluded: Iterable[str], alone: Iterable[str] = ()) -> tuple[int, ...]:
-        """The choice of each operator where these are not static int8, and of some of them the
-        weight alone is."""
-        out = {**dict.fromkeys(excluded, FLOAT), **dict.fromkeys(alone, ALONE)}
-        return tuple(out.get(name, INT8) for name in self.names)
+    def chosen(
+        self, excluded: Collection[str], alone: Collection[str] = (), coarse: Collection[str] = ()
+    ) -> tuple[int, ...]:
+        """The choice of each operator where these are not static int8, of some of them the weight
+        alone is integers, and some weights have 4 bits."""
+        both = {
+            True: (precisions.ALONE_4, precisions.NARROW),
+            False: (precisions.ALONE, precisions.INT8),
+        }
 
-    def picked(self, chosen: Iterable[int], choice: int) -> frozenset[str]:
-        """The operators with this choice."""
-        return frozenset(n for n, c in zip(self.names, chosen, strict=True) if c == choice)
+        def index(name: str, choices: Sequence[Choice]) -> int:
+            codes, integers = both[name in coarse]
+            wanted = codes if name in alone else precisions.FLOAT if name in excluded else integers
+            found = (i for i, choice in enumerate(choices) if choice.precision == wanted)
+            return next(found, INT8)
 
-    def floats(self, chosen: Iterable[int]) -> frozenset[str]:
+        return tuple(map(index, self.names, self.problem.operators))
+
+    def picked(self, chosen: Sequence[int], *wanted: str) -> frozenset[str]:
+        """The operators with one of these precisions."""
+        rows = zip(self.names, self.problem.picked(chosen), strict=True)
+        return frozenset(name for name, choice in rows if choice.precision in wanted)
+
+    def having(self, precision: str) -> frozenset[str]:
+        """The operators for which this is a choice."""
+        rows = zip(self.names, self.problem.operators, strict=True)
+        return frozenset(n for n, row in rows if any(c.precision == precision for c in row))
+
+    def floats(self, chosen: Sequence[int]) -> frozenset[str]:
         """The operators that stay in float."""
-        return self.picked(chosen, FLOAT)
+        return self.picked(chosen, precisions.FLOAT)
 
     def ratio(self, name: str) -> float:
         """Time of one operator in int8 over that in float, without what lies around it."""
@@ -185,8 +216,8 @@ def costs_of(regions: Regions, times: Times, elements: Elements) -> Costs:
 def _pair(regions: Regions, node: Node, times: Times) -> tuple[Choice, Choice]:
     name = node_id(node)
     writes = regions.nodes[node].output != "float"
-    in_float = Choice("float32", _coarse(times.float_ms.get(name, 0.0) * CLEARLY))
-    int8 = Choice("int8", _coarse(times.int8_ms.get(name, 0.0)), reads=True, writes=writes)
+    in_float = Choice(precisions.FLOAT, _coarse(times.float_ms.get(name, 0.0) * CLEARLY))
+    int8 = Choice(precisions.INT8, _coarse(times.int8_ms.get(name, 0.0)), reads=True, writes=writes)
     return in_float, int8
 
 

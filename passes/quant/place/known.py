@@ -19,6 +19,9 @@ class Known:
     noise: dict[Choices, Mapping[str, float]] = field(
         default_factory=dict["Choices", "Mapping[str, float]"]
     )
+    rounding: dict[Choices, Mapping[str, float]] = field(
+        default_factory=dict["Choices", "Mapping[str, float]"]
+    )
     costs: dict[Choices, Costs] = field(default_factory=dict["Choices", Costs])
     faster: dict[Choices, tuple[Choices, Mapping[str, str]]] = field(
         default_factory=dict["Choices", "tuple[Choices, Mapping[str, str]]"]

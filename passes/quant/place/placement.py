@@ -34,6 +34,7 @@ from onnxslim.passes.quant.place.costs import (
 )
 from onnxslim.passes.quant.place.known import Known
 from onnxslim.passes.quant.place.mixed import least_time
+from onnxslim.passes.quant.place.precisions import ALONE, ALONE_4
 from onnxslim.passes.quant.rewrite.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.rewrite.regions import Regions
 from onnxslim.passes.quant.weight_only.alone import possible_alone, writes_alone
@@ -99,15 +100,19 @@ class Placement:
         return self.known.costs[choices]
 
     def with_alone(self, choices: Choices) -> Costs:
-        """`costs`, and those of layers of which the weight alone is integers; where measured."""
+        """`costs`, and those of layers of which the weight alone is in codes of 8 or 4 bits; where
+        measured."""
         costs, env = self.costs(choices), self.ctx.env
         if not costs.measured or not writes_alone(env.target):
             return costs
         names = possible_alone(self.search.model, costs.names)
-        rest = replace(choices, excluded=choices.excluded | frozenset(costs.names))
-        found = self._profiled(replace(rest, alone=names), dict.fromkeys(names, "MatMul"))
-        ms = {} if found is None else {n: t for n, t in found.int8_ms.items() if n in names}
-        return costs.with_alone(ms)
+        rest = replace(choices, excluded=choices.excluded | frozenset(costs.names), alone=names)
+        for precision, coarse in ((ALONE, frozenset[str]()), (ALONE_4, names)):
+            tried = replace(rest, coarse=coarse)
+            found = self._profiled(tried, dict.fromkeys(names, "MatMul")) if names else None
+            ms = {} if found is None else {n: t for n, t in found.int8_ms.items() if n in names}
+            costs = costs.with_alone(precision, ms)
+        return costs
 
     def _measured(self, choices: Choices, regions: Regions) -> Times | None:
         env = self.ctx.env

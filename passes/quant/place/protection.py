@@ -14,11 +14,14 @@ from math import inf, sqrt
 
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Search, weight_sizes
-from onnxslim.passes.quant.place.costs import ALONE, Costs
+from onnxslim.passes.quant.place.costs import Costs
 from onnxslim.passes.quant.place.mixed import least_noise, least_time
 from onnxslim.passes.quant.place.mixed_problem import Problem
 from onnxslim.passes.quant.place.placement import Placement
+from onnxslim.passes.quant.place.precisions import ALONE, ALONE_4, NARROW
 from onnxslim.passes.quant.rewrite.apply import plan_for
+from onnxslim.passes.quant.rewrite.plan import Plan
+from onnxslim.passes.quant.weight_only.alone import few_bits_db
 
 TRIALS = 8
 """Budgets of noise that are tried."""
@@ -52,21 +55,39 @@ def protected(
     if search.score(choices) >= limit.goal_db:
         return choices
     plan = plan_for(search.model, search.target, search.facts, choices)
-    noise = placement.known.noise.get(choices)
-    if noise is None:
-        noise = {s.name: power(s.db) for s in search.sensitivities(plan, choices)}
-        placement.known.noise[choices] = noise
-    sizes = weight_sizes(plan)
+    noise, sizes = input_noise(search, placement, choices), weight_sizes(plan)
     for price in (placement.with_alone, placement.costs) if alone else (placement.costs,):
-        tried = Protection(search, price(choices), noise, sizes, limit.share)
+        costs = price(choices)
+        rounding = _of_codes(search, plan, costs, noise)
+        tried = Protection(search, costs, noise, sizes, limit.share, rounding)
         found = tried.protect(choices, limit.goal_db)
         if not found.alone or sizes.keys() - found.excluded:
             return found
     return choices
 
 
+def input_noise(search: Search, placement: Placement, choices: Choices) -> Mapping[str, float]:
+    """The noise over signal that each operator in int8 adds to the outputs, found once."""
+    known = placement.known.noise
+    if choices not in known:
+        plan = plan_for(search.model, search.target, search.facts, choices)
+        known[choices] = {s.name: power(s.db) for s in search.sensitivities(plan, choices)}
+    return known[choices]
+
+
+def _of_codes(
+    search: Search, plan: Plan, costs: Costs, noise: Mapping[str, float]
+) -> Mapping[str, float]:
+    """The noise that weights of 4 bits alone add, for those for which that is a choice: their own
+    error, times the gain from the layer to the outputs that int8 has shown."""
+    local = search.local_db(plan)
+    coarse = few_bits_db(search.model, costs.having(ALONE_4), search.facts)
+    return {n: power(db) * noise.get(n, 0.0) / power(local[n]) for n, db in coarse.items()}
+
+
 class Protection:
-    """The choice for one plan: `noise` and `sizes` (of weights) by operator."""
+    """The choice for one plan: `noise` and `sizes` (of weights) by operator, and the noise that
+    `rounding` weights to 4 bits adds, where that is a choice."""
 
     def __init__(
         self,
@@ -75,9 +96,10 @@ class Protection:
         noise: Mapping[str, float],
         sizes: Mapping[str, int],
         share: float,
+        rounding: Mapping[str, float] | None = None,
     ) -> None:
         self.search, self.costs = search, costs
-        self.problem: Problem = costs.with_noise(noise, sizes)
+        self.problem: Problem = costs.with_noise(noise, sizes, rounding)
         self.most = share * sum(sizes.values())
 
     def protect(self, choices: Choices, goal_db: float) -> Choices:
@@ -131,21 +153,34 @@ class Protection:
             (n for n in self.costs.names if n in own), key=lambda n: -self._saved(n, best)
         )
         for name in ordered[:MOST_RETURNS]:
-            tried = replace(best, excluded=best.excluded - {name}, alone=best.alone - {name})
+            tried = replace(
+                best,
+                excluded=best.excluded - {name},
+                alone=best.alone - {name},
+                coarse=best.coarse - {name},
+            )
             if self._saved(name, best) >= 0 and self.search.score(tried) >= enough:
                 best = tried
         return best
 
     def _saved(self, name: str, choices: Choices) -> float:
         """The time that an operator in int8 would save."""
-        now = self.costs.chosen(choices.excluded, choices.alone)
-        then = self.costs.chosen(choices.excluded - {name}, choices.alone - {name})
+        now = self.costs.chosen(choices.excluded, choices.alone, choices.coarse)
+        then = self.costs.chosen(
+            choices.excluded - {name}, choices.alone - {name}, choices.coarse - {name}
+        )
         return self.costs.problem.ms(now) - self.costs.problem.ms(then)
 
     def _without(self, choices: Choices, chosen: Sequence[int]) -> Choices:
-        alone = choices.alone | self.costs.picked(chosen, ALONE)
-        excluded = choices.excluded | alone | self.costs.floats(chosen)
-        return replace(choices, excluded=excluded, alone=alone)
+        return applied(self.costs, choices, chosen)
+
+
+def applied(costs: Costs, choices: Choices, chosen: Sequence[int]) -> Choices:
+    """The choices with what was chosen for each operator."""
+    alone = choices.alone | costs.picked(chosen, ALONE, ALONE_4)
+    excluded = choices.excluded | alone | costs.floats(chosen)
+    coarse = choices.coarse | costs.picked(chosen, ALONE_4, NARROW)
+    return replace(choices, excluded=excluded, alone=alone, coarse=coarse)
 
 
 def power(db: float) -> float:

@@ -44,4 +44,5 @@ def quantize(editor: Editor, target: Target, facts: Facts, choices: Choices) -> 
     emit(editor, plan)
     join(editor)
     write_products(editor, plan, target)
-    return replace(plan, alone=tuple(write_alone(editor, choices.alone)))
+    alone = write_alone(editor, choices.alone, choices.coarse, facts)
+    return replace(plan, alone=tuple(alone))

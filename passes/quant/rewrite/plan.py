@@ -19,6 +19,7 @@ from onnxslim.passes.quant.qparams import IDENTITY, QParams, covering, through, 
 from onnxslim.passes.quant.rewrite.chains import Chain
 from onnxslim.passes.quant.rewrite.joined import given_params
 from onnxslim.passes.quant.rewrite.regions import Regions, activations
+from onnxslim.passes.quant.weights.blocks import BITS
 from onnxslim.passes.quant.weights.layers import LayerPlan, plan_layer
 from onnxslim.passes.quant.weights.smooth import smoothing
 from onnxslim.pipeline.base import Declined, Layer
@@ -121,9 +122,9 @@ def _layer_plan(
 
 def _own(choices: Choices, name: str) -> Choices:
     """The choices for one layer."""
-    bits = 8 if name in choices.wide else choices.bits
+    bits = 8 if name in choices.wide else BITS if name in choices.coarse else choices.bits
     none = frozenset[str]()
-    return replace(choices, bits=bits, wide=none, excluded=none, alone=none)
+    return replace(choices, bits=bits, wide=none, excluded=none, alone=none, coarse=none)
 
 
 def _takes_shift(regions: Regions, layer: Linear) -> bool:

@@ -39,6 +39,13 @@ class WeightLayer:
         assert tensor is not None
         return int(tensor.shape[1 if self.flip else 0])  # type: ignore[arg-type]
 
+    @property
+    def size(self) -> int:
+        """How many numbers the weight has."""
+        tensor = ir.constant(self.held)
+        assert tensor is not None
+        return int(tensor.size)
+
     def rows(self) -> Array:
         """The weight as [out, d], float32."""
         content = ir.array(self.held)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from onnxslim.analyses.moments import Moments
 from onnxslim.errors import EditError
 from onnxslim.ir import Array, Editor
 from onnxslim.passes.quant.decibels import rows_db
+from onnxslim.passes.quant.selection import first_output
 from onnxslim.passes.quant.weight_only.equalize import channel_sizes, equalize_inputs
 from onnxslim.passes.quant.weight_only.forms import Form, Stored
 from onnxslim.passes.quant.weight_only.grid import Grid, fitted
@@ -39,9 +41,12 @@ class WeightChoices:
     block: int
     table_bits: int
     form: str
+    wide: frozenset[str] = frozenset()  # layers (`first_output`) whose weights have 8 bits
 
     def bits_of(self, layer: WeightLayer) -> int:
         """Of one layer; of 8 where its weight is looked up as well, by default."""
+        if first_output(layer.node) in self.wide:
+            return 8
         return max(self.bits, self.table_bits) if layer.table_readers() else self.bits
 
 
@@ -63,7 +68,8 @@ def quantize_weights(
     ctx.analyses.invalidate(Aspect.ALL)
     editor, done, stored = Editor(model), list[Layer](), dict[_Key, Stored]()
     layers, declined = find_layers(model, choices.block, excluded)
-    moments = _moments([layer for layer in layers if choices.bits_of(layer) < 8], ctx)
+    few = [layer for layer in layers if choices.bits_of(layer) < 8]
+    moments = _moments([x for x in few if _known_as(x, choices.bits_of(x)) not in ctx.memory], ctx)
     nearest = [layer for layer in layers if choices.bits_of(layer) == 8]
     if equalize_inputs(editor, nearest, channel_sizes(model, nearest, ctx)):
         layers, declined = find_layers(model, choices.block, excluded)
@@ -96,6 +102,12 @@ def _key(editor: Editor, layer: WeightLayer) -> _Key:
     return layer.held, layer.flip, layer.alpha, editor.scope_of(layer.held)
 
 
+def _known_as(layer: WeightLayer, bits: int) -> tuple[object, ...]:
+    """Under which a fit is kept for a pass that is sent back to the same model."""
+    weight = id(ir.constant(layer.held))
+    return "codes", weight, layer.flip, layer.alpha, layer.tap, bits, layer.block
+
+
 @dataclass(frozen=True)
 class _Fit:
     """Codes [out, d], uint8, and their grid; how they were found, and the signal to noise of the
@@ -121,7 +133,13 @@ def _fits(
 
     def fit(layer: WeightLayer) -> _Fit:
         bits = choices.bits_of(layer)
-        return _fit(layer, bits, moments.get(layer.tap) if bits < 8 else None)
+        place = _known_as(layer, bits)
+        if place in ctx.memory:
+            return cast("tuple[_Fit, object]", ctx.memory[place])[0]
+        found = _fit(layer, bits, moments.get(layer.tap) if bits < 8 else None)
+        if found.db is not None:
+            ctx.memory[place] = found, ir.constant(layer.held)  # which keeps its id
+        return found
 
     return dict(zip(first, ctx.env.executor.map(fit, first.values()), strict=True))
 

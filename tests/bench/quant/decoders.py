@@ -53,6 +53,9 @@ which is folded into what makes them. HQQ's own objective is not among our choic
 data: with whole zero points, which the fast kernel needs, its grids were no better than ours on
 any heavy-tailed weights (`tests/property/test_quant_hqq.py`), and scaling of channels as in AWQ
 gained nothing on other text once codes of 4 bits are fitted to the second moments.
+
+SmolLM2-135M was published in 4 bits: blocks of 32 with real offsets (Q4_1). HQQ's zero points are
+real too, so that it finds this very grid again, in the slow kernel. *decoder* has trained weights.
 """
 HEAD = (
     "setting",
