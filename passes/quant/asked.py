@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Alternatives
-from onnxslim.passes.quant.place.precisions import BYTES, FLOAT, INT8
 from onnxslim.passes.quant.weights.layers import FEW_BITS
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ photos an EfficientNet-Lite0 lost 0.4 dB on other photos by it; with 512 images 
 
 def fits(options: Quant) -> bool:
     """Whether the bits are so few that the nearest integers are never tried."""
-    few = options.weight_bits <= FEW_BITS or (options.size or 1) < BYTES[INT8] / BYTES[FLOAT]
-    return options.rounding == "auto" and few
+    return options.rounding == "auto" and options.weight_bits <= FEW_BITS
 
 
 RANGES: tuple[Mapping[str, Any], ...] = (

@@ -75,7 +75,7 @@ def _budget(model: Model, ctx: Context, options: Quant) -> Budget | None:
             f"quant: size={options.size:g}: which layers get few bits is chosen on samples; give "
             "--calib"
         )
-    return Budget(options.size, ir.weight_bytes(model))
+    return Budget(options.size, ir.weight_bytes(model), options.rounding != "nearest")
 
 
 def _equalizes(options: Quant) -> bool:

@@ -54,6 +54,7 @@ class Goals:
     budget: Budget | None = None  # of bytes
     packs: bool = False  # whether weights of 4 bits can be stored as such
     sequential: bool = False  # whether layers are rounded for what the layers before leave
+    sequential_few: bool = False  # the same where some weights have few bits
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def quantize_static(
                 searched, slower = placement.faster(searched)
             searched = protected(search, placement, searched, limit, goals.timed)
         db, trials, last = search.score(searched), len(search.results), search.last
-        if goals.sequential:
+        few = searched.bits <= FEW_BITS or bool(searched.coarse)
+        if goals.sequential or (goals.sequential_few and few):
             db, last = improved(search, ctx, searched), None
         if db < FLOOR_DB:
             return Static(None, searched, db, None, trials, _ruined(model, search, choices, db))

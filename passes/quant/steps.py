@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir import Editor, Model
-from onnxslim.passes.quant.asked import ENOUGH, alternatives, first_choices, fits
+from onnxslim.passes.quant.asked import ENOUGH, alternatives, first_choices
 from onnxslim.passes.quant.choose.compare import TEXTS
 from onnxslim.passes.quant.choose.judge import Judge
 from onnxslim.passes.quant.dynamic import quantize_dynamic
@@ -66,7 +66,8 @@ def static(job: Job, done: Done) -> Done:
         options.wide_share,
         job.budget,
         target.local and (ir.opset(job.model) or 0) >= PACKED_SINCE,
-        options.rounding == "sequential" or (fits(options) and count >= ENOUGH),
+        options.rounding == "sequential",
+        options.rounding == "auto" and count >= ENOUGH,
     )
     choices = replace(first_choices(options, job.excluded), samples=count)
     return replace(done, static=quantize_static(job.model, ctx, choices, goals, job.known))

@@ -7,7 +7,7 @@ is predicted is the number of bytes too: what a try really takes corrects it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 
 from onnxslim import ir
@@ -35,10 +35,12 @@ ROUNDS = 4
 
 @dataclass(frozen=True)
 class Budget:
-    """`share` of the `before` bytes that all weights took in float."""
+    """`share` of the `before` bytes that all weights took in float. `fits`: whether weights of 4
+    bits are fitted to what layers read."""
 
     share: float
     before: int
+    fits: bool
 
     @property
     def most(self) -> float:
@@ -56,10 +58,10 @@ def within_size(
     Costs the trials of `rounding_noise` and some ten of the whole model. Raises OptionError where
     no choice is small enough; names the least that is.
     """
-    bytes_now = stored_bytes(search, choices)
     good = search.score(choices) >= goal_db
-    if good and bytes_now <= budget.most:
+    if good and stored_bytes(search, choices) <= budget.most:
         return choices
+    choices = replace(choices, second_order=choices.second_order or budget.fits)
     plan = plan_for(search.model, search.target, search.facts, choices)
     sizes = weight_sizes(plan)
     costs = placement.with_alone(choices) if alone else placement.costs(choices)
@@ -69,8 +71,8 @@ def within_size(
     if packs and choices not in rounding:
         rounding[choices] = rounding_noise(search, choices)
     problem = costs.with_noise(noise, sizes, rounding.get(choices), BYTES)
-    sized = _Sized(search, costs, problem, choices, bytes_now)
-    return sized.best(budget, goal_db)
+    whole = stored_bytes(search, choices)
+    return _Sized(search, costs, problem, choices, whole).best(budget, goal_db)
 
 
 def stored_bytes(search: Search, choices: Choices) -> int:
