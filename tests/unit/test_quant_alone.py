@@ -15,7 +15,7 @@ from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Search
 from onnxslim.passes.quant.place.costs import Costs
 from onnxslim.passes.quant.place.placement import Placement
-from onnxslim.passes.quant.place.precisions import ALONE
+from onnxslim.passes.quant.place.precisions import ALONE, ALONE_4
 from onnxslim.passes.quant.place.protection import Protection
 from onnxslim.passes.quant.weight_only.alone import possible_alone, write_alone
 from onnxslim.runtime.samples import Feed
@@ -119,6 +119,32 @@ class _Eased(Additive):
 def test_the_weight_alone_where_that_is_faster_than_float() -> None:
     assert protect([3.0], 1.0) == Choices(excluded=frozenset("0"), alone=frozenset("0"))
     assert protect([30.0], 1.0) == Choices(excluded=frozenset("0"))
+
+
+@pytest.mark.parametrize(("rounding", "coarse"), [(1e-4, {"0"}), (1e-1, set[str]())])
+def test_4_bits_where_they_are_faster_and_quiet_enough(rounding: float, coarse: set[str]) -> None:
+    model, sizes = Additive(named([1e-2, 1e-4])), {"0": 9, "1": 1}
+    price = costs([10, 2]).with_alone(ALONE, {"0": 3.0}).with_alone(ALONE_4, {"0": 2.0})
+    search = cast("Search", _Eased(model.noise))
+    found = Protection(search, price, model.noise, sizes, 1.0, {"0": rounding})
+    chosen = found.protect(Choices(), 25.0)
+    assert chosen.alone == {"0"}
+    assert chosen.coarse == coarse
+
+
+def test_codes_of_4_bits_are_fitted_to_what_the_layer_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cheap(self: Placement, choices: Choices) -> Costs:
+        price = self.costs(choices)
+        return price.with_alone(ALONE_4, {"h": 1e-3})
+
+    monkeypatch.setattr(Placement, "with_alone", cheap)
+    model = build(TEXT, SHAPES)
+    result = quantize(model, rows(12))
+    actions = {row.node: row.action for row in result.layers}
+    assert actions["up"] == "weight-only, 4 bits in blocks of 32, second-order rounding"
+    assert result.stats["output_db"] > 12  # type: ignore[operator]
 
 
 def test_a_bound_on_what_stays_in_float_does_not_bound_it() -> None:

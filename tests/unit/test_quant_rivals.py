@@ -144,7 +144,10 @@ def test_the_closer_one_is_better_by_the_samples() -> None:
     assert not is_better(good, bad, before, 12.0)
 
 
-def test_for_another_goal_it_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("goals", "times"), [((12.0, 20.0), 1), ((12.0, 60.0), 2)])
+def test_only_for_a_goal_that_it_misses_it_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, goals: Sequence[float], times: int
+) -> None:
     made: list[str] = []
 
     def counted(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
@@ -161,9 +164,25 @@ def test_for_another_goal_it_is_not_made_again(monkeypatch: pytest.MonkeyPatch) 
     with ThreadPoolExecutor(1) as executor:
         env = Environment(any_size(get_target("ort-cpu")), executor, calib=FeedList(texts(8)))
         memory = dict[object, object]()
-        for goal in (12.0, 20.0):
+        for goal in goals:
             model = ir.snapshot(before)
             ctx = Context(env, AnalysisManager(model, env), before, memory=memory)
-            Quant(goal=goal).run(model, ctx)
+            result = Quant(goal=goal).run(model, ctx)
             assert kernels(model)["MatMulNBits"] == 2
-    assert made == ["weight", "auto", "auto"]
+            assert float(result.stats["output_db"]) > 20  # by which it is sent back
+    assert made.count("weight") == times
+    assert made.count("auto") == 2
+
+
+@pytest.mark.parametrize(("size", "bits"), [(0.5, "8"), (0.4, "4")])
+def test_weights_alone_are_as_small_as_asked_for(
+    monkeypatch: pytest.MonkeyPatch, size: float, bits: str
+) -> None:
+    def prefer(*given: object) -> bool:
+        return True
+
+    monkeypatch.setattr(rivals, "is_better", prefer)
+    before, model = decoder(1.0), decoder(1.0)
+    result = quantize(model, texts(8), size=size)
+    assert ir.weight_bytes(model) <= size * ir.weight_bytes(before)
+    assert f"gave weights alone {bits} bits" in result.notes[0]

@@ -151,15 +151,15 @@ def test_other_runtimes_have_no_weights_of_4_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("scheme", "message"),
     [
-        ({"scheme": "dynamic"}, "size=0.2 with scheme=dynamic: sizes are chosen by scheme=auto"),
-        ({}, "size=0.2: which layers get few bits is chosen on samples; give --calib"),
+        ("dynamic", "size=0.2 with scheme=dynamic: sizes are chosen by scheme=auto"),
+        ("auto", "size=0.2: which layers get few bits is chosen on samples; give --calib"),
     ],
 )
-def test_where_no_size_can_be_asked_for(options: dict[str, object], message: str) -> None:
+def test_where_no_size_can_be_asked_for(scheme: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        quantize(net(), size=0.2, **options)
+        quantize(net(), size=0.2, scheme=scheme)
 
 
 @pytest.mark.parametrize("size", [0.0, 1.5])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxslim import ir
+from onnxslim import driver, ir
+from onnxslim.config import Request
 from onnxslim.ir import Array, Model
+from onnxslim.passes.check.check import Check
 from onnxslim.passes.quant.quant import Quant
 from onnxslim.passes.quant.weight_only.protected import Limits, steps
 from onnxslim.pipeline.base import PassResult
+from onnxslim.report.record import Report
 from onnxslim.runtime.samples import Feed
 from tests.quantizing import build, quantize, sqnr_db
 
@@ -25,8 +28,8 @@ def net() -> Model:
     rng = np.random.default_rng(0)
     rough: Array = rng.normal(size=(64, 64))
     rough[::16] *= 30
-    weights = {"wa": (64, 64), "wb": rough.astype(np.float32) / 100, "wc": (64, 64)}
-    return build(TEXT, weights, 21)
+    shape, middle = (64, 64), rough.astype(np.float32) / 100
+    return build(TEXT, {"wa": shape, "wb": middle, "wc": shape}, 21)
 
 
 def rows(count: int) -> list[Feed]:
@@ -35,9 +38,9 @@ def rows(count: int) -> list[Feed]:
     return [{"x": rng.normal(size=(16, 64)).astype(np.float32)} for _ in range(count)]
 
 
-def weights_alone(**options: object) -> tuple[PassResult, dict[str, str], float]:
+def weights_alone(**options: float) -> tuple[PassResult, dict[str, str], float]:
     before, model = net(), net()
-    result = quantize(model, rows(8), scheme="weight", weight_bits=2, **options)
+    result = quantize(model, rows(8), scheme="weight", weight_bits=2, **options)  # type: ignore[arg-type]
     bits = {row.node: row.action.split()[1] for row in result.layers}
     return result, bits, sqnr_db(before, model, rows(4))
 
@@ -72,9 +75,9 @@ def test_once_all_have_8_bits_some_stay_in_float() -> None:
 
 def test_more_and_more_of_them_until_all_are_in_float() -> None:
     noise, sizes = {"a": 0.3, "b": 0.2, "c": 0.1}, dict.fromkeys("abc", 10)
-    tried = list(steps(noise, sizes, 4, Limits(60.0, 1.0, 1.0)))
-    assert [len(wide) for wide, _ in tried] == [0, 1, 3, 3, 3, 3]
-    assert [len(kept) for _, kept in tried] == [0, 0, 0, 0, 1, 3]
+    tried = steps(noise, sizes, 4, Limits(60.0, 1.0, 1.0))
+    assert [len(wide) for wide, _ in tried] == [0, 1, 2, 3, 3, 3, 3]
+    assert [len(kept) for _, kept in tried] == [0, 0, 0, 0, 1, 2, 3]
     assert all(not kept for _, kept in steps(noise, sizes, 4, Limits(60.0, 0.5, 1.0)))
     assert all(not wide for wide, _ in steps(noise, sizes, 4, Limits(60.0, 0.0, 1.0)))
 
@@ -85,6 +88,32 @@ def test_it_is_sent_back_to_give_more_8_bits() -> None:
     assert milder is not None
     assert (milder.goal, milder.wide_share, milder.float_share) == (23.0, 0.4, 0.1)
     assert given.stricter(PassResult()) is None
+
+
+def compiled(check: Check) -> Report:
+    seen = rows(12)
+    request = Request(
+        passes=(Quant(scheme="weight", weight_bits=2), check),
+        calib=seen[:8],
+        eval=seen[8:],
+        allow_slower=True,
+    )
+    return driver.compile_model(net(), request)[1]
+
+
+def test_a_limit_of_the_check_is_met_by_more_bits() -> None:
+    loose = compiled(Check())
+    assert loose.check is not None
+    limit = min(loose.check.sqnr_db.values()) + 1
+    tight = compiled(Check(min_sqnr=limit))
+    assert tight.check is not None
+    assert min(tight.check.sqnr_db.values()) >= limit
+    before, after = (
+        [row.action.split()[1] for row in report.passes[0].layers] for report in (loose, tight)
+    )
+    assert set(before) == {"2"}
+    assert "8" in after
+    assert any("quant was sent back" in note for note in tight.passes[0].notes)
 
 
 def test_without_samples_of_no_language_model_nothing_is_judged() -> None:

@@ -90,9 +90,9 @@ class Search:
             only = replace(_without(choices, every - {name}), second_order=False)
             return self.trial(only, FEW)
 
-        return sensitivities(self.local_db(plan), alone, SECONDS)
+        return sensitivities(self._local_db(plan), alone, SECONDS)
 
-    def local_db(self, plan: Plan) -> dict[str, float]:
+    def _local_db(self, plan: Plan) -> dict[str, float]:
         """Signal to noise of each node's own tensors, that of the worst of them."""
         noise = dict.fromkeys(map(node_id, plan.regions.nodes), BEST_DB)
         for value, edge in plan.edges.items():

@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
 
+from onnxslim.analyses.sensitivity import sensitivities
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.choose.search import Search, weight_sizes
+from onnxslim.passes.quant.choose.search import FEW, Search, weight_sizes
 from onnxslim.passes.quant.place.costs import Costs
 from onnxslim.passes.quant.place.mixed import least_noise, least_time
 from onnxslim.passes.quant.place.mixed_problem import Problem
 from onnxslim.passes.quant.place.placement import Placement
 from onnxslim.passes.quant.place.precisions import ALONE, ALONE_4, NARROW
 from onnxslim.passes.quant.rewrite.apply import plan_for
-from onnxslim.passes.quant.rewrite.plan import Plan
 from onnxslim.passes.quant.weight_only.alone import few_bits_db
 
 TRIALS = 8
@@ -31,6 +31,9 @@ NEAR_DB = 0.3
 
 STEP_DB = 1.0
 """The gain in signal to noise that is worth leaving something in float for, at least."""
+
+SECONDS = 10.0
+"""For trials of single layers with weights of 4 bits alone; the others are predicted."""
 
 MOST_RETURNS = 24
 """Operators in float that are tried in int8 again, those first that cost most time."""
@@ -58,7 +61,7 @@ def protected(
     noise, sizes = input_noise(search, placement, choices), weight_sizes(plan)
     for price in (placement.with_alone, placement.costs) if alone else (placement.costs,):
         costs = price(choices)
-        rounding = _of_codes(search, plan, costs, noise)
+        rounding = _of_codes(search, placement, choices, costs)
         tried = Protection(search, costs, noise, sizes, limit.share, rounding)
         found = tried.protect(choices, limit.goal_db)
         if not found.alone or sizes.keys() - found.excluded:
@@ -76,13 +79,21 @@ def input_noise(search: Search, placement: Placement, choices: Choices) -> Mappi
 
 
 def _of_codes(
-    search: Search, plan: Plan, costs: Costs, noise: Mapping[str, float]
+    search: Search, placement: Placement, choices: Choices, costs: Costs
 ) -> Mapping[str, float]:
-    """The noise that weights of 4 bits alone add, for those for which that is a choice: their own
-    error, times the gain from the layer to the outputs that int8 has shown."""
-    local = search.local_db(plan)
-    coarse = few_bits_db(search.model, costs.having(ALONE_4), search.facts)
-    return {n: power(db) * noise.get(n, 0.0) / power(local[n]) for n, db in coarse.items()}
+    """The noise over signal that weights of 4 bits alone add, for those for which that is a choice:
+    of each by itself, found once."""
+    names, known = costs.having(ALONE_4), placement.known.rounding
+    if names and choices not in known:
+        rest = replace(choices, excluded=choices.excluded | frozenset(costs.names))
+
+        def alone(name: str) -> float:
+            only = frozenset({name})
+            return search.trial(replace(rest, alone=only, coarse=only), FEW)
+
+        local = few_bits_db(search.model, names, search.facts)
+        known[choices] = {s.name: power(s.db) for s in sensitivities(local, alone, SECONDS)}
+    return known.get(choices, {})
 
 
 class Protection:

@@ -8,7 +8,8 @@ weights get 8 bits first; once all may have 8 bits, they stay in float.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,8 +37,10 @@ SAMPLES = 4
 ROWS = 256
 """Outputs of a layer on which its own error is taken."""
 
-STEPS = (0.25, 0.5, 1.0)
-"""Of a share of the weights, what is tried in turn."""
+PARTS = 8
+"""Of a share of the weights, the steps in which it is given."""
+
+LOSSY = "kept in float: the outputs lose too much by it"
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,24 @@ def quantize_protected(
     layers = _main_layers(before, choices.block, excluded)
     noise = _noise(before, layers, choices.bits, judge)
     sizes = {name: layer.size for name, layer in layers.items()}
-    for wide, kept in steps(noise, sizes, choices.bits, limits):
-        ir.restore(model, before)
-        done = _tried(model, ctx, replace(choices, wide=wide), {*excluded, *kept}, judge)
-        why = "kept in float: the outputs lose too much by it"
-        done.declined.extend(Declined(ir.label(layers[name].node), why) for name in sorted(kept))
-        if done.db >= limits.goal_db:
-            break
-    return done
+    tries = steps(noise, sizes, choices.bits, limits)
+    last = -1
+
+    def make(index: int) -> Protected:
+        nonlocal last, done
+        if index != last:
+            ir.restore(model, before)
+            (wide, kept), last = tries[index], index
+            done = _tried(model, ctx, replace(choices, wide=wide), {*excluded, *kept}, judge)
+            done.declined.extend(
+                Declined(ir.label(layers[name].node), LOSSY) for name in sorted(kept)
+            )
+        return done
+
+    def enough(index: int) -> bool:
+        return make(index).db >= limits.goal_db
+
+    return make(bisect_left(range(len(tries) - 1), True, key=enough)) if tries else done
 
 
 def _tried(
@@ -95,19 +108,18 @@ def _tried(
 
 def steps(
     noise: Mapping[str, float], sizes: Mapping[str, int], bits: int, limits: Limits
-) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
+) -> list[tuple[frozenset[str], frozenset[str]]]:
     """Layers in 8 bits and layers in float, more and more of them."""
     none, every = frozenset[str](), frozenset(sizes)
+    found: list[tuple[frozenset[str], frozenset[str]]] = []
+    parts = [(i + 1) / PARTS for i in range(PARTS)]
     if bits < 8:
-        for step in STEPS:
-            wide = chosen(noise, sizes, step * limits.wide_share)
-            yield (every if step * limits.wide_share >= 1 else wide), none
+        for share in (part * limits.wide_share for part in parts):
+            found.append((every if share >= 1 else chosen(noise, sizes, share), none))
     if bits == 8 or not 0 < limits.wide_share < 1:
-        for step in STEPS:
-            yield (
-                every if limits.wide_share else none,
-                chosen(noise, sizes, step * limits.float_share),
-            )
+        wide = every if limits.wide_share else none
+        found += [(wide, chosen(noise, sizes, part * limits.float_share)) for part in parts]
+    return list(dict.fromkeys(found))
 
 
 def _main_layers(model: Model, block: int, excluded: Collection[str]) -> dict[str, WeightLayer]:

@@ -68,11 +68,11 @@ def quantize_weights(
     ctx.analyses.invalidate(Aspect.ALL)
     editor, done, stored = Editor(model), list[Layer](), dict[_Key, Stored]()
     layers, declined = find_layers(model, choices.block, excluded)
-    few = [layer for layer in layers if choices.bits_of(layer) < 8]
-    moments = _moments([x for x in few if _known_as(x, choices.bits_of(x)) not in ctx.memory], ctx)
     nearest = [layer for layer in layers if choices.bits_of(layer) == 8]
     if equalize_inputs(editor, nearest, channel_sizes(model, nearest, ctx)):
         layers, declined = find_layers(model, choices.block, excluded)
+    few = [layer for layer in layers if choices.bits_of(layer) < 8]
+    moments = _moments([x for x in few if _known_as(x, choices.bits_of(x)) not in ctx.memory], ctx)
     fits = _fits(editor, layers, choices, moments, ctx)
     tables: dict[ir.Node, Stored] = {}
     for layer in layers:
