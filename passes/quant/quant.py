@@ -145,8 +145,9 @@ class Quant(Pass):
         goal = round(max(self.goal, db) + TIGHTER_DB, 1)
         share = min(1.0, max(2 * self.float_share, LEAST_SHARE))
         wide = min(1.0, 4 * self.wide_share) if self.scheme == "weight" else self.wide_share
-        milder = replace(self, goal=goal, float_share=share, wide_share=wide)
-        return None if goal > 60 else milder
+        if goal > 60:
+            return None
+        return replace(self, goal=goal, float_share=share, wide_share=wide)
 
     def between(self, result: PassResult, passed: Pass) -> Quant | None:
         """Halfway between what was reached and the goal that was enough, unless that is near."""

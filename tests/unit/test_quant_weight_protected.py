@@ -93,7 +93,7 @@ def test_it_is_sent_back_to_give_more_8_bits() -> None:
 def compiled(check: Check) -> Report:
     seen = rows(12)
     request = Request(
-        passes=(Quant(scheme="weight", weight_bits=2), check),
+        passes=(Quant(scheme="weight", weight_bits=4), check),
         calib=seen[:8],
         eval=seen[8:],
         allow_slower=True,
@@ -111,7 +111,7 @@ def test_a_limit_of_the_check_is_met_by_more_bits() -> None:
     before, after = (
         [row.action.split()[1] for row in report.passes[0].layers] for report in (loose, tight)
     )
-    assert set(before) == {"2"}
+    assert set(before) == {"4"}
     assert "8" in after
     assert any("quant was sent back" in note for note in tight.passes[0].notes)
 
