@@ -11,6 +11,7 @@ import numpy as np
 from onnxslim.analyses.observe import Observer, Unusable
 from onnxslim.ir import Array, Model
 from onnxslim.pipeline.base import Progress
+from onnxslim.runtime.blas import one_thread
 from onnxslim.runtime.samples import Feed, Samples
 from onnxslim.runtime.session import Session, open_part
 
@@ -46,7 +47,7 @@ def watch(
     if stack > 1 and not stackable(session, stream.samples, names):
         stack = 1
     bad: dict[str, Unusable] = {}
-    with ThreadPoolExecutor(max_workers=stream.threads) as pool:
+    with one_thread(), ThreadPoolExecutor(max_workers=stream.threads) as pool:
         for first, feeds in groups(stream.samples, stack):
             tensors = session.run(stacked(feeds), names)
             wanted = {name: tensors.pop(name) for name in names if name not in bad}

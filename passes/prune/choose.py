@@ -16,12 +16,13 @@ from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Model
 from onnxslim.passes.prune.amount import Amounts, macs, milliseconds, parameters
 from onnxslim.passes.prune.budget import Choice, by_share, removal, steps, within
-from onnxslim.passes.prune.effort import affordable
+from onnxslim.passes.prune.effort import REFIT, affordable
 from onnxslim.passes.prune.evidence import ROWS_PER_FEATURE, Evidence, collect
 from onnxslim.passes.prune.importance import Importance, rank, taps
 from onnxslim.passes.prune.timed import measure
 from onnxslim.passes.prune.trial import gains
 from onnxslim.pipeline.base import Context
+from onnxslim.runtime.blas import side_by_side
 
 Kind = Literal["channels", "hidden", "heads", "groups", "qk", "vo"]
 KINDS: Mapping[str, str] = {
@@ -94,7 +95,10 @@ class Chooser:
         for group in groups:
             self.sizes.setdefault(group.name, group.size)
         self.evidence = self._measure(groups)
-        self.choices = [self._choice(group) for group in groups]
+        self.choices = list(side_by_side(self.ctx.env.executor, self._choice, groups))
+        for choice in self.choices:
+            for name, share in choice.ranking.shares.items():
+                self.evidence.shares.setdefault(name, share)
         counted = macs(self.axes, self.ctx.analyses.get(Cost()).counts)
         if self.rules.goal == "share":
             taken, left = by_share(self.choices, self.rules.value), None
@@ -203,7 +207,7 @@ class Chooser:
 
     def _refits(self) -> int:
         """Samples for the refit, which runs two models up to 8 times."""
-        return affordable(16.0 * self.ctx.analyses.get(Cost()).total_macs, 60, 255)
+        return affordable(REFIT, 16.0 * self.ctx.analyses.get(Cost()).total_macs, 60, 255)
 
     def _choice(self, group: Group) -> Choice:
         own = self.ctx.env.target

@@ -6,35 +6,48 @@ left (Frantar, Singh and Alistarh 2022, eq. 3; the covariance form of He et al. 
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+
 import numpy as np
 
 from onnxslim.analyses.axes import AxisMap, Layer
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Array, Editor, Model
-from onnxslim.passes.prune.evidence import Evidence, about, fitted_weight, shrunk
+from onnxslim.passes.prune.evidence import Evidence, about, fitted_weight, roughly, shrunk
 from onnxslim.passes.prune.mask import makers
 from onnxslim.passes.refit.refit import spot_of
+from onnxslim.runtime.blas import side_by_side
 
 
 def compensate(
-    editor: Editor, axes: AxisMap, removed: Array, evidence: Evidence, whole: bool = True
+    editor: Editor,
+    axes: AxisMap,
+    removed: Array,
+    evidence: Evidence,
+    executor: Executor | None = None,
 ) -> int:
     """Change the weights before the cut; columns that go become zero. How many layers changed.
 
-    The editor may be that of a snapshot. Without `whole` the samples held out have no part in the
-    fit, and so can judge it. A layer without a bias keeps the second moment instead of
-    the covariance.
+    The editor may be that of a snapshot. Without an executor it is a trial, and one of several:
+    it is fitted in float32, and the samples held out have no part in it, and so can judge it. A
+    layer without a bias keeps the second moment instead of the covariance.
     """
-    twins, count = makers(editor.model), 0
+    twins, tasks = makers(editor.model), list[tuple[Linear, Array]]()
     for layer in axes.trace.layers:
         own = linear(twins[str(layer.node.outputs[0].name)])
         if not isinstance(own, Linear) or own.groups > 1 or own.tap not in evidence.fit:
             continue
         lost = lost_columns(axes, layer, own, removed)
         if lost.any() and not lost.all():
-            _fit(editor, own, evidence, lost, whole)
-            count += 1
-    return count
+            tasks.append((own, lost))
+
+    def fit(task: tuple[Linear, Array]) -> _Fit:
+        return _fit(*task, evidence, whole=executor is not None)
+
+    fits = map(fit, tasks) if executor is None else side_by_side(executor, fit, tasks)
+    for (own, _), found in zip(tasks, list(fits), strict=True):
+        _write(editor, own, found)
+    return len(tasks)
 
 
 def lost_columns(axes: AxisMap, layer: Layer, own: Linear, removed: Array) -> Array:
@@ -76,22 +89,36 @@ def spots(axes: AxisMap) -> list[str]:
     return list(dict.fromkeys(spot.output for spot in found if spot is not None))
 
 
-def _fit(editor: Editor, own: Linear, evidence: Evidence, lost: Array, whole: bool) -> None:
+_Fit = tuple[Array, Array | None]
+"""A weight [out, d], and what it adds to the constant after the layer, [out], where there is one.
+"""
+
+
+def _fit(own: Linear, lost: Array, evidence: Evidence, *, whole: bool) -> _Fit:
     spot = spot_of(own.node)
-    offset = None if spot is None else spot.offset()
+    biased = spot is not None and spot.offset() is not None
     fit = evidence.fit[own.tap]
     matrix = own.matrix()[0].astype(np.float64)
-    centre = np.zeros(len(fit.mean[0])) if offset is None else fit.mean[0]
+    centre = fit.mean[0] if biased else np.zeros(len(fit.mean[0]))
     share = evidence.share(str(own.node.outputs[0].name), own.tap, matrix, lost, centre)
     seen = evidence.whole(own.tap) if whole else fit
-    centre = np.zeros_like(centre) if offset is None else seen.mean[0]
-    fitted = fitted_weight(matrix, shrunk(about(seen, centre), share), lost)
+    centre = seen.mean[0] if biased else np.zeros_like(centre)
+    spread = about(seen, centre) if whole else roughly(seen, centre)
+    fitted = fitted_weight(matrix.astype(spread.dtype), shrunk(spread, share), lost)
+    return fitted, (matrix - fitted) @ centre if biased else None
+
+
+def _write(editor: Editor, own: Linear, found: _Fit) -> None:
+    fitted, more = found
+    spot = spot_of(own.node)
     weight = editor.unshare(own.node, own.weight_index)
     editor.replace_initializer(weight, own.from_matrix(fitted[None]))
-    if spot is not None and offset is not None:
-        content = spot.content(offset + (matrix - fitted) @ centre)
-        if content is not None and spot.holder is not None:
-            editor.replace_initializer(editor.unshare(spot.holder, spot.index), content)
+    offset = None if spot is None else spot.offset()
+    if spot is None or offset is None or more is None:
+        return
+    content = spot.content(offset + more)
+    if content is not None and spot.holder is not None:
+        editor.replace_initializer(editor.unshare(spot.holder, spot.index), content)
 
 
 def sliced(reference: Model, axes: AxisMap, removed: Array, names: list[str]) -> None:

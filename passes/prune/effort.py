@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-_MACS = 2.5e12  # about half a minute of two cores
+TRIALS = 1.2e12  # multiply-accumulates: about a quarter of a minute of two cores
+REFIT = 2.5e12
 
 
-def affordable(macs: float, least: int, most: int) -> int:
+def affordable(budget: float, macs: float, least: int, most: int) -> int:
     """Samples, each of which costs so many multiply-accumulates, within bounds."""
-    return max(least, min(most, int(_MACS / max(macs, 1.0))))
+    return max(least, min(most, int(budget / max(macs, 1.0))))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -14,7 +14,7 @@ from onnxslim.analyses.axes import AxisMap, Group, Layer
 from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Array
-from onnxslim.passes.prune.evidence import Evidence, about, shrunk
+from onnxslim.passes.prune.evidence import Evidence, roughly, share_of, shrunk
 from onnxslim.passes.prune.score import Consumer, greedy, ranked
 
 Importance = Literal["loss", "wanda", "variance", "magnitude"]
@@ -27,6 +27,7 @@ class Ranking:
     group: Group
     order: list[int]
     losses: Array
+    shares: Mapping[str, float] = field(default_factory=dict[str, float])  # by layer: `Evidence`
 
 
 def readers(axes: AxisMap, group: Group) -> list[tuple[Linear, Layer]]:
@@ -57,10 +58,12 @@ def rank(
     if importance == "magnitude" or not known:
         return Ranking(group, *ranked(_norms(axes, group), most))
     if importance == "loss":
+        shares: dict[str, float] = {}
         consumers = [
-            _consumer(own, _blocks(axes, group, own, layer), evidence) for own, layer in known
+            _consumer(own, _blocks(axes, group, own, layer), evidence, shares)
+            for own, layer in known
         ]
-        return Ranking(group, *greedy(consumers, group.size, most))
+        return Ranking(group, *greedy(consumers, group.size, most), shares)
     scores = np.zeros(group.size)
     for own, layer in known:
         square = np.square(own.matrix()[0].astype(np.float64)).sum(axis=0)
@@ -72,20 +75,23 @@ def rank(
     return Ranking(group, *ranked(scores, most))
 
 
-def _consumer(own: Linear, blocks: list[Array], evidence: Evidence) -> Consumer:
+def _consumer(
+    own: Linear, blocks: list[Array], evidence: Evidence, shares: dict[str, float]
+) -> Consumer:
     """A reader whose covariance is drawn to its diagonal as far as samples held out ask for, where
     the half of the units goes whose inputs vary least for their weights."""
     weight = own.matrix()[0].astype(np.float64)
     fit, held = evidence.fit[own.tap], evidence.held.get(own.tap)
     centre = fit.mean[0]
-    spread = fit.covariance()[0]
+    spread = roughly(fit, centre)
     each = np.square(weight).sum(axis=0) * np.diagonal(spread)
     least = np.argsort([each[block].sum() for block in blocks], kind="stable")[: len(blocks) // 2]
     lost = np.zeros(len(each), np.bool_)
     for unit in least.tolist():
         lost[blocks[unit]] = True
-    share = evidence.share(str(own.node.outputs[0].name), own.tap, weight, lost, centre)
-    judge = None if held is None else about(held, centre)
+    share = share_of(weight, fit, held, lost, centre)
+    shares[str(own.node.outputs[0].name)] = share
+    judge = None if held is None else roughly(held, centre)
     return Consumer(weight, shrunk(spread, share), blocks, judge)
 
 

@@ -31,7 +31,7 @@ class Repair:
         repairs = self.repairs and bool(chosen.evidence.fit)
         lost = fitted(axes, removed)
         if repairs:
-            compensate(editor, axes, removed, chosen.evidence)
+            compensate(editor, axes, removed, chosen.evidence, self.env.executor)
             sliced(self.reference, axes, removed, spots(axes))
         apart = self._cut(editor, axes, removed)
         if repairs and not apart:

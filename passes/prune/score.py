@@ -10,20 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.linalg.blas import dsyrk
-from scipy.linalg.lapack import dpotrf, dpotri
+from scipy.linalg.lapack import get_lapack_funcs
 
 from onnxslim.analyses.builder import mirror
 from onnxslim.ir import Array
 from onnxslim.passes.prune.evidence import power
 
 _BATCHES = 16  # steps of a greedy run; the units of one step go together
-_COUNTED = 2  # steps after which losses are counted again
+_COUNTED = 4  # steps after which losses are counted again
 _MORE = (0.0, 1e-12, 1e-9, 1e-6, 1e-3)  # of the largest variance, until there is a factor
+
+
+@dataclass
+class _Kind:
+    """Units of equally many columns b: their numbers, columns [n, b] and parts of H [n, b, b]."""
+
+    units: Array
+    places: Array
+    parts: Array
+
+    def lessen(self, rows: Array, gone: Sequence[int]) -> None:
+        """H - R^T R without the units that are gone."""
+        stays = ~np.isin(self.units, gone)
+        self.units, self.places = self.units[stays], self.places[stays]
+        some = rows[:, self.places]
+        self.parts = self.parts[stays] - np.matmul(
+            np.transpose(some, (1, 2, 0)), np.transpose(some, (1, 0, 2))
+        )
 
 
 @dataclass
@@ -31,92 +48,91 @@ class Consumer:
     """A layer that reads units: weight [out, d], covariance [d, d] that can be inverted, its
     columns by unit, and the covariance [d, d] on other samples that losses are counted on.
 
-    `weight` and `inverse` are those of the columns that are left, whose numbers are `left`.
+    All is computed in the type of the covariance. Columns of `weight` that are gone are zero. The
+    inverse is that of the start, and what is taken from it are rows R: H is `inverse` - R^T R.
     """
 
     weight: Array
-    covariance: Array
+    covariance: InitVar[Array]
     blocks: list[Array]
     judge: Array | None = None
 
-    def __post_init__(self) -> None:
-        self.original: Array = self.weight.astype(np.float64)
-        self.weight = self.original
-        self.left: Array = np.arange(self.weight.shape[1])
-        self.where: Array = np.array(self.left)
+    def __post_init__(self, covariance: Array) -> None:
+        self.original: Array = self.weight.astype(covariance.dtype)
+        self.weight = self.original.copy()
         if self.judge is not None:  # sums of errors: float32 is exact enough, and twice as fast
-            self.judge = self.judge.astype(np.float32)
-        counted = self.covariance if self.judge is None else self.judge
+            self.judge = self.judge.astype(np.float32, copy=False)
+        counted = covariance if self.judge is None else self.judge
         self.power = max(power(self.original, counted), 1e-30)
-        self.inverse: Array = inverse(self.covariance)
+        self.inverse: Array = inverse(covariance)
+        self.rows: list[Array] = []
         self.gone = 0.0
+        self.kinds: list[_Kind] = []
+        sizes = np.array([block.size for block in self.blocks])
+        for size in np.unique(sizes[sizes > 0]):
+            units = np.flatnonzero(sizes == size)
+            places = np.stack([self.blocks[unit] for unit in units])
+            parts = self.inverse[places[:, :, None], places[:, None, :]]
+            self.kinds.append(_Kind(units, places, parts))
 
-    def losses(self, units: Sequence[int]) -> Array:
-        """The loss of each unit alone, relative to the power of the output."""
-        sizes = {self.blocks[unit].size for unit in units}
-        if len(sizes) == 1:
-            return self._together(np.stack([self.blocks[unit] for unit in units]))
-        return np.array([self._together(self.blocks[unit][None])[0] for unit in units])
-
-    def _together(self, blocks: Array) -> Array:
-        """Blocks of equal size, [n, b]."""
-        if blocks.shape[1] == 0:
-            return np.zeros(len(blocks))
-        places: Array = self.where[blocks]
-        columns: Array = np.transpose(self.weight[:, places], (1, 2, 0))  # [n, b, out]
-        gram: Array = np.matmul(columns, np.swapaxes(columns, 1, 2))
-        part: Array = self.inverse[places[:, :, None], places[:, None, :]]
-        solved: Array = np.linalg.solve(part, gram)
-        return np.asarray(np.trace(solved, axis1=1, axis2=2) / self.power)
+    def losses(self) -> Array:
+        """The loss of each unit alone, relative to the power of the output; of those gone 0."""
+        found = np.zeros(len(self.blocks))
+        for kind in self.kinds:
+            columns: Array = np.transpose(self.weight[:, kind.places], (1, 2, 0))  # [n, b, out]
+            gram: Array = np.matmul(columns, np.swapaxes(columns, 1, 2))
+            solved: Array = np.linalg.solve(kind.parts, gram)
+            found[kind.units] = np.trace(solved, axis1=1, axis2=2) / self.power
+        return found
 
     def remove(self, units: Sequence[int]) -> None:
         """Take units out and fit the rest."""
-        columns = self.where[np.concatenate([self.blocks[unit] for unit in units])]
+        columns = np.concatenate([self.blocks[unit] for unit in units])
         if columns.size == 0:
             return
-        root = _root(self.inverse[np.ix_(columns, columns)])
-        stays = np.delete(np.arange(self.left.size), columns)
-        # with H_PP = L L^T: R = L^-1 H_PK and V = L^-1 W_P^T
-        rows: Array = solve_triangular(root, self.inverse[np.ix_(columns, stays)], lower=True)
+        part, rest = self.inverse[np.ix_(columns, columns)], self.inverse[columns]
+        for earlier in self.rows:
+            own = np.transpose(earlier[:, columns])
+            part -= own @ earlier[:, columns]
+            rest -= own @ earlier
+        root = _root(part)
+        # with H_PP = L L^T: R = L^-1 H_P and V = L^-1 W_P^T
+        rows: Array = solve_triangular(root, rest, lower=True, overwrite_b=True)
         lost: Array = solve_triangular(root, np.transpose(self.weight[:, columns]), lower=True)
-        self.weight = self.weight[:, stays] - np.transpose(lost) @ rows
-        self.inverse = _less(self.inverse.take(stays, axis=0).take(stays, axis=1), rows)
-        self.left = self.left[stays]
-        self.where[self.left] = np.arange(self.left.size)
+        self.weight -= np.transpose(lost) @ rows
+        self.weight[:, columns] = 0
+        self.rows.append(rows)
+        for kind in self.kinds:
+            kind.lessen(rows, units)
         self.gone += float(np.sum(np.square(lost)))
 
+    def believed(self) -> float:
+        """The loss of all that is gone on the samples fitted to, relative to the power."""
+        return self.gone / self.power
+
     def loss(self) -> float:
-        """Of all that is gone, relative to the power of the output."""
+        """That on the samples it is counted on."""
         if self.judge is None:
-            return self.gone / self.power
-        change: Array = self.original.copy()
-        change[:, self.left] -= self.weight
-        return power(change, self.judge) / self.power
-
-
-def _less(matrix: Array, rows: Array) -> Array:
-    """A - R^T R for symmetric A [d, d] and R [b, d], in place of A."""
-    found: Array = np.transpose(
-        dsyrk(-1.0, np.transpose(rows), beta=1.0, c=np.transpose(matrix), lower=1, overwrite_c=1)
-    )
-    mirror(found[None])
-    return found
+            return self.believed()
+        return power(self.original - self.weight, self.judge) / self.power
 
 
 def _root(part: Array) -> Array:
     """The lower Cholesky factor, of a little more than the matrix where rounding has left it
     without one."""
     level = float(np.abs(np.diagonal(part)).max())
+    one = np.eye(len(part), dtype=part.dtype)
     for more in _MORE:
         with suppress(np.linalg.LinAlgError):
-            return np.asarray(np.linalg.cholesky(part + more * level * np.eye(len(part))))
-    return np.asarray(np.sqrt(level) * np.eye(len(part)))
+            return np.asarray(np.linalg.cholesky(part + more * level * one))
+    return np.asarray(np.sqrt(level) * one)
 
 
 def inverse(covariance: Array) -> Array:
     """Of a symmetric positive definite matrix; half the work of a general one."""
-    root, failed = dpotrf(np.transpose(covariance), lower=1, clean=0)
-    found, failed = dpotri(root, lower=1, overwrite_c=1) if not failed else (root, failed)
+    potrf, potri = get_lapack_funcs(("potrf", "potri"), (covariance,))
+    root, failed = potrf(np.transpose(covariance), lower=1, clean=0)
+    found, failed = potri(root, lower=1, overwrite_c=1) if not failed else (root, failed)
     if failed:  # so badly conditioned that rounding leaves a negative pivot
         return np.asarray(np.linalg.inv(covariance))
     upper: Array = np.transpose(found)
@@ -127,27 +143,33 @@ def inverse(covariance: Array) -> Array:
 def greedy(consumers: Sequence[Consumer], count: int, most: int) -> tuple[list[int], Array]:
     """Units in the order in which they go, `most` of them, and the loss after each of them.
 
-    The loss is summed over consumers and counted after every other step; in between it is a line.
+    The loss is summed over consumers. It is counted after every few steps; what it is of the loss
+    on the samples fitted to, which every step gives, is a line in between.
     """
-    alive = list(range(count))
-    order: list[int] = []
-    at, losses = [0], [0.0]
+    alive, order = list(range(count)), list[int]()
+    ends, believed = [0], [0.0]
+    counted, shares = list[int](), list[float]()
     step = max(1, most // _BATCHES)
     while len(order) < most:
-        scores = np.zeros(len(alive))
-        for consumer in consumers:
-            scores = scores + consumer.losses(alive)
+        scores = sum((consumer.losses()[alive] for consumer in consumers), np.zeros(len(alive)))
         take = min(step, most - len(order))
         chosen = [alive[int(i)] for i in np.argsort(scores, kind="stable")[:take]]
         for consumer in consumers:
             consumer.remove(chosen)
         order += chosen
-        if len(order) == most or len(order) >= at[-1] + _COUNTED * step:
-            at.append(len(order))
-            losses.append(max(losses[-1], sum(consumer.loss() for consumer in consumers)))
+        ends.append(len(order))
+        believed.append(sum(consumer.believed() for consumer in consumers))
+        if len(order) == most or len(ends) % _COUNTED == 0:
+            counted.append(len(order))
+            judged = sum(consumer.loss() for consumer in consumers)
+            shares.append(judged / believed[-1] if believed[-1] > 0 else 1.0)
         gone = set(chosen)
         alive = [unit for unit in alive if unit not in gone]
-    return order, np.interp(np.arange(len(order) + 1), at, losses)
+    at = np.arange(len(order) + 1)
+    losses = np.interp(at, ends, believed)
+    if counted:
+        losses *= np.interp(at, counted, shares)
+    return order, np.maximum.accumulate(losses)
 
 
 def ranked(scores: Array, most: int) -> tuple[list[int], Array]:

@@ -34,6 +34,8 @@ class Piece:
 
 
 Pieces = tuple[Piece, ...]
+NOTHING: Pieces = (Piece(-_INFINITY, _INFINITY, 1.0, 0.0),)
+"""No activation."""
 
 
 def apply(pieces: Pieces, t: Array) -> Array:

@@ -21,6 +21,7 @@ from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.moments import Moments
 from onnxslim.ir import Array, Editor, Model, Node
 from onnxslim.passes.refit.activation import (
+    NOTHING,
     Pieces,
     activation,
     after_activation,
@@ -30,6 +31,7 @@ from onnxslim.passes.refit.activation import (
 from onnxslim.passes.refit.rows import Seen, Wanted, collect, most_rows
 from onnxslim.passes.refit.solve import solved
 from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.blas import side_by_side
 from onnxslim.runtime.samples import Samples
 
 _STAGES = 8  # runs of the samples at most: layers of one stage are fitted from one run
@@ -169,7 +171,8 @@ def fit_stage(
     ]
     held_out = range(_HELD_OUT - 1, len(samples), _HELD_OUT)
     seen = collect(original, model, wanted, samples, held_out, env)
-    fits = env.executor.map(
+    fits = side_by_side(
+        env.executor,
         lambda task: _fitted(task[0], task[1], project, task[2]),
         zip(spots, seen, pieces, strict=True),
     )
@@ -211,7 +214,7 @@ def _fitted(
 ) -> tuple[Array, Array] | None:
     """H and b; None where those at hand err no more on the samples held out."""
     layer, offset, biased = spot.layer, spot.offset(), spot.holder is not None
-    fit = seen[0].moments.result()
+    fit = seen[0].all_moments()
     if offset is None or not np.isfinite(fit.scatter).all():
         return None
     matrix = layer.matrix().astype(np.float64)
@@ -249,11 +252,11 @@ def _write(editor: Editor, spot: Spot, matrix: Array, bias: Array) -> bool:
 def _judge(held_out: Seen, pieces: Pieces | None) -> Callable[[tuple[Array, Array]], float]:
     """The error of a weight and a bias on samples held out, after the activation if there is one
     to look at."""
-    if pieces is None:
-        moments = held_out.moments.result()
+    if held_out.rows is None:
+        moments = held_out.all_moments()
         return lambda found: joint_error(found[0], found[1], moments)
-    rows = held_out.all_rows()
-    return lambda found: error_after(rows, found[0], found[1], pieces)
+    rows, after = held_out.all_rows(), NOTHING if pieces is None else pieces
+    return lambda found: error_after(rows, found[0], found[1], after)
 
 
 def regressions(

@@ -10,9 +10,11 @@ import numpy as np
 from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap, Window, columns, row_count
 from onnxslim.analyses.linear import Linear
+from onnxslim.analyses.moments import Moments
 from onnxslim.analyses.spill import Spill
 from onnxslim.ir import Array, Model
 from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.blas import side_by_side
 from onnxslim.runtime.samples import Samples
 from onnxslim.runtime.session import open_part
 
@@ -35,20 +37,26 @@ class Wanted:
 
 @dataclass
 class Seen:
-    """Rows of (z, y) side by side of one layer: their moments, and the rows where wanted."""
+    """Rows of (z, y) side by side of one layer: their moments, the rows themselves, or both."""
 
-    moments: MomentsBuilder
+    moments: MomentsBuilder | None
     rows: list[Array] | None
 
     def add(self, rows: Array) -> None:
         """Take in some, [groups, n, d + out]."""
-        self.moments.add(rows)
+        if self.moments is not None:
+            self.moments.add(rows)
         if self.rows is not None:
             self.rows.append(rows)
 
     def all_rows(self) -> Array:
         """All that were kept, [groups, n, d + out]."""
         return np.concatenate(self.rows or [], axis=1)
+
+    def all_moments(self) -> Moments:
+        """Those of all rows; there must be some."""
+        assert self.moments is not None, "only rows were kept"
+        return self.moments.result()
 
 
 def collect(
@@ -59,7 +67,8 @@ def collect(
     held_out: Collection[int],
     env: Environment,
 ) -> list[tuple[Seen, Seen]]:
-    """What (z, y) look like by layer: in the samples to fit to, and in those held out."""
+    """What (z, y) look like by layer: in the samples to fit to, whose moments are always there, and
+    in those held out, of which rows are kept where they are wanted or fewer than they are long."""
     inputs = list(dict.fromkeys(wanted.layer.tap.tensor for wanted in layers))
     outputs = [wanted.output for wanted in layers]
     old = open_part(original, list(dict.fromkeys(outputs)), threads=env.threads)
@@ -68,14 +77,39 @@ def collect(
     rng, spill = np.random.default_rng(env.seed), Spill()
     for number, feed in enumerate(samples):
         ys, zs = old.run(feed, outputs), new.run(feed, inputs)
+        tasks = list[_Task]()
         for wanted in layers:
-            at = zs[wanted.layer.tap.tensor], ys[wanted.output]
-            rows = _rows(wanted.layer, *at, max(most_rows(wanted) // len(samples), 1), rng)
+            z = zs[wanted.layer.tap.tensor]
+            count, most = row_count(wanted.layer.tap, z.shape), most_rows(wanted) // len(samples)
+            chosen = np.sort(rng.choice(count, min(count, max(most, 1)), replace=False))
             if wanted.output not in found:
-                empty = (_empty(rows, wanted.keep, spill) for _ in range(2))
-                found[wanted.output] = next(empty), next(empty)
-            found[wanted.output][int(number in held_out)].add(rows)
+                found[wanted.output] = _empty(wanted, len(chosen) * len(held_out), spill)
+            seen = found[wanted.output][int(number in held_out)]
+            tasks.append(_Task(wanted.layer, z, ys[wanted.output], chosen, seen))
+        list(side_by_side(env.executor, _Task.done, tasks))
     return [found[name] for name in outputs]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Rows of one layer and one sample, to be taken in."""
+
+    layer: Linear
+    z: Array
+    y: Array
+    chosen: Array
+    seen: Seen
+
+    def done(self) -> None:
+        """(z, y) side by side, [groups, n, d + out]."""
+        own, rank = self.layer.tap, self.y.ndim - 2
+        ones = (1,) * rank
+        window = None if own.window is None else Window(ones, ones, ones, (0,) * 2 * rank)
+        parts = [
+            columns(self.z, own, self.chosen),
+            columns(self.y, Tap("", window, self.layer.groups), self.chosen),
+        ]
+        self.seen.add(np.concatenate(parts, axis=2))
 
 
 def most_rows(wanted: Wanted) -> int:
@@ -86,19 +120,13 @@ def most_rows(wanted: Wanted) -> int:
     return min(_ROWS, _NUMBERS // width, max(_FEWEST, _PER_NUMBER * width))
 
 
-def _empty(rows: Array, keep: bool, spill: Spill) -> Seen:
-    groups, width = int(rows.shape[0]), int(rows.shape[2])
-    wide = 8 * groups * width**2 > _WIDE
-    kept: list[Array] = []
-    return Seen(MomentsBuilder(groups, width, spill if wide else None), kept if keep else None)
-
-
-def _rows(layer: Linear, z: Array, y: Array, most: int, rng: np.random.Generator) -> Array:
-    """Some rows of (z, y) side by side, [groups, n, d + out]."""
-    count = row_count(layer.tap, z.shape)
-    chosen = np.sort(rng.choice(count, min(count, most), replace=False))
-    rank = y.ndim - 2
-    ones = (1,) * rank
-    window = None if layer.tap.window is None else Window(ones, ones, ones, (0,) * 2 * rank)
-    seen = Tap("", window, layer.groups)
-    return np.concatenate([columns(z, layer.tap, chosen), columns(y, seen, chosen)], axis=2)
+def _empty(wanted: Wanted, held_out: int, spill: Spill) -> tuple[Seen, Seen]:
+    """For rows to fit to, and for about so many held out."""
+    groups = wanted.layer.groups
+    width = wanted.layer.in_features + wanted.layer.out_features // groups
+    file = spill if 8 * groups * width**2 > _WIDE else None
+    kept: list[Array] | None = [] if wanted.keep else None
+    fit = Seen(MomentsBuilder(groups, width, file), kept)
+    if wanted.keep or held_out <= width:
+        return fit, Seen(None, [])
+    return fit, Seen(MomentsBuilder(groups, width, file), None)

@@ -103,3 +103,16 @@ def test_losses_are_counted_on_the_samples_held_out() -> None:
     actual = power(weight - fitted_weight(weight, spread, lost), judge) / power(weight, judge)
     assert judged[-1] == pytest.approx(actual, rel=1e-6)
     assert judged[-1] > 2 * believed[-1]
+
+
+def test_a_ranking_in_float32_is_that_in_float64_where_inputs_are_nearly_the_same() -> None:
+    rng = np.random.default_rng(3)
+    signals = rng.normal(size=(4000, 12)) @ rng.normal(size=(12, 96))
+    fit = moments(signals + 1e-3 * rng.normal(size=(4000, 96)))  # 12 directions of 96 have power
+    weight = rng.normal(size=(8, 96))
+    spread = shrunk(fit.covariance()[0], SHARES[0])
+    blocks: list[Array] = [np.arange(3 * i, 3 * i + 3) for i in range(32)]
+    exact, wanted = greedy([Consumer(weight, spread, blocks)], 32, 24)
+    order, found = greedy([Consumer(weight, spread.astype(np.float32), blocks)], 32, 24)
+    assert len(set(order) & set(exact)) >= 22
+    assert found[-1] == pytest.approx(wanted[-1], rel=0.05)

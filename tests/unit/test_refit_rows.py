@@ -49,4 +49,5 @@ def test_inputs_are_those_of_one_model_and_outputs_of_the_other(env: Environment
         if n % 5
     ]
     np.testing.assert_allclose(seen[0].all_rows()[0], np.concatenate(pairs), rtol=1e-5, atol=1e-5)
-    assert seen[1].moments.result().n == 16 * len(range(0, len(some), 5))
+    assert seen[1].moments is None
+    assert seen[1].all_rows().shape[1] == 16 * len(range(0, len(some), 5))

@@ -90,7 +90,7 @@ def prepared(path: Path, ratio: float, env: Environment) -> tuple[Model, Model, 
     give_biases(editor)
     ctx = Context(env, AnalysisManager(model, env), reference)
     chosen = Chooser(Rules("ratio", ratio), model, ctx, {}).choose(model)
-    compensate(editor, chosen.axes, chosen.removed, chosen.evidence)
+    compensate(editor, chosen.axes, chosen.removed, chosen.evidence, env.executor)
     sliced(reference, chosen.axes, chosen.removed, spots(chosen.axes))
     cut(editor, chosen.axes, chosen.removed)
     editor.remove_dead()
