@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from onnxslim import ir
+from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.collect import Stream, watch
 from onnxslim.analyses.columns import Tap, Window
 from onnxslim.analyses.moments import Moments, output_error
@@ -26,6 +28,7 @@ from onnxslim.errors import DataError
 from onnxslim.ir import Model, Value
 from onnxslim.pipeline.analysis import Analysis, AnalysisManager
 from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.blas import side_by_side
 
 __all__ = ["LayerStats", "Moments", "Statistics", "Tap", "TensorStats", "Window", "output_error"]
 
@@ -158,15 +161,20 @@ class _Collection:
             what = f"statistics, run {i + 1} of {len(batches)}"
             bad = watch(stream, observers, batch.stack, what)
             self.bad |= bad
-            for name in [n for n in observers if n not in bad]:
-                self._keep(name, observers.pop(name))
+            self._keep([observer for name, observer in observers.items() if name not in bad])
 
     def _observer(self, wanted: Watch) -> Observer:
         axis = channels_around(self.values[wanted.tensor])
         return Observer(wanted, axis, self.sampling, len(self.samples), self.spill)
 
-    def _keep(self, name: str, observer: Observer) -> None:
-        moments = observer.moments()
+    def _keep(self, observers: Sequence[Observer]) -> None:
+        with ThreadPoolExecutor(max_workers=self.env.threads) as pool:
+            sums = side_by_side(pool, Observer.moments, observers)
+            for observer, moments in zip(observers, sums, strict=True):
+                self._keep_one(observer, moments)
+
+    def _keep_one(self, observer: Observer, moments: Mapping[Tap, MomentsBuilder]) -> None:
+        name = observer.watch.tensor
         empty = observer.watch.stats and observer.stats is None
         if empty or len(moments) < len(observer.watch.taps):
             self.missing[name] = "it was empty in all samples"
