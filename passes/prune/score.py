@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import InitVar, dataclass
+from typing import Any
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -130,7 +131,8 @@ def _root(part: Array) -> Array:
 
 def inverse(covariance: Array) -> Array:
     """Of a symmetric positive definite matrix; half the work of a general one."""
-    potrf, potri = get_lapack_funcs(("potrf", "potri"), (covariance,))
+    potrf: Any = get_lapack_funcs("potrf", (covariance,))
+    potri: Any = get_lapack_funcs("potri", (covariance,))
     root, failed = potrf(np.transpose(covariance), lower=1, clean=0)
     found, failed = potri(root, lower=1, overwrite_c=1) if not failed else (root, failed)
     if failed:  # so badly conditioned that rounding leaves a negative pivot
