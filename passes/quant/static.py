@@ -39,6 +39,8 @@ WIDEST = 4608
 """Features of a layer, up to which its covariance is collected (170 MB for each group): those of a
 Conv with 512 channels and a kernel of 3 x 3. The weights of wider ones get the nearest integers."""
 
+SIZED = "kept in float, as that was best of what keeps to the size asked for"
+
 AUDITS = 2
 """Rounds of leaving in float what the runtime did not fuse."""
 
@@ -105,6 +107,7 @@ def quantize_static(
             searched = within_size(
                 search, placement, searched, goals.budget, limit.goal_db, goals.timed, goals.packs
             )
+            slower = dict.fromkeys(searched.excluded - choices.excluded - searched.alone, SIZED)
         else:
             if goals.timed:
                 searched, slower = placement.faster(searched)

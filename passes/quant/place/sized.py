@@ -17,7 +17,7 @@ from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Search, weight_sizes
 from onnxslim.passes.quant.choose.widths import rounding_noise
 from onnxslim.passes.quant.embeddings import quantize_embeddings
-from onnxslim.passes.quant.place.costs import Costs
+from onnxslim.passes.quant.place.costs import INT8, Costs
 from onnxslim.passes.quant.place.mixed import least_noise, least_time
 from onnxslim.passes.quant.place.mixed_problem import Problem
 from onnxslim.passes.quant.place.placement import Placement
@@ -121,14 +121,20 @@ class _Sized:
             if excess <= 0:
                 return tried
             most -= excess
-        raise self._too_small(budget)
+        return self._smallest(budget)
 
-    def _too_small(self, budget: Budget) -> OptionError:
-        rows = self.problem.operators
-        least = [min(range(len(row)), key=lambda i, r=row: r[i].size) for row in rows]  # type: ignore[misc]
-        taken = stored_bytes(self.search, applied(self.costs, self.choices, least))
+    def _smallest(self, budget: Budget) -> Choices:
+        """Of every operator the smallest choice, if that is small enough."""
+        chosen = [
+            min((INT8, *range(len(row))), key=[choice.size for choice in row].__getitem__)
+            for row in self.problem.operators
+        ]
+        least = applied(self.costs, self.choices, chosen)
+        taken = stored_bytes(self.search, least)
+        if taken <= budget.most:
+            return least
         reached = ceil(1000 * taken / budget.before) / 1000
-        return OptionError(
+        raise OptionError(
             f"quant: size={budget.share:g}: the smallest choice of every layer leaves {reached:g} "
             f"of the bytes of all weights; ask for size={reached:g} or more"
         )
