@@ -10,9 +10,12 @@ import pytest
 from onnxslim import ir
 from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Model
+from onnxslim.passes.quant.choices import Choices
+from onnxslim.passes.quant.place import sized
 from onnxslim.passes.quant.place.costs import FLOAT, INT8, Costs
 from onnxslim.passes.quant.place.mixed import least_noise
 from onnxslim.passes.quant.place.mixed_problem import Choice, Problem
+from onnxslim.passes.quant.place.placement import Placement
 from onnxslim.passes.quant.place.precisions import (
     ALONE,
     ALONE_4,
@@ -136,6 +139,28 @@ def test_a_size_out_of_reach_names_the_least_that_is_not() -> None:
     model = net()
     quantize(model, feeds(model, 8), scheme="int8", size=least)
     assert least - 0.001 < share(net(), model) <= least
+
+
+def test_without_corrections_the_smallest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sized, "ROUNDS", 0)
+    model = net()
+    result = quantize(model, feeds(model, 8), scheme="int8", size=0.2)
+    assert result.stats["weight_bits"] == "4:100.00%"
+    assert share(net(), model) <= 0.2
+
+
+def test_what_is_not_worth_it_stays_in_float_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(self: Placement, choices: Choices) -> Costs:
+        int8 = Choice("int8", 9.0, reads=True, writes=True)
+        rows = tuple((Choice("float32", ms), int8) for ms in (99.0, 1.0, 99.0))
+        return Costs(("a", "b", "y"), Problem(rows), measured=True)
+
+    monkeypatch.setattr(Placement, "costs", slow)
+    model = net()
+    result = quantize(model, feeds(model, 8), scheme="int8", size=0.6, goal=60.0)
+    assert [d.node for d in result.declined] == ["two"]
+    assert "best of what keeps to the size" in result.declined[0].reason
+    assert share(net(), model) <= 0.6
 
 
 def test_what_stays_in_float_by_wish_counts_too() -> None:
