@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from onnxslim.arguments import Arguments
     from onnxslim.config import Request
-    from onnxslim.errors import OnnxSlimError
+    from onnxslim.errors import CheckFailed, OnnxSlimError
 
 OK, USER_ERROR, USAGE, CHECK_FAILED, BUG, INTERRUPTED = 0, 1, 2, 3, 70, 130
 
@@ -112,13 +112,11 @@ def _list(arguments: Arguments) -> int:
     return OK
 
 
-def _show_failed(error: OnnxSlimError) -> None:
-    from onnxslim.report.record import Report
+def _show_failed(error: CheckFailed) -> None:
     from onnxslim.report.table import result_tables
 
-    report = getattr(error, "report", None)
-    if isinstance(report, Report):
-        _console().print(result_tables(report))
+    if error.report is not None:
+        _console().print(result_tables(error.report))
 
 
 def _console(*, stderr: bool = False) -> Console:

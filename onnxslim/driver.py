@@ -50,7 +50,9 @@ NOT_CHECKED = "Not checked: nothing was run, so outputs and speed were not compa
 
 
 def compile_file(source: Path, output: Path, request: Request, watch: Watch = UNWATCHED) -> Report:
-    """Compile a file into a file; nothing is written unless all went well.
+    """Compile a file into a file; no model is written unless all went well.
+
+    The report that is asked for is written where the check failed too: it says why.
 
     Raises OnnxSlimError: its `exit_code` says of which kind.
     """
@@ -60,13 +62,26 @@ def compile_file(source: Path, output: Path, request: Request, watch: Watch = UN
         check_target(request.report)
     model = ir.load(source)
     before = file_bytes(source, model)
-    result, report = compile_model(model, request, watch, plan)
+    try:
+        result, report = compile_model(model, request, watch, plan)
+    except CheckFailed as failed:
+        if failed.report is not None:
+            notes = (*failed.report.notes, f"{output} was not written.")
+            failed.report = replace(
+                failed.report, input=str(source), output=str(output), notes=notes
+            )
+            _write_report(request, failed.report)
+        raise
     ir.save(result, output, request.external)
     size = Size(before, saved_bytes(output, result))
     report = replace(report, input=str(source), output=str(output), size=size)
+    _write_report(request, report)
+    return report
+
+
+def _write_report(request: Request, report: Report) -> None:
     if request.report is not None:
         write_text(request.report, text_for(request.report, report))
-    return report
 
 
 def compile_model(

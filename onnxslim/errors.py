@@ -5,7 +5,10 @@ A message says what was given, what was expected and what to do.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from onnxslim.report.record import Report
 
 
 class OnnxSlimError(Exception):
@@ -47,7 +50,7 @@ class CheckFailed(OnnxSlimError):
 
     exit_code: ClassVar[int] = 3
 
-    def __init__(self, message: str, report: object = None) -> None:
+    def __init__(self, message: str, report: Report | None = None) -> None:
         """`report` is the `onnxslim.Report` of the run that failed, where there is one."""
         super().__init__(message)
         self.report = report

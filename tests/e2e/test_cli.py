@@ -168,7 +168,10 @@ def test_a_failed_check_is_exit_3_and_writes_nothing(
     assert "the first pass over budget is 'fold'" in last
     assert "Check failed: " in shown.out
     assert Path("out.onnx").read_bytes() == b"old"
-    assert not Path("r.json").exists()
+    report = Report.from_json(Path("r.json").read_text())
+    assert report.check is not None
+    assert not report.check.passed
+    assert report.notes[-1] == "out.onnx was not written."
 
 
 def test_keep_best_writes_the_last_good_state(
