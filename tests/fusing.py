@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnxslim import ir
@@ -10,6 +12,10 @@ from onnxslim.passes.simplify.fuse import RULES
 from onnxslim.rewrite import Outcome, apply
 from onnxslim.runtime.samples import Feed
 from tests.quantizing import feeds, outputs
+
+# Sums of at most 36 products, whose order and factors differ: each a few roundings of numbers
+# that are at most some times as large as the largest output.
+LIMIT = 64.0
 
 BY_NAME = {rule.name: rule for rule in RULES}
 
@@ -45,3 +51,19 @@ def _run(model: Model, feed: Feed) -> list[Array]:
 def reasons(outcome: Outcome) -> str:
     """All near misses as one text."""
     return "\n".join(f"{miss.rule}: {miss.reason}" for miss in outcome.near_misses)
+
+
+def check(one: Model, rule: str, left: Sequence[str], count: int = 1) -> None:
+    """The rule applies so often, leaves these operators, and the outputs stay within `LIMIT`."""
+    before = ir.snapshot(one)
+    assert fuse(one, rule).applied == {rule: count}
+    assert [ir.op(node) for node in one.graph] == list(left)
+    for batch in (1, 3):
+        assert largest_error(before, one, batch) < LIMIT
+
+
+def refused(one: Model, rule: str, reason: str) -> None:
+    """The rule does not apply, for this reason."""
+    outcome = fuse(one, rule)
+    assert outcome.count == 0
+    assert reason in reasons(outcome)

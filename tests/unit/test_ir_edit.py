@@ -2,120 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pytest
 
 from onnxslim import ir
 from onnxslim.errors import EditError
-
-# One layout in three places: x is an input of the place, w a weight read twice by one node and
-# once by another, `twice` is used twice by one node, `seen` is captured by a subgraph, `y` is an
-# output of the place.
-_BODY = """
-    twice = Relu(x)
-    doubled = Add(twice, twice)
-    seen = Neg(doubled)
-    picked = If(c) <
-        then_branch = then_{0} () => (float[2] t_{0}) {{ t_{0} = Mul(seen, seen) }},
-        else_branch = else_{0} () => (float[2] e_{0}) {{ e_{0} = Identity(seen) }}>
-    y = Add(picked, doubled)
-"""
-
-MAIN = f"""<ir_version: 8, opset_import: ["" : 17]>
-main (float[2] x, bool c) => (float[2] y, float[2] doubled) <float[2] w = {{1, 2}}> {{
-    {_BODY.format("a")}
-}}"""
-
-_RENAMED = (
-    _BODY.format("b")
-    .replace("= Relu(x)", "= Relu(outer_x)")
-    .replace("twice", "twice_b")
-    .replace("doubled", "doubled_b")
-    .replace("seen", "seen_b")
-    .replace("picked", "picked_b")
-    .replace("    y =", "    y_b =")
-)
-
-NESTED = f"""<ir_version: 8, opset_import: ["" : 17]>
-main (float[2] outer_x, bool c) => (float[2] out) {{
-    out = If(c) <
-        then_branch = holder () => (float[2] y_b, float[2] doubled_b) {{ {_RENAMED} }},
-        else_branch = other () => (float[2] o1, float[2] o2) {{
-            o1 = Relu(outer_x)
-            o2 = Relu(outer_x)
-        }}>
-}}""".replace("(float[2] out) {", "(float[2] out, float[2] out2) {").replace(
-    "out = If", "out, out2 = If"
-)
-
-FUNCTION = f"""<ir_version: 9, opset_import: ["" : 17, "own" : 1]>
-main (float[2] a, bool b) => (float[2] r, float[2] r2) {{
-    r, r2 = own.Body(a, b)
-}}
-<opset_import: ["" : 17], domain: "own">
-Body (x, c) => (y, doubled) {{
-    {_BODY.format("f")}
-}}"""
-
-PLACES = {"main": MAIN, "nested": NESTED, "function": FUNCTION}
-
-FEEDS = [{"x": np.array([1.5, -2], np.float32), "c": np.array(choice)} for choice in (True, False)]
-
-
-class Place:
-    """One of the three models, with its nodes and values by the names of the main graph's body."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.model = ir.parse_text(PLACES[kind])
-        self.before = self.outputs()
-        self.editor = ir.Editor(self.model)
-
-    def node(self, op_type: str, index: int = 0) -> ir.Node:
-        """The n-th node of that type in the scope with the body."""
-        return [node for node in self.scope if node.op_type == op_type][index]
-
-    @property
-    def scope(self) -> ir.Scope:
-        return next(s for s in ir.scopes(self.model) if any(n.op_type == "Neg" for n in s))
-
-    def outputs(self) -> list[np.ndarray]:
-        """What the model computes from both feeds."""
-        return [value for feed in FEEDS for value in run(self.model, feed)]
-
-    def check(self, scale: float = 1.0) -> None:
-        """The model is valid and its outputs are `scale` times what they were."""
-        ir.verify(self.model)
-        for before, after in zip(self.before, self.outputs(), strict=True):
-            np.testing.assert_array_equal(before * np.float32(scale), after)
-
-
-def run(model: ir.Model, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Outputs of ONNX Runtime, by position of the inputs."""
-    session = _session(ir.to_bytes(model))
-    names = [value.name for value in session.get_inputs()]
-    values: list[np.ndarray] = session.run(None, dict(zip(names, feed.values(), strict=True)))
-    return values
-
-
-def _session(data: bytes) -> Any:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+from tests.places import PLACES, Place, negated_twice
 
 
 @pytest.fixture(params=sorted(PLACES))
 def place(request: pytest.FixtureRequest) -> Place:
     return Place(request.param)
-
-
-def _negated_twice(place: Place, value: ir.Value) -> tuple[list[ir.Node], ir.Value]:
-    first = place.editor.node("Neg", [value], outputs=["minus"])
-    second = place.editor.node("Neg", [first.outputs[0]], outputs=["plus"])
-    return [first, second], second.outputs[0]
 
 
 VALUES = {
@@ -132,7 +29,7 @@ def test_insert_on_edge_redirects_every_reader(place: Place, which: str) -> None
     value = getattr(place.node(op_type), side)[0]
     readers = [(use.node, use.idx) for use in value.uses()]
     was_output = value.is_graph_output()
-    nodes, new = _negated_twice(place, value)
+    nodes, new = negated_twice(place, value)
     place.editor.insert_on_edge(value, nodes, new)
     assert all(node.inputs[index] is new for node, index in readers)
     assert [use.node for use in value.uses()] == [nodes[0]]
@@ -144,7 +41,7 @@ def test_insert_on_edge_redirects_every_reader(place: Place, which: str) -> None
 def test_insert_on_edge_redirects_only_the_uses_given(place: Place) -> None:
     add = place.node("Add")
     twice = place.node("Relu").outputs[0]
-    nodes, new = _negated_twice(place, twice)
+    nodes, new = negated_twice(place, twice)
     place.editor.insert_on_edge(twice, nodes, new, uses=[(add, 1)])
     assert add.inputs[0] is twice
     assert add.inputs[1] is new
@@ -155,7 +52,7 @@ def test_insert_on_edge_into_a_subgraph_only(place: Place) -> None:
     seen = place.node("Neg").outputs[0]
     uses = [(use.node, use.idx) for use in seen.uses() if use.node.op_type == "Mul"]
     assert len(uses) == 2
-    nodes, new = _negated_twice(place, seen)
+    nodes, new = negated_twice(place, seen)
     place.editor.insert_on_edge(seen, nodes, new, uses)
     place.check()
 
@@ -257,7 +154,7 @@ def test_rewire_one_use(place: Place) -> None:
 def test_rewire_into_a_subgraph(place: Place) -> None:
     product = next(node for node in ir.nodes(place.model) if node.op_type == "Mul")
     seen = place.node("Neg").outputs[0]
-    nodes, new = _negated_twice(place, seen)
+    nodes, new = negated_twice(place, seen)
     place.editor.insert_after(place.node("Neg"), nodes)
     place.editor.rewire([(product, 0)], new)
     place.check()
@@ -303,116 +200,6 @@ def test_names_are_new_everywhere(place: Place) -> None:
     taken = {v.name for s in ir.scopes(place.model) for n in s for v in n.outputs}
     assert all(place.editor.name(name or "") not in taken for name in list(taken))
     assert len({place.editor.name("n") for _ in range(100)}) == 100
-
-
-# What is refused, and that nothing changes then
-
-
-def _refused(place: Place, message: str) -> pytest.RaisesExc[EditError]:
-    return pytest.raises(EditError, match=message)
-
-
-@pytest.fixture
-def untouched(place: Place) -> Iterator[None]:
-    """Checks at the end of a test that the model is what it was."""
-    before = ir.to_text(place.model)
-    yield
-    assert ir.to_text(place.model) == before
-    place.check()
-
-
-@pytest.mark.usefixtures("untouched")
-class TestRefusals:
-    def test_a_chain_that_does_not_compute_the_value(self, place: Place) -> None:
-        value = place.node("Relu").outputs[0]
-        nodes, _ = _negated_twice(place, value)
-        with _refused(place, "not computed by the nodes"):
-            place.editor.insert_on_edge(value, nodes, place.node("Neg").outputs[0])
-
-    def test_a_use_that_reads_something_else(self, place: Place) -> None:
-        value = place.node("Relu").outputs[0]
-        nodes, new = _negated_twice(place, value)
-        with _refused(place, "does not read 'twice"):
-            place.editor.insert_on_edge(value, nodes, new, [(place.node("Neg"), 0)])
-
-    def test_an_edge_that_nobody_reads(self, place: Place) -> None:
-        value = place.node("Add", 1).outputs[0]
-        nodes, new = _negated_twice(place, value)
-        with _refused(place, "no node reads"):
-            place.editor.insert_on_edge(value, nodes, new)
-
-    def test_a_value_of_an_inner_scope(self, place: Place) -> None:
-        inner = next(node for node in ir.nodes(place.model) if node.op_type == "Mul")
-        reader = place.editor.node("Abs", [inner.outputs[0]], outputs=["r"])
-        with _refused(place, "cannot be seen by"):
-            place.editor.insert_after(place.node("Neg"), [reader])
-        with _refused(place, "cannot be seen by"):
-            place.editor.rewire([(place.node("Neg"), 0)], inner.outputs[0])
-
-    def test_a_value_of_no_graph(self, place: Place) -> None:
-        lost = place.editor.node("Abs", [place.node("Relu").outputs[0]], outputs=["lost"])
-        reader = place.editor.node("Abs", [lost.outputs[0]], outputs=["r"])
-        with _refused(place, "belongs to no graph"):
-            place.editor.insert_after(place.node("Neg"), [reader])
-
-    def test_a_node_that_is_in_a_graph_already(self, place: Place) -> None:
-        with _refused(place, "is in a graph already"):
-            place.editor.insert_before(place.node("Relu"), [place.node("Neg")])
-
-    def test_an_anchor_outside_of_the_model(self, place: Place) -> None:
-        stray = place.editor.node("Abs", [place.node("Relu").outputs[0]], outputs=["s"])
-        with _refused(place, "is not part of the model"):
-            place.editor.insert_before(stray, [])
-
-    def test_a_wrong_number_of_outputs(self, place: Place) -> None:
-        with _refused(place, "has 1 outputs, not 0"):
-            place.editor.replace_node(place.node("Neg"), [], [])
-
-    def test_none_for_an_output_that_is_read(self, place: Place) -> None:
-        with _refused(place, "None cannot stand for it"):
-            place.editor.replace_node(place.node("Neg"), [], [None])
-
-    def test_an_old_value_for_a_graph_output(self, place: Place) -> None:
-        with _refused(place, "only a new value can take its name"):
-            place.editor.replace_node(place.node("Add"), [], [place.node("Relu").outputs[0]])
-
-    def test_bypassing_to_a_value_with_a_name_to_keep(self, place: Place) -> None:
-        add = place.node("Add", 1)
-        inner = next(node for node in ir.nodes(place.model) if node.op_type == "Mul")
-        refusals = {
-            "is one too, under its own name": place.node("Add").outputs[0],
-            "is an input or constant": place.node("Relu").inputs[0],
-            "is computed in another graph": inner.outputs[0],
-            "is made by the node that goes away": add.outputs[0],
-        }
-        for message, value in refusals.items():
-            assert value is not None
-            with _refused(place, message):
-                place.editor.bypass(add, value)
-
-    def test_a_node_replaced_by_what_reads_it(self, place: Place) -> None:
-        old = place.node("Neg")
-        reader = place.editor.node("Abs", [old.outputs[0]], outputs=["r"])
-        with _refused(place, "which goes away"):
-            place.editor.replace_node(old, [reader], reader.outputs)
-
-    def test_unsharing_what_is_computed(self, place: Place) -> None:
-        with _refused(place, "is not constant"):
-            place.editor.unshare(place.node("Neg"), 0)
-        with _refused(place, "has no input 7"):
-            place.editor.unshare(place.node("Neg"), 7)
-
-    def test_replacing_what_is_not_constant(self, place: Place) -> None:
-        with _refused(place, "is not a constant"):
-            place.editor.replace_initializer(place.node("Neg").outputs[0], np.ones(2))
-
-    def test_rewiring_an_input_that_is_not_there(self, place: Place) -> None:
-        with _refused(place, "has no input 3"):
-            place.editor.rewire([(place.node("Neg"), 3)], place.node("Relu").outputs[0])
-
-    def test_rewiring_a_node_to_itself(self, place: Place) -> None:
-        with _refused(place, "would read its own output"):
-            place.editor.rewire([(place.node("Neg"), 0)], place.node("Neg").outputs[0])
 
 
 WEIGHTS = """<ir_version: 8, opset_import: ["" : 17]>

@@ -11,12 +11,8 @@ from onnxslim import ir
 from onnxslim.errors import EditError
 from onnxslim.ir import Array, Model
 from onnxslim.passes.fold.affine import finite
-from tests.fusing import fuse, largest_error, reasons
+from tests.fusing import LIMIT, check, fuse, largest_error, refused
 from tests.quantizing import build
-
-# Sums of at most 36 products, whose order and factors differ: each a few roundings of numbers
-# that are at most some times as large as the largest output.
-LIMIT = 64.0
 
 X, Y = "float[N,6,8] x", "float[N,6,12] y"
 WEIGHTS: dict[str, Sequence[int] | Array] = {
@@ -49,20 +45,6 @@ def model(
     opset: int = 17,
 ) -> Model:
     return build(f"net ({x}) => ({y}) {{ {nodes} }}", {**WEIGHTS, **(more or {})}, opset)
-
-
-def check(one: Model, rule: str, left: Sequence[str], count: int = 1) -> None:
-    before = ir.snapshot(one)
-    assert fuse(one, rule).applied == {rule: count}
-    assert [ir.op(node) for node in one.graph] == list(left)
-    for batch in (1, 3):
-        assert largest_error(before, one, batch) < LIMIT
-
-
-def refused(one: Model, rule: str, reason: str) -> None:
-    outcome = fuse(one, rule)
-    assert outcome.count == 0
-    assert reason in reasons(outcome)
 
 
 DENSE = "a = MatMul(x, w) c = Add(a, b)"
@@ -376,79 +358,3 @@ def test_a_matmul_of_a_matrix_and_its_bias_are_a_gemm() -> None:
 
 def test_a_matmul_of_more_axes_is_no_gemm() -> None:
     refused(model(DENSE.replace("c =", "y =")), "matmul-add-to-gemm", "not known to be a matrix")
-
-
-POOLED = "float[N,4,9,9] y"
-PADS: dict[str, Sequence[int] | Array] = {
-    "p1": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
-    "pc": np.array([0, 1, 1, 1, 0, 0, 1, 1]),
-    "crop": np.array([0, 0, -1, 1, 0, 0, 1, 1]),
-    "pa": np.array([1, 1]),
-    "ax": np.array([3]),
-    "lowest": np.array(-np.inf, np.float32),
-}
-PADDINGS = {
-    "conv": ("a = Pad(x, p1) y = Conv(a, cw)", "float[N,5,7,7] y", 17),
-    "conv that pads": (f"a = Pad(x, p1, zero) y = {PADDED} (a, cw)", "float[N,5,9,9] y", 17),
-    "axes": ("a = Pad(x, pa, zero, ax) y = Conv(a, cw)", "float[N,5,5,7] y", 18),
-    "old": ("a = Pad <pads = [0,0,1,1,0,0,1,1]> (x) y = Conv(a, cw)", "float[N,5,7,7] y", 9),
-    "average": (
-        "a = Pad(x, p1) y = AveragePool <kernel_shape = [2, 2]> (a)", "float[N,4,8,8] y", 17,
-    ),
-    "average that counts": (
-        "a = Pad(x, p1) y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], "
-        "count_include_pad = 1> (a)", "float[N,4,9,9] y", 17,
-    ),
-    "maximum": (
-        "a = Pad(x, p1, lowest) y = MaxPool <kernel_shape = [3, 3]> (a)", "float[N,4,7,7] y", 17,
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", PADDINGS)
-def test_a_pad_goes_into_the_layer(name: str) -> None:
-    nodes, y, opset = PADDINGS[name]
-    one = model(nodes, IMAGE, y, {**CONV, **PADS}, opset)
-    check(one, "pad-into-layer", [ir.op(list(one.graph)[-1])])
-
-
-def test_zeros_are_no_larger_than_what_is_positive() -> None:
-    nodes = "r = Relu(x) a = Pad(r, p1) y = MaxPool <kernel_shape = [3, 3]> (a)"
-    check(model(nodes, IMAGE, "float[N,4,7,7] y", PADS), "pad-into-layer", ["Relu", "MaxPool"])
-
-
-NOT_PADDED = {
-    "channels": ("a = Pad(x, pc) y = Conv(a, cw5)", "float[N,5,7,7] y", "batch or the channels"),
-    "crop": ("a = Pad(x, crop) y = Conv(a, cw)", "float[N,5,5,7] y", "negative pads"),
-    "number": ("a = Pad(x, p1, one) y = Conv(a, cw)", "float[N,5,7,7] y", "with zeros, not with 1"),
-    "mode": ('a = Pad <mode = "reflect"> (x, p1) y = Conv(a, cw)', "float[N,5,7,7] y", "mode"),
-    "zero for a maximum": (
-        "a = Pad(x, p1) y = MaxPool <kernel_shape = [3, 3]> (a)", "float[N,4,7,7] y",
-        "lowest number",
-    ),
-    "uncounted": (
-        "a = Pad(x, p1) y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (a)",
-        "float[N,4,9,9] y", "does not count its padding",
-    ),
-    "wide": (
-        "a = Pad(x, p1, lowest) y = MaxPool <kernel_shape = [1, 1]> (a)", "float[N,4,9,9] y",
-        "as wide as the kernel",
-    ),
-    "up": (
-        "a = Pad(x, p1) y = AveragePool <kernel_shape = [3, 3], ceil_mode = 1> (a)",
-        "float[N,4,7,7] y", "rounds its size up",
-    ),
-    "auto": (
-        'a = Pad(x, p1) y = Conv <auto_pad = "SAME_UPPER"> (a, cw)', "float[N,5,9,9] y", "auto_pad",
-    ),
-    "read twice": (
-        "a = Pad(x, p1) d = Conv(a, cw) e = Conv(a, cw) y = Add(d, e)", "float[N,5,7,7] y",
-        "read elsewhere",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NOT_PADDED)
-def test_a_pad_that_the_layer_cannot_do_stays(name: str) -> None:
-    nodes, y, reason = NOT_PADDED[name]
-    refused(model(nodes, IMAGE, y, {**CONV, **PADS, "cw5": (5, 5, 3, 3)}), "pad-into-layer", reason)
