@@ -104,6 +104,7 @@ class _Bases:
         self.matrix = site.layer.matrix().astype(np.float64)
         self.covariance, self.others = covariance, held_covariance(site)
         self._known: dict[tuple[int, ...], list[Judged]] = {}
+        self._losses: dict[tuple[tuple[int, ...], int], Losses] = {}
         self._shape = site.shape
 
     def of(self, way: Scheme) -> list[Judged]:
@@ -119,6 +120,21 @@ class _Bases:
                 for task, other in zip(tasks, held, strict=True)
             ]
         return self._known[way.first]
+
+    def losses(self, way: Scheme, group: int, ranks: Sequence[int]) -> Losses:
+        """Those of a group, at least at these ranks: cuts that are one but for how they are written
+        share them."""
+        part = self.of(way)[group]
+        if way.reduced or part.task.places > 1:
+            return _losses(way, part, ranks)
+        key = way.first, group
+        if key not in self._losses:
+            self._losses[key] = _losses(way, part, range(1, len(part.found.loss)))
+        return self._losses[key]
+
+
+Losses = tuple[dict[int, float], dict[int, float]]
+"""E|y - y'|^2 by rank, on what is fitted and on the rows held out."""
 
 
 class Judged(NamedTuple):
@@ -136,8 +152,8 @@ def _judged(
     within = dict.fromkeys(ranks, 0.0)
     apart = dict.fromkeys(ranks, 0.0)
     energy = energy_apart = 0.0
-    for part in bases.of(way):
-        inside, outside = _losses(way, part, ranks)
+    for group, part in enumerate(bases.of(way)):
+        inside, outside = bases.losses(way, group, ranks)
         ranks = [r for r in ranks if r in inside]
         for r in ranks:
             within[r] += inside[r]
@@ -154,9 +170,7 @@ def _judged(
     )
 
 
-def _losses(
-    way: Scheme, part: Judged, ranks: Sequence[int]
-) -> tuple[dict[int, float], dict[int, float]]:
+def _losses(way: Scheme, part: Judged, ranks: Sequence[int]) -> Losses:
     """E|y - y'|^2 by rank, on what the pair is fitted to and elsewhere."""
     task, found, held = part
     if way.reduced:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
 from typing import TYPE_CHECKING, TypeVar
 
 from onnxslim import ir
@@ -25,6 +24,9 @@ from onnxslim.runtime.session import open_session
 if TYPE_CHECKING:
     from onnxslim.passes.lowrank.lowrank import Lowrank
 
+POWERS = (0.5, 1.0)
+"""Of the gains that may weigh the losses of layers; which does is tried."""
+
 S = TypeVar("S")
 T = TypeVar("T")
 Members = tuple[int, ...]
@@ -41,6 +43,7 @@ class Evidence:
     sites: list[Site] = field(default_factory=list[Site])
     declined: list[Declined] = field(default_factory=list[Declined])
     cuts: list[list[Cut]] = field(default_factory=list[list[Cut]])
+    found: list[float] = field(default_factory=list[float])  # gains of layers, then of tables
     weights: list[float] = field(default_factory=list[float])
     units: list[Members] = field(default_factory=list[Members])
     joints: list[list[Joint]] = field(default_factory=list[list[Joint]])
@@ -48,6 +51,12 @@ class Evidence:
     table_gains: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     times: dict[Members, Times | None] = field(default_factory=dict[Members, "Times | None"])
     totals: dict[str, float] = field(default_factory=dict[str, float])  # of the whole model
+
+    def weigh(self, power: float) -> None:
+        """Count the losses of layers and tables by a power of their gains."""
+        powers = [gain**power for gain in self.found]
+        self.weights, rest = powers[: len(self.sites)], powers[len(self.sites) :]
+        self.table_gains = list(zip(rest[::2], rest[1::2], strict=True))
 
     def members(self, unit: Sequence[int]) -> list[Site]:
         """The layers of a unit."""
@@ -131,10 +140,9 @@ def _joints(known: Evidence, unit: Members, options: Lowrank, ctx: Context) -> l
 
 
 def _weigh(known: Evidence, options: Lowrank, model: Model, ctx: Context) -> None:
-    """How much a layer's relative loss counts: the root of its measured gain, which stands
-    between counting all layers alike and believing one disturbed run each."""
-    known.weights = [1.0] * len(known.sites)
-    known.table_gains = [(1.0, 1.0)] * len(known.tables)
+    """How much a layer's relative loss counts: by the root of its measured gain to begin with."""
+    known.found = [1.0] * (len(known.sites) + 2 * len(known.tables))
+    known.weigh(POWERS[0])
     if options.budget[1] is None or ctx.env.calib is None:
         return
     probes = each(
@@ -144,10 +152,8 @@ def _weigh(known: Evidence, options: Lowrank, model: Model, ctx: Context) -> Non
         range(len(known.sites)),
     )
     of_tables = [probe for table in known.tables for probe in table.probes()]
-    found = gains(model, [*probes, *of_tables], int(known.totals["macs"]), ctx.env)
-    roots = [sqrt(gain) for gain in found]
-    known.weights, rest = roots[: len(probes)], roots[len(probes) :]
-    known.table_gains = list(zip(rest[::2], rest[1::2], strict=True))
+    known.found = gains(model, [*probes, *of_tables], int(known.totals["macs"]), ctx.env)
+    known.weigh(POWERS[0])
 
 
 def _probe(site: Site, found: Sequence[Cut]) -> Probe | None:

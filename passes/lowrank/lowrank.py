@@ -12,13 +12,14 @@ from onnxslim.ir import Editor, Model
 from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.lowrank.candidates import Unit
 from onnxslim.passes.lowrank.choices import choices
-from onnxslim.passes.lowrank.gather import Evidence, few_rows, gather
+from onnxslim.passes.lowrank.gather import POWERS, Evidence, few_rows, gather
 from onnxslim.passes.lowrank.merge import merge_pairs
 from onnxslim.passes.lowrank.milder import between, milder
 from onnxslim.passes.lowrank.quantized import float_again, quantize_again
 from onnxslim.passes.lowrank.select import OPTIONS, Goal
 from onnxslim.passes.lowrank.settle import Settled, Settling, declined
 from onnxslim.passes.lowrank.timing import Clock, turns
+from onnxslim.passes.lowrank.trial import can_judge, least_error
 from onnxslim.passes.lowrank.write import write
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Pass, PassResult, option
@@ -126,6 +127,7 @@ class Lowrank(Pass):
                 **({"error": goal.error} if goal.share is None and goal.error else {}),
                 **{f"{unit}_ratio": round(left, 4) for unit, left in settled.left.items()},
                 "loss_gap": round(settled.gap, 4),
+                "gain_power": settled.power,
                 "refitted": written.refitted,
                 **{f"quant_{k}": v for k, v in again.stats.items()},
             },
@@ -161,9 +163,20 @@ class Lowrank(Pass):
         clock = Clock(ctx.env)
         known = gather(self, model, ctx, clock)
         goal = self._goal(model, ctx, known)
+        tried = goal.share is not None and goal.unit != "ms"  # which is corrected by the clock
+        made: list[Settled] = []
+        for power in POWERS if tried and can_judge(ctx) else POWERS[:1]:
+            known.weigh(power)
+            made.append(self._settled(model, ctx, known, goal, clock))
+            made[-1].power = power
+        return known, goal, made[least_error(model, ctx, made)]
+
+    def _settled(
+        self, model: Model, ctx: Context, known: Evidence, goal: Goal, clock: Clock
+    ) -> Settled:
         strict = ctx.env.calib is not None and self.error is None
         settling = Settling(known, choices(known, goal), goal, ctx, clock, strict, self.measure)
-        return known, goal, settling.settle(model)
+        return settling.settle(model)
 
     def _goal(self, model: Model, ctx: Context, known: Evidence) -> Goal:
         """The budget, with what the whole model costs now; by error alone, milliseconds count where

@@ -26,13 +26,15 @@ _ROUNDS = 4  # of choosing anew without the pairs that turned out slow
 @dataclass
 class Settled:
     """What is to be done. `left` is what the model then costs over what it cost, by unit; `gap`
-    is how far its weighted loss may be above the least that the budget allows, relative."""
+    is how far its weighted loss may be above the least that the budget allows, relative; losses are
+    weighted by the gains of layers to this `power`."""
 
     decisions: list[Decision] = field(default_factory=list[Decision])
     tables: list[tuple[Table, Candidate]] = field(default_factory=list[tuple[Table, Candidate]])
     speeds: dict[str, Speed] = field(default_factory=dict[str, Speed])
     left: dict[str, float] = field(default_factory=dict[str, float])
     gap: float = 0.0
+    power: float = 1.0
     notes: list[str] = field(default_factory=list[str])
 
 
@@ -138,7 +140,7 @@ class Settling:
     def _took(self, model: Model, found: Settled) -> float:
         """The time of a run with these pairs over that without, measured."""
         copy = ir.snapshot(model)
-        _emit_into(copy, found.decisions)
+        emit_into(copy, found.decisions)
         return turns([model, copy], self.ctx.env).ratio()
 
     def _expected(self, found: Settled) -> float:
@@ -228,7 +230,7 @@ def _decide(known: Evidence, unit: Members, choice: Choice) -> Decision:
     return Decision(sites, choice, pairs)
 
 
-def _emit_into(copy: Model, decisions: Sequence[Decision]) -> None:
+def emit_into(copy: Model, decisions: Sequence[Decision]) -> None:
     """The pairs into another copy of the model."""
     editor = Editor(copy)
     for decision in decisions:

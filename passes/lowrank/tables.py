@@ -231,6 +231,22 @@ def _reads(model: Model, table: Table, samples: Samples) -> list[Array]:
     return [np.concatenate([np.asarray(ids).ravel() for ids in read]) % size for read in found]
 
 
+def twin_table(model: Model, table: Table) -> Table:
+    """The same table of another model that has the same names."""
+    made = {str(v.name): node for node in model.graph for v in node.outputs}
+
+    def same(node: Node) -> Node:
+        return made[str(node.outputs[0].name)]
+
+    return replace(
+        table,
+        value=model.graph.initializers[str(table.value.name)],
+        gathers=tuple(same(node) for node in table.gathers),
+        turned=None if table.turned is None else same(table.turned),
+        head=None if table.head is None else same(table.head),
+    )
+
+
 def content(value: Value) -> Array:
     """The rows of a table. Raises ValueError where it is no constant any more."""
     array = ir.array(value)

@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.layer_stats import Moments
-from onnxslim.ir import Array, Editor, Model, Node
+from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.lowrank.candidates import pair
 from onnxslim.passes.lowrank.emit import Pair, emit_together
@@ -23,7 +23,7 @@ from onnxslim.passes.lowrank.select import Decision
 from onnxslim.passes.lowrank.settle import together, twin_of
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.passes.lowrank.table_write import write_table
-from onnxslim.passes.lowrank.tables import Table
+from onnxslim.passes.lowrank.tables import twin_table
 from onnxslim.passes.lowrank.units import joint_pairs
 from onnxslim.pipeline.base import Context
 
@@ -63,7 +63,7 @@ def factorized(model: Model, options: Lowrank, ctx: Context) -> dict[str, Model]
         for decision in settled.decisions:
             _write(own, copy, decision, seen)
         for table, part in settled.tables:  # cut like ours: the question is the layers
-            write_table(own, _twin(copy, table), part.rank)
+            write_table(own, twin_table(copy, table), part.rank)
         found[name] = copy
         own.remove_dead()
     return found
@@ -85,21 +85,6 @@ def _write(
         twins = [twin_of(copy, site.layer) for site in sites]
         layers = [twin for twin in twins if twin is not None]
         emit_together(editor, layers, [site.shape for site in sites], pairs)
-
-
-def _twin(copy: Model, table: Table) -> Table:
-    made = {str(v.name): node for node in copy.graph for v in node.outputs}
-
-    def same(node: Node) -> Node:
-        return made[str(node.outputs[0].name)]
-
-    return replace(
-        table,
-        value=copy.graph.initializers[str(table.value.name)],
-        gathers=tuple(same(node) for node in table.gathers),
-        turned=None if table.turned is None else same(table.turned),
-        head=None if table.head is None else same(table.head),
-    )
 
 
 def _site(site: Site, seen: Callable[[Moments], Moments]) -> Site:
