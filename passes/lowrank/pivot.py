@@ -9,6 +9,8 @@ pivoting of H^T (Businger and Golub 1965), which keeps H_P as far from singular 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnxslim.ir import Array
@@ -50,3 +52,25 @@ def direct(rows: Array, start: int, count: int) -> Array:
     own = (rows >= start) & (rows < start + count)
     found[rows[own] - start] = np.flatnonzero(own)
     return found
+
+
+def shared(
+    first: Array, seconds: Sequence[Array], scales: Sequence[float]
+) -> tuple[Array, list[Array], list[Array | None]]:
+    """A first factor that gives outputs of several layers, their second factors, and which outputs
+    (`direct`; None for a layer of which it gives none). The products H_i V stay.
+
+    V [r, d], H_i [out_i, r]; `scales` make the outputs of the layers comparable where rows are
+    chosen.
+    """
+    sizes = [len(second) for second in seconds]
+    starts = np.cumsum([0, *sizes[:-1]])
+    scaled = [scale * second for second, scale in zip(seconds, scales, strict=True)]
+    rows = pivots(np.concatenate(scaled))
+    moved, given = pivoted(np.concatenate(list(seconds)), first, rows)
+    known = [direct(rows, start, n) for start, n in zip(starts, sizes, strict=True)]
+    return (
+        given,
+        np.split(moved, starts[1:]),
+        [outputs if (outputs >= 0).any() else None for outputs in known],
+    )

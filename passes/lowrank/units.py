@@ -21,7 +21,7 @@ from onnxslim.passes.lowrank.candidates import (
 )
 from onnxslim.passes.lowrank.emit import Pair, can_pivot
 from onnxslim.passes.lowrank.joint import member_losses, shared_factors, stacked
-from onnxslim.passes.lowrank.pivot import direct, pivoted, pivots, ranks
+from onnxslim.passes.lowrank.pivot import ranks, shared
 from onnxslim.passes.lowrank.schemes import Scheme
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.passes.lowrank.svd import basis, product
@@ -196,27 +196,9 @@ def joint_pairs(sites: Sequence[Site], joint: Joint, rank: int) -> list[Pair]:
     first, seconds = shared_factors(task, basis(task, rank), rank, sizes, joint.weights)
     known: list[Array | None] = [None] * len(sites)
     if joint.scheme.pivoted:
-        first, seconds, known = _pivoted(first, seconds, joint.weights)
+        first, seconds, known = shared(first, seconds, np.sqrt(joint.weights))
     return [
         Pair(joint.scheme, rank, first[None], second[None, :, None, :],
              (w - product(second[:, None, :], first)) @ moments.mean[0], direct=outputs)
         for w, second, outputs in zip(matrices, seconds, known, strict=True)
     ]  # fmt: skip
-
-
-def _pivoted(
-    first: Array, seconds: Sequence[Array], weights: Sequence[float]
-) -> tuple[Array, list[Array], list[Array | None]]:
-    """The same products with a first factor that gives outputs of the layers, and which;; None
-    for a layer of which it gives none."""
-    sizes = [len(second) for second in seconds]
-    starts = np.cumsum([0, *sizes[:-1]])
-    weighted = [np.sqrt(g) * second for second, g in zip(seconds, weights, strict=True)]
-    rows = pivots(np.concatenate(weighted))
-    moved, first = pivoted(np.concatenate(list(seconds)), first, rows)
-    known = [direct(rows, start, n) for start, n in zip(starts, sizes, strict=True)]
-    return (
-        first,
-        np.split(moved, starts[1:]),
-        [outputs if (outputs >= 0).any() else None for outputs in known],
-    )

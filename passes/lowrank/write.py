@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnxslim import ir
 from onnxslim.errors import EditError
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.lowrank.candidates import Candidate, decibels, relative_error
 from onnxslim.passes.lowrank.emit import Pair, emit_together
+from onnxslim.passes.lowrank.pivot_write import pivot_in_place
+from onnxslim.passes.lowrank.schemes import Scheme
 from onnxslim.passes.lowrank.settle import Settled, together
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.passes.lowrank.table_write import write_table
@@ -39,18 +41,23 @@ def write(
     reference = ir.snapshot(model)
     done = Written()
     names: list[str] = []
+    later: list[tuple[list[str], Site, Scheme]] = []  # pivoted once they have been fitted again
+    fitting = refits and ctx.env.calib is not None
     for decision in settled.decisions:
         candidates = dict(zip((s.name for s in decision.sites), decision.choice.parts, strict=True))
         for sites, pairs in together(decision):
             outputs = [str(site.layer.node.outputs[0].name) for site in sites]
+            whole = [replace(made, direct=None) for made in pairs] if fitting else pairs
             try:
                 emit_together(
-                    editor, [site.layer for site in sites], [site.shape for site in sites], pairs
+                    editor, [site.layer for site in sites], [site.shape for site in sites], whole
                 )
             except EditError as error:
                 done.declined += [Declined(site.name, str(error)) for site in sites]
                 continue
             names += outputs
+            if fitting and pairs[0].scheme.pivoted:
+                later.append((outputs, sites[0], pairs[0].scheme))
             done.layers += [
                 _row(site, made, candidates[site.name], settled.speeds.get(site.name), len(sites))
                 for site, made in zip(sites, pairs, strict=True)
@@ -58,7 +65,7 @@ def write(
     done.layers += [write_table(editor, table, part.rank) for table, part in settled.tables]
     if done.layers:
         editor.remove_dead()
-    if names and refits and ctx.env.calib is not None:
+    if names and fitting:
         order = {str(v.name): n for n, node in enumerate(model.graph) for v in node.outputs}
         names.sort(key=lambda name: order.get(name, 0))
         fitted, why = refit(reference, model, names, ctx.env, activations=activations)
@@ -68,6 +75,11 @@ def write(
             f"{fitted.layers} second factors fitted again: error of the outputs on samples "
             f"held out {fitted.before:.3g} -> {fitted.after:.3g}"
         )  # fmt: skip
+    if later:
+        editor = Editor(model)  # the refit may have put back what was there before a stage
+        for outputs, site, scheme in later:
+            pivot_in_place(editor, model, outputs, site.shape, scheme)
+        editor.remove_dead()
     return done
 
 

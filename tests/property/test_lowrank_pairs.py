@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -15,7 +16,8 @@ from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.moments import moments_of
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.lowrank.candidates import Cut, pair, relative_error
-from onnxslim.passes.lowrank.emit import can_pivot, emit
+from onnxslim.passes.lowrank.emit import Pair, can_pivot, emit
+from onnxslim.passes.lowrank.pivot_write import pivot_in_place
 from onnxslim.passes.lowrank.schemes import Geometry, Scheme, schemes
 from onnxslim.passes.lowrank.survey import Site
 from onnxslim.runtime.session import open_session
@@ -94,6 +96,17 @@ def run(model: Model, x: Array) -> Array:
     return open_session(model).run({"x": x})["y"]
 
 
+def pivoted_later(model: Model, x: Array, made: Pair) -> Array:
+    """What a pair gives that is written as any other and then pivoted."""
+    copy = ir.snapshot(model)
+    site = site_of(copy, x)
+    emit(Editor(copy), site.layer, site.shape, replace(made, direct=None))
+    pivot_in_place(Editor(copy), copy, ["y"], site.shape, made.scheme)
+    assert any(ir.op(node) == "Gather" for node in copy.graph)
+    ir.verify(copy)
+    return run(copy, x)
+
+
 def check_pairs(model: Model, x: Array) -> None:
     """Every cut: full rank equals the layer, a low rank errs by what was predicted."""
     wanted = run(model, x)
@@ -110,6 +123,8 @@ def check_pairs(model: Model, x: Array) -> None:
             found = run(copy, x)
             assert [v.name for v in copy.graph.outputs] == ["y"]
             scale = float(np.abs(wanted).max())
+            if scheme.pivoted:
+                assert np.abs(pivoted_later(model, x, made) - found).max() <= ROUNDING * scale
             if rank == full and not scheme.reduced:
                 assert np.abs(found - wanted).max() <= ROUNDING * scale
                 continue

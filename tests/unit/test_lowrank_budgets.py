@@ -114,12 +114,15 @@ def test_layers_that_read_the_same_share_a_factor(executor: ThreadPoolExecutor) 
     assert relative(before, model, dict(calib[0])) < 0.05
 
 
-def test_a_common_factor_may_give_outputs_of_its_layers(executor: ThreadPoolExecutor) -> None:
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_common_factor_may_give_outputs_of_its_layers(
+    refit: bool, executor: ThreadPoolExecutor
+) -> None:
     """44 directions of 64 are too many for common factors, but for those that leave 48 of the 144
     outputs to the first one: 48 (64 + 144 - 48) numbers of 64 x 144."""
     model = build(PROJECTIONS, PROJECTION_SHAPES, rank=48)
     before, calib = ir.snapshot(model), common_inputs(44)
-    result = run(model, executor, calib, Lowrank(params=0.84, measure=False))
+    result = run(model, executor, calib, Lowrank(params=0.84, measure=False, refit=refit))
     assert [r.action.split(",")[0] for r in result.layers] == ["pivoted joint rank 48"] * 3
     weights = [a for v in model.graph.initializers.values() if (a := _array(v)).ndim == 2]
     assert sum(a.size for a in weights) == 48 * (64 + 144 - 48)
