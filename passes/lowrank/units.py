@@ -196,7 +196,7 @@ def joint_pairs(sites: Sequence[Site], joint: Joint, rank: int) -> list[Pair]:
     first, seconds = shared_factors(task, basis(task, rank), rank, sizes, joint.weights)
     known: list[Array | None] = [None] * len(sites)
     if joint.scheme.pivoted:
-        first, seconds, known = shared(first, seconds, np.sqrt(joint.weights))
+        first, seconds, known = shared(first, seconds, [g**0.5 for g in joint.weights])
     return [
         Pair(joint.scheme, rank, first[None], second[None, :, None, :],
              (w - product(second[:, None, :], first)) @ moments.mean[0], direct=outputs)
