@@ -3,8 +3,8 @@
 H V with H [out, r] is also (H H_P^-1) (H_P V) for any r rows P of H that are independent. The rows
 P of the new second factor are those of the identity, which need not be stored or multiplied:
 r (d + out - r) numbers instead of r (d + out), and fewer than the layer's own d out for every r
-below both (pivoting factorization, Zhao et al. 2025, arXiv 2501.19090). P comes from QR with column
-pivoting of H^T (Businger and Golub 1965), which keeps H_P as far from singular as it can.
+below both (pivoting factorization, Zhao et al. 2025, arXiv 2501.19090). P are the rows that Gaussian
+elimination with partial pivoting takes (Golub and Van Loan 2013, section 3.4).
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ def ranks(size: int, out: int, step: int) -> range:
 
 def pivots(second: Array) -> Array:
     """r independent rows of H [out, r], in increasing order, [r]. Cost: out r^2."""
-    from scipy.linalg import qr
+    from scipy.linalg.lapack import dgetrf
 
-    _, _, order = qr(np.transpose(second), mode="economic", pivoting=True)
-    found: Array = np.sort(order[: second.shape[1]])
+    count = second.shape[1]
+    _, swaps, _ = dgetrf(second)
+    order = np.arange(len(second))
+    for i, j in enumerate(swaps[:count]):
+        order[[i, j]] = order[[j, i]]
+    found: Array = np.sort(order[:count])
     return found
 
 
