@@ -19,13 +19,14 @@ from onnxslim.passes.lowrank.tables import Table, find_tables
 from onnxslim.passes.lowrank.timing import Clock, Times
 from onnxslim.passes.lowrank.units import Joint, groups, joint_cuts
 from onnxslim.pipeline.base import Context, Declined
+from onnxslim.runtime.blas import side_by_side
 from onnxslim.runtime.session import open_session
 
 if TYPE_CHECKING:
     from onnxslim.passes.lowrank.lowrank import Lowrank
 
 POWERS = (0.5, 1.0)
-"""Of the gains that may weigh the losses of layers; which does is tried."""
+"""Of the gains that may weigh the losses of layers; which does is tried, or the last is taken."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -100,7 +101,7 @@ def gather(options: Lowrank, model: Model, ctx: Context, clock: Clock) -> Eviden
 def each(ctx: Context, what: str, task: Callable[[S], T], items: Sequence[S]) -> list[T]:
     """Through the executor, with progress."""
     results: list[T] = []
-    for result in ctx.env.executor.map(task, items):
+    for result in side_by_side(ctx.env.executor, task, items):
         results.append(result)
         ctx.env.progress(what, len(results), len(items))
     return results

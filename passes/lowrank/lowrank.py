@@ -26,6 +26,7 @@ from onnxslim.pipeline.base import Context, Pass, PassResult, option
 
 _ERROR = 0.03  # 99.9 % of a layer's variance stays, which is about lossless
 _ERROR_DATA_FREE = 0.01
+_TRIED = 50_000_000  # parameters of layers: of larger models pairs are not made twice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,13 +164,19 @@ class Lowrank(Pass):
         clock = Clock(ctx.env)
         known = gather(self, model, ctx, clock)
         goal = self._goal(model, ctx, known)
-        tried = goal.share is not None and goal.unit != "ms"  # which is corrected by the clock
         made: list[Settled] = []
-        for power in POWERS if tried and can_judge(ctx) else POWERS[:1]:
+        for power in self._powers(known, goal, ctx):
             known.weigh(power)
             made.append(self._settled(model, ctx, known, goal, clock))
             made[-1].power = power
         return known, goal, made[least_error(model, ctx, made)]
+
+    def _powers(self, known: Evidence, goal: Goal, ctx: Context) -> Sequence[float]:
+        """Of the gains: more than one where choices can be made and compared in little time."""
+        if goal.share is None or goal.unit == "ms" or not can_judge(ctx):
+            return POWERS[:1]
+        numbers = sum(site.shape.params for site in known.sites)
+        return POWERS if numbers <= _TRIED else POWERS[-1:]
 
     def _settled(
         self, model: Model, ctx: Context, known: Evidence, goal: Goal, clock: Clock

@@ -3,8 +3,8 @@
 H V with H [out, r] is also (H H_P^-1) (H_P V) for any r rows P of H that are independent. The rows
 P of the new second factor are those of the identity, which need not be stored or multiplied:
 r (d + out - r) numbers instead of r (d + out), and fewer than the layer's own d out for every r
-below both (pivoting factorization, Zhao et al. 2025, arXiv 2501.19090). P are the rows that Gaussian
-elimination with partial pivoting takes (Golub and Van Loan 2013, section 3.4).
+below both (pivoting factorization, Zhao et al. 2025, arXiv 2501.19090). P are the rows that
+Gaussian elimination with partial pivoting takes (Golub and Van Loan 2013, section 3.4).
 """
 
 from __future__ import annotations

@@ -53,6 +53,15 @@ def test_without_samples_held_out_the_first_is_taken(executor: ThreadPoolExecuto
     assert least_error(model, ctx, [cut, Settled()]) == 0
 
 
+def test_a_large_model_is_cut_once_by_the_gains(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxslim.passes.lowrank.lowrank._TRIED", 1000)
+    options = Lowrank(params=0.5, measure=False)
+    result = run(build(MLP, MLP_SHAPES), executor, feeds((16, 64)), options)
+    assert result.stats["gain_power"] == 1.0
+
+
 def test_the_result_says_what_weighed_the_losses(executor: ThreadPoolExecutor) -> None:
     options = Lowrank(params=0.5, measure=False)
     result = run(build(MLP, MLP_SHAPES), executor, feeds((16, 64)), options)
