@@ -222,12 +222,20 @@ def _decide(known: Evidence, unit: Members, choice: Choice) -> Decision:
     sites = tuple(known.members(unit))
     if choice.joint is not None:
         made = joint_pairs(sites, choice.joint, choice.parts[0].rank)
-        return Decision(sites, choice, tuple(made))
+        narrow = [_narrow(site, each) for site, each in zip(sites, made, strict=True)]
+        return Decision(sites, choice, tuple(narrow))
     pairs = tuple(
-        None if part.cut is None else pair(site, part.cut, part.rank)
+        None if part.cut is None else _narrow(site, pair(site, part.cut, part.rank))
         for site, part in zip(sites, choice.parts, strict=True)
     )
     return Decision(sites, choice, pairs)
+
+
+def _narrow(site: Site, made: Pair) -> Pair:
+    """With factors as wide as the layer's weight: those of all layers are kept until they are
+    written."""
+    dtype = site.layer.matrix().dtype
+    return replace(made, first=made.first.astype(dtype), second=made.second.astype(dtype))
 
 
 def emit_into(copy: Model, decisions: Sequence[Decision]) -> None:
