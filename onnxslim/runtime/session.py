@@ -92,24 +92,29 @@ def open_session(
     extra_outputs: Sequence[str] = (),
     threads: int = 1,
     optimize: Optimize = "all",
+    spinning: bool = True,
 ) -> Session:
     """Open the model in ONNX Runtime on the CPU, which leaves the model as it is.
 
     `extra_outputs` are values of the main graph: computed ones, inputs or initializers. `threads`
-    0 leaves their number to ONNX Runtime. External weights are read where they lie.
+    0 leaves their number to ONNX Runtime. External weights are read where they lie. `spinning`:
+    threads wait for one another actively, which is faster where nothing else runs.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model; names the operator it lacks.
     """
     source = serialize(model, extra_outputs)
     options = _options(source, threads, optimize)
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return Session(_open(source, options), input_infos(model), source.keep)
 
 
 def open_part(
     model: ir.Model, names: Sequence[str], *, threads: int = 1, optimize: Optimize = "all"
 ) -> Session:
-    """Open what these values of the main graph depend on, with them as the outputs.
+    """Open what these values of the main graph depend on, with them as the outputs. Its threads do
+    not spin: others work on what it gives.
 
     Raises RuntimeUnavailable like `open_session`.
     """
@@ -119,7 +124,9 @@ def open_part(
     if part.graph.outputs:
         ir.Editor(part).remove_dead()
     part.graph.outputs.clear()  # named again below: ONNX Runtime infers their types
-    return open_session(part, extra_outputs=names, threads=threads, optimize=optimize)
+    return open_session(
+        part, extra_outputs=names, threads=threads, optimize=optimize, spinning=False
+    )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from onnxslim.runtime.session import (
     Optimize,
     TensorInfo,
     input_infos,
+    open_part,
     open_session,
     optimized_graph,
 )
@@ -33,6 +34,15 @@ g (float[N, 3] x) => (float[N, 3] y) <float[3] c = {1.0, 2.0, 3.0}>
   y = Exp(b) }"""
 )
 X = np.array([[1, 2, 3], [0, -1, 0.5]], np.float32)
+
+
+def test_a_part_is_what_the_values_named_depend_on_and_its_threads_sleep() -> None:
+    model = ir.parse_text(CHAIN)
+    part = open_part(model, ["b"], threads=2)
+    assert part.outputs == ("b",)
+    assert np.array_equal(part.run({"x": X})["b"], -X * [1, 2, 3])
+    key = "session.intra_op.allow_spinning"
+    assert part._ort.get_session_options().get_session_config_entry(key) == "0"
 
 
 def test_extra_outputs_are_any_values_of_the_main_graph_each_once() -> None:
