@@ -15,6 +15,7 @@ from onnxslim.errors import OptionError
 from onnxslim.ir import Model
 from onnxslim.passes.quant.audit.accepted import rejected
 from onnxslim.passes.quant.place.known import known_of
+from onnxslim.passes.quant.place.sized import bytes_before
 from onnxslim.passes.quant.report import Done, result_of
 from onnxslim.passes.quant.rivals import quantized
 from onnxslim.passes.quant.selection import check_selection
@@ -169,7 +170,7 @@ class Quant(Pass):
         before = ir.snapshot(model)
         known = known_of(ctx, (fingerprint(model), replace(self, goal=0.0, float_share=0.0)))
         done = quantized(model, ctx, self, known)
-        self._check_size(before, model, done)
+        self._check_size(before, model, done, ctx)
         reason = rejected(before, model, ctx.env) if done.count else None
         if done.count and reason is None:
             return result_of(done, before)
@@ -178,9 +179,9 @@ class Quant(Pass):
         whole = () if reason is None else (Declined("model", reason),)
         return PassResult(declined=(*whole, *done.declined), notes=done.notes)
 
-    def _check_size(self, before: Model, model: Model, done: Done) -> None:
+    def _check_size(self, before: Model, model: Model, done: Done, ctx: Context) -> None:
         """Raises OptionError where the weights take more than was asked for."""
-        share = ir.weight_bytes(model) / max(ir.weight_bytes(before), 1)
+        share = ir.weight_bytes(model) / max(bytes_before(before, ctx), 1)
         if self.size is not None and share > self.size:
             ir.restore(model, before)
             kept = next((f", as '{d.node}' stays in float: {d.reason}" for d in done.declined), "")

@@ -15,6 +15,7 @@ from onnxslim.ir import Model
 from onnxslim.ir.state import assign
 from onnxslim.passes.quant.choose.compare import is_better
 from onnxslim.passes.quant.place.known import Known
+from onnxslim.passes.quant.place.sized import bytes_before
 from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.schemes import by_scheme, runs
 from onnxslim.pipeline.analysis import Aspect
@@ -71,7 +72,7 @@ def _within(model: Model, ctx: Context, options: Quant, known: Known, rival: boo
 def _fitting(model: Model, ctx: Context, options: Quant) -> tuple[Done, Model, int | None]:
     """Weights alone in the most bits with which they are no larger than asked for; no bits where
     there are none."""
-    most = (options.size or 1.0) * ir.weight_bytes(model)
+    most = (options.size or 1.0) * bytes_before(model, ctx)
     done, rival = Done(), model
     for bits in BITS if options.size is not None else BITS[:1]:
         done, rival = _weights_alone(model, ctx, options, bits)

@@ -14,7 +14,7 @@ from onnxslim.ir import Editor, Model
 from onnxslim.passes.quant import steps
 from onnxslim.passes.quant.contrib import DOMAIN
 from onnxslim.passes.quant.place.known import Known
-from onnxslim.passes.quant.place.sized import Budget
+from onnxslim.passes.quant.place.sized import Budget, bytes_before
 from onnxslim.passes.quant.prepare.canonical import canonicalize
 from onnxslim.passes.quant.prepare.equalize import equalize
 from onnxslim.passes.quant.prepare.gates import GATED, GATES_SINCE
@@ -75,7 +75,7 @@ def _budget(model: Model, ctx: Context, options: Quant) -> Budget | None:
             f"quant: size={options.size:g}: which layers get few bits is chosen on samples; give "
             "--calib"
         )
-    return Budget(options.size, ir.weight_bytes(model), options.rounding != "nearest")
+    return Budget(options.size, bytes_before(model, ctx), options.rounding != "nearest")
 
 
 def _equalizes(options: Quant) -> bool:

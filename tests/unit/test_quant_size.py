@@ -7,9 +7,12 @@ import re
 import numpy as np
 import pytest
 
-from onnxslim import ir
+from onnxslim import driver, ir
+from onnxslim.config import Request
 from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Model
+from onnxslim.passes.check.check import Check
+from onnxslim.passes.fold.fold import Fold
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.place import sized
 from onnxslim.passes.quant.place.costs import FLOAT, INT8, Costs
@@ -161,6 +164,24 @@ def test_what_is_not_worth_it_stays_in_float_and_says_why(monkeypatch: pytest.Mo
     assert [d.node for d in result.declined] == ["two"]
     assert "best of what keeps to the size" in result.declined[0].reason
     assert share(net(), model) <= 0.6
+
+
+def test_it_is_of_the_model_that_was_given() -> None:
+    """Folding copies the weight that two layers share, here for its transpose."""
+    square: Array = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    given = build(
+        "net (float[N,64] x) => (float[N,64] y)"
+        " { a = MatMul(x, w) r = Relu(a) t = Transpose <perm = [1, 0]> (w) y = MatMul(r, t) }",
+        {"w": square},
+    )
+    request = Request(
+        passes=(Fold(), Quant(scheme="int8", size=0.4), Check()),
+        calib=feeds(given, 8, {"N": 16}),
+        allow_slower=True,
+    )
+    done, report = driver.compile_model(ir.snapshot(given), request)
+    assert report.passes[1].stats["weight_bits"] == "4:100.00%"
+    assert ir.weight_bytes(done) <= 0.4 * ir.weight_bytes(given)
 
 
 def test_what_stays_in_float_by_wish_counts_too() -> None:

@@ -12,7 +12,7 @@ from math import ceil, inf
 
 from onnxslim import ir
 from onnxslim.errors import OptionError
-from onnxslim.ir import Editor
+from onnxslim.ir import Editor, Model
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Search, weight_sizes
 from onnxslim.passes.quant.choose.widths import rounding_noise
@@ -25,6 +25,7 @@ from onnxslim.passes.quant.place.precisions import BYTES
 from onnxslim.passes.quant.place.protection import applied, input_noise
 from onnxslim.passes.quant.rewrite.apply import plan_for, quantize
 from onnxslim.passes.quant.rewrite.packed import pack
+from onnxslim.pipeline.base import Context
 
 SLOWER = (1.02, 1.25, inf)
 """How much longer than the fastest choices others may take, in turn, while the goal is missed."""
@@ -46,6 +47,12 @@ class Budget:
     def most(self) -> float:
         """Bytes."""
         return self.share * self.before
+
+
+def bytes_before(model: Model, ctx: Context) -> int:
+    """Of all weights of a float model, or of the one that was given to the pipeline where that is
+    smaller, as a pass may have copied a weight that was shared."""
+    return min(ir.weight_bytes(model), ir.weight_bytes(ctx.original))
 
 
 def within_size(
