@@ -21,7 +21,8 @@ FP32's time over this one, one sample on one thread, the median of runs in turns
 (of the weights) are shares of FP32's; *seconds* and *peak* are those of the whole command, check
 included, on two threads of a machine that others use too. *plain SVD* and *diagonal* are the same
 layers at the same ranks, cut by the norm of the weights and by that of weights whose columns are
-scaled like ASVD's.
+scaled like ASVD's. In the tables of layers *pivoted* is a cut whose first factor gives some of the
+layer's own outputs.
 """
 HEAD = ("setting", "metric", "agreement", "SQNR dB", "times as fast", "MACs", "size", "seconds",
         "peak MB")  # fmt: skip
