@@ -6,7 +6,7 @@ its bias changes the output by dW x + db, whose mean squared norm is tr(dW C dW^
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,11 +17,15 @@ _BATCHED_BELOW = 64  # features; smaller Gram matrices of many groups go through
 
 @dataclass(frozen=True)
 class Moments:
-    """What n rows of d features have in common, per group. All arrays are float64."""
+    """What n rows of d features have in common, per group. What is made of them is float64."""
 
     n: int
-    mean: Array  # [G, d]
-    scatter: Array  # [G, d, d], sum over rows of (x - mean)(x - mean)^T
+    mean: Array  # [G, d] float64
+    scatter: Array  # [G, d, d], sum over rows of (x - mean)(x - mean)^T; float32 where `narrow`
+
+    def narrow(self) -> Moments:
+        """The same in half of the memory, and of the precision in which Gram matrices are added."""
+        return replace(self, scatter=self.scatter.astype(np.float32))
 
     @property
     def second(self) -> Array:
@@ -37,7 +41,7 @@ class Moments:
 
     def covariance(self) -> Array:
         """E[(x - mean)(x - mean)^T], [G, d, d]."""
-        return np.divide(self.scatter, max(self.n, 1))
+        return np.divide(self.scatter, max(self.n, 1), dtype=np.float64)
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets of rows (Chan, Golub and LeVeque 1979, eq. 2.1)."""

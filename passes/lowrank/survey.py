@@ -86,9 +86,14 @@ def _statistics(
     if parts[1] is None:
         return ctx.analyses.get(request), None
     fit, held = (
-        AnalysisManager(model, replace(ctx.env, calib=part)).get(request) for part in parts
+        _narrow(AnalysisManager(model, replace(ctx.env, calib=part)).get(request)) for part in parts
     )
     return fit, held
+
+
+def _narrow(found: Statistics) -> Statistics:
+    """Both parts are kept until the factors are written."""
+    return replace(found, moments={tap: m.narrow() for tap, m in found.moments.items()})
 
 
 _INTEGER = frozenset(
