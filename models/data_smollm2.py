@@ -23,7 +23,7 @@ from models.samples import save_stacked
 Array = NDArray[Any]
 EVALUATION_WINDOWS, EVALUATION_LENGTH = 3, 512
 CALIBRATION_WINDOWS, CALIBRATION_LENGTH = 16, 128
-TEXTS, TEXTS_LENGTH = 128, 128
+TEXTS, TEXTS_LENGTH = 96, 256
 
 
 def tokenizer(reader: GGUFReader) -> Tokenizer:

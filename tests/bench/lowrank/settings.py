@@ -58,5 +58,5 @@ SETTINGS: Mapping[str, tuple[Setting, ...]] = {
         Setting("prune{share=0.15 only=hidden}"),
     ),
     "smollm2_135m": (Setting(DECODER),),  # calibrated with 2,048 tokens
-    "smollm2_135m_texts": (Setting(DECODER, beside=True),),  # with 16,384
+    "smollm2_135m_texts": (Setting(DECODER, beside=True),),  # with 24,576
 }
