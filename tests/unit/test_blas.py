@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from onnxslim.runtime.blas import one_thread, side_by_side
 def counts() -> set[int]:
     """Threads of the libraries that multiply matrices."""
     assert la is not None  # SciPy brings one of its own
-    return {entry["num_threads"] for entry in threadpool_info() if entry["user_api"] == "blas"}
+    entries = cast("list[dict[str, Any]]", threadpool_info())
+    return {entry["num_threads"] for entry in entries if entry["user_api"] == "blas"}
 
 
 def test_every_library_takes_one_thread_until_the_last_caller_has_left() -> None:

@@ -27,8 +27,8 @@ def gain(body: str, output: str, factor: float, size: float) -> float:
     calib = FeedList([{"x": rng.normal(size=(64, 8)).astype(np.float32)} for _ in range(4)])
 
     def noise(x: Array) -> Array:
-        drawn = np.random.default_rng(1).normal(size=x.shape)
-        return (drawn * np.sqrt(size)).astype(np.float32)
+        drawn: Array = np.random.default_rng(1).normal(0, size**0.5, x.shape)
+        return drawn.astype(np.float32)
 
     with ThreadPoolExecutor(1) as executor:
         env = Environment(get_target("ort-cpu"), executor, calib=calib)
