@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from onnxslim.errors import DataError
 from onnxslim.ir import Model
 from onnxslim.passes.distill.gradient import Schedule, learn, missing
-from onnxslim.passes.distill.layer import HELD_OUT, refit_layers
+from onnxslim.passes.distill.layer import HELD_OUT, Refitted, has_codes, refit_layers
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
 
@@ -17,6 +19,9 @@ LEAST = 2 * HELD_OUT
 
 FEW = 128
 """Samples below which `auto` does not train: so few are learnt by heart."""
+
+FIRST = 0.25
+"""Of the time, at most, for the closed form before a training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,8 @@ class Distill(Pass):
     block: by gradient, each stretch between values that all goes through (`graph/blocks.py`)
     model: by gradient, end to end on the outputs (`gradient.py`); needs torch, as block does
     auto: model where torch is installed and samples are many, else layer
+
+    Weights in codes are fitted in closed form before they are trained.
     """
 
     name: ClassVar[str] = "distill"
@@ -87,15 +94,29 @@ class Distill(Pass):
         asked = Schedule(
             level, self.minutes, self.steps, self.batch, self.rate, self.temperature, self.hidden
         )
-        done = learn(ctx.original, model, ctx, asked)
+        start = time.monotonic()
+        fitted = self._fitted(model, ctx)
+        done = learn(ctx.original, model, ctx, asked, time.monotonic() - start)
         if isinstance(done, str):
-            return _by_layer(model, ctx, f"distill{{level={level}}} was not done: {done}")
+            note = f"distill{{level={level}}} was not done: {done}"
+            return _by_layer(model, ctx, note, fitted)
+        layers = fitted.layers if fitted is not None else ()
+        stats = {"layers": len(layers), **done.stats} if layers else done.stats
         return PassResult(
-            changed=Aspect.WEIGHTS | Aspect.NUMERICS if done.changed else Aspect.NONE,
-            stats=done.stats,
+            changed=Aspect.WEIGHTS | Aspect.NUMERICS if done.changed or layers else Aspect.NONE,
+            stats=stats,
             declined=done.declined,
+            layers=layers,
             notes=(*((why,) if why else ()), *done.notes),
         )
+
+    def _fitted(self, model: Model, ctx: Context) -> Refitted | None:
+        """What the closed form did first; other students come from passes that fit layers so."""
+        if not has_codes(model):
+            return None
+        seconds = math.inf if self.steps else FIRST * 60 * self.minutes
+        done = refit_layers(ctx.original, model, ctx.env, seconds)
+        return None if isinstance(done, str) else done
 
     def _level(self, ctx: Context) -> tuple[Literal["layer", "block", "model"], str]:
         """What is done, and why it is not what could be wished for."""
@@ -114,9 +135,9 @@ class Distill(Pass):
         return wanted, note
 
 
-def _by_layer(model: Model, ctx: Context, note: str) -> PassResult:
+def _by_layer(model: Model, ctx: Context, note: str, fitted: Refitted | None = None) -> PassResult:
     notes = (f"{note}; level=layer was done instead.",) if note else ()
-    done = refit_layers(ctx.original, model, ctx.env)
+    done = fitted or refit_layers(ctx.original, model, ctx.env)
     if isinstance(done, str):
         return PassResult(declined=(Declined("whole model", done),), notes=notes)
     return PassResult(

@@ -60,21 +60,25 @@ class Learned:
     notes: tuple[str, ...]
 
 
-def learn(teacher: Model, student: Model, ctx: Context, asked: Schedule) -> Learned | str:
+def learn(
+    teacher: Model, student: Model, ctx: Context, asked: Schedule, spent: float = 0.0
+) -> Learned | str:
     """Train the student in place; a reason where it cannot be differentiated.
 
-    Kept only where the outputs of ONNX Runtime on the samples held out err less. Memory: the
-    activations of a batch (2 GB at most) twice, the weights four times, and the teacher's answers
-    (1 GB at most).
+    Kept only where the outputs of ONNX Runtime on the samples held out err less. `spent` seconds of
+    what is asked for are over. Memory: the activations of a batch (2 GB at most) twice, the weights
+    four times, and the teacher's answers (1 GB at most).
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run one of the models.
     """
     with _threads(ctx.env.threads):
-        return _learn(teacher, student, ctx, asked)
+        return _learn(teacher, student, ctx, asked, spent)
 
 
-def _learn(teacher: Model, student: Model, ctx: Context, asked: Schedule) -> Learned | str:
+def _learn(
+    teacher: Model, student: Model, ctx: Context, asked: Schedule, spent: float
+) -> Learned | str:
     from onnxslim.passes.distill.graph.data import outputs_in_common
     from onnxslim.passes.distill.graph.probe import convert, reasons
     from onnxslim.passes.distill.graph.weights import Weights, find
@@ -95,7 +99,7 @@ def _learn(teacher: Model, student: Model, ctx: Context, asked: Schedule) -> Lea
     weights = Weights(student, found, program.dtype, program.device)
     program.fold(weights.given().keys())
     before = ir.snapshot(student)
-    run = _Run(teacher, student, env, asked)
+    run = _Run(teacher, student, env, asked, spent)
     trained = run.train(program, weights, names)
     weights.write(student)
     error = [
@@ -127,6 +131,7 @@ class _Run:
     student: Model
     env: Environment
     asked: Schedule
+    spent: float
 
     def __post_init__(self) -> None:
         assert self.env.calib is not None
@@ -161,7 +166,7 @@ class _Run:
         share = (self.asked.hidden or 1.0) / max(len(between), 1)
         targets = [(t, 1.0 if t.name in names else share) for t in targets_of(first, goals)]
         settings = Settings(
-            seconds=60 * self.asked.minutes,
+            seconds=60 * self.asked.minutes - self.spent,
             steps=self.asked.steps,
             batch=self.asked.batch,
             rate=self.asked.rate,

@@ -8,6 +8,8 @@ lower the error of the model's outputs on the samples held out is undone.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +20,7 @@ from onnxslim.analyses.distance import distance_to, outputs_of
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.seen import Shapes, observed_shapes
 from onnxslim.ir import Array, Model, Node
-from onnxslim.passes.distill.grids import Grid, floated, written_back
+from onnxslim.passes.distill.grids import Grid, floated, grid_of, written_back
 from onnxslim.passes.quant.weights.descent import descend
 from onnxslim.passes.quant.weights.rounding import round_to_grid
 from onnxslim.passes.refit.refit import Spot, fit_stage, spot_of
@@ -45,15 +47,24 @@ class Refitted:
     declined: tuple[Declined, ...]
 
 
-def refit_layers(teacher: Model, student: Model, env: Environment) -> Refitted | str:
+def has_codes(model: Model) -> bool:
+    """Whether weights of the main graph are rounded to codes."""
+    return any(grid_of(node) is not None for node in model.graph)
+
+
+def refit_layers(
+    teacher: Model, student: Model, env: Environment, seconds: float = math.inf
+) -> Refitted | str:
     """Fit the layers of the student in place; a reason where nothing can be compared.
 
-    Cost: two runs of at most 256 samples for each layer or stage. Needs `2 * HELD_OUT` samples.
+    Cost: two runs of at most 256 samples for each layer or stage, of which none begins after so
+    many `seconds`. Needs `2 * HELD_OUT` samples.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run one of the models.
     """
     assert env.calib is not None
+    end = time.monotonic() + seconds
     count = min(SAMPLES, len(env.calib))
     samples = env.calib.take([i * len(env.calib) // count for i in range(count)])
     held_out = samples.take(range(HELD_OUT - 1, count, HELD_OUT))
@@ -68,6 +79,9 @@ def refit_layers(teacher: Model, student: Model, env: Environment) -> Refitted |
     run = _Run(teacher, copy, grids, samples, env)
     best, rows = before, list[Layer]()
     for number, stage in enumerate(np.array_split(names, min(STAGES, max(len(names), 1)))):
+        if time.monotonic() > end:
+            declined += [Declined(str(name), "the time was up") for name in stage]
+            continue
         env.progress("layers fitted to the teacher", number, len(names))
         start = ir.snapshot(copy)
         fitted = run.fit([str(name) for name in stage])

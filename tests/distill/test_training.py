@@ -84,10 +84,16 @@ def test_a_quantized_student_keeps_its_types_and_bits(
     quantize(student, samples[:50], scheme="int8", rounding="nearest", portable=portable, **options)
     grids = {str(n.outputs[0].name): g for n in student.graph if (g := grid_of(n)) is not None}
     before, was = sqnr_db(model, student, samples[200:]), skeleton(student)
+    given = ir.snapshot(student)
     result = distill(model, student, samples[:200], level="model", steps=60, batch=32)
     assert float(result.stats["error_after"]) <= float(result.stats["error_before"])
     assert sqnr_db(model, student, samples[200:]) > before - 0.5
+    alone = ir.snapshot(given)
+    fitted = distill(model, alone, samples[:200], level="layer").layers
+    assert [row.node for row in result.layers] == [row.node for row in fitted]
     if bits < 8:
+        assert fitted
+        assert sqnr_db(model, student, samples[200:]) > sqnr_db(model, alone, samples[200:]) - 0.5
         assert sqnr_db(model, student, samples[200:]) > before + 0.5
     assert skeleton(student) == was
     for node in student.graph:

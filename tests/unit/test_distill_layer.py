@@ -14,6 +14,7 @@ from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.distill import gradient
 from onnxslim.passes.distill.distill import Distill
 from onnxslim.passes.distill.grids import floated, grid_of, reach, written_back
+from onnxslim.passes.distill.layer import Refitted, refit_layers
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Environment, PassResult
 from onnxslim.pipeline.order import check_order
@@ -97,6 +98,19 @@ def test_a_layer_without_a_bias_is_fitted_without_one(samples: list[Feed]) -> No
     result = distill(model, student, samples[:40], level="layer")
     assert "MatMul" in {row.op for row in result.layers}
     assert sqnr_db(model, student, samples[40:]) > 45  # what reaches it is the teacher's; a ridge
+
+
+def test_no_layer_is_begun_after_the_time_given(samples: list[Feed]) -> None:
+    model = build(NET, WEIGHTS)
+    student = disturbed(model, "w1", "w2")
+    before = ir.to_bytes(student)
+    with ThreadPoolExecutor(1) as executor:
+        env = Environment(get_target("ort-cpu"), executor, calib=FeedList(samples[:40]))
+        done = refit_layers(model, student, env, 0.0)
+    assert isinstance(done, Refitted)
+    assert done.layers == ()
+    assert [d.reason for d in done.declined] == ["the time was up"] * 4
+    assert ir.to_bytes(student) == before
 
 
 def test_a_student_that_is_the_teacher_stays_as_it_is(samples: list[Feed]) -> None:
