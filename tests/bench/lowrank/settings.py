@@ -57,6 +57,5 @@ SETTINGS: Mapping[str, tuple[Setting, ...]] = {
         Setting("lowrank{params=0.8},quant"),
         Setting("prune{share=0.15 only=hidden}"),
     ),
-    "smollm2_135m": (Setting(DECODER),),  # calibrated with 2,048 tokens
-    "smollm2_135m_texts": (Setting(DECODER, beside=True),),  # with 24,576
+    "smollm2_135m_texts": (Setting(DECODER, beside=True),),
 }
