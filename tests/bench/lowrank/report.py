@@ -19,10 +19,10 @@ Written by `python -m tests.bench.lowrank.run`. *Metric* is that of the evaluati
 compile sees (Fashion-MNIST: 10,000 images); *agreement* is with FP32's answers; *times as fast* is
 FP32's time over this one, one sample on one thread, the median of runs in turns; *MACs* and *size*
 (of the weights) are shares of FP32's; *seconds* and *peak* are those of the whole command, check
-included, on two threads of a machine that others use too. *plain SVD* and *diagonal* are the same
-layers at the same ranks, cut by the norm of the weights and by that of weights whose columns are
-scaled like ASVD's. In the tables of layers *pivoted* is a cut whose first factor gives some of the
-layer's own outputs.
+included, on two threads of a machine that others use too. *plain SVD* and *diagonal* are the
+layers and ranks of the same choice made once more, cut by the norm of the weights and by that of
+weights whose columns are scaled like ASVD's. In the tables of layers *pivoted* is a cut whose first
+factor gives some of the layer's own outputs.
 """
 HEAD = ("setting", "metric", "agreement", "SQNR dB", "times as fast", "MACs", "size", "seconds",
         "peak MB")  # fmt: skip
