@@ -113,9 +113,10 @@ def _list(arguments: Arguments) -> int:
 
 
 def _show_failed(error: CheckFailed) -> None:
+    from onnxslim.report.record import Report
     from onnxslim.report.table import result_tables
 
-    if error.report is not None:
+    if isinstance(error.report, Report):
         _console().print(result_tables(error.report))
 
 

@@ -65,12 +65,11 @@ def compile_file(source: Path, output: Path, request: Request, watch: Watch = UN
     try:
         result, report = compile_model(model, request, watch, plan)
     except CheckFailed as failed:
-        if failed.report is not None:
+        if isinstance(failed.report, Report):
             notes = (*failed.report.notes, f"{output} was not written.")
-            failed.report = replace(
-                failed.report, input=str(source), output=str(output), notes=notes
-            )
-            _write_report(request, failed.report)
+            report = replace(failed.report, input=str(source), output=str(output), notes=notes)
+            failed.report = report
+            _write_report(request, report)
         raise
     ir.save(result, output, request.external)
     size = Size(before, saved_bytes(output, result))

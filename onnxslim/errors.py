@@ -5,10 +5,7 @@ A message says what was given, what was expected and what to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from onnxslim.report.record import Report
+from typing import ClassVar
 
 
 class OnnxSlimError(Exception):
@@ -50,7 +47,7 @@ class CheckFailed(OnnxSlimError):
 
     exit_code: ClassVar[int] = 3
 
-    def __init__(self, message: str, report: Report | None = None) -> None:
+    def __init__(self, message: str, report: object = None) -> None:
         """`report` is the `onnxslim.Report` of the run that failed, where there is one."""
         super().__init__(message)
         self.report = report

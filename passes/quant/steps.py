@@ -13,6 +13,7 @@ from onnxslim.ir import Editor, Model
 from onnxslim.passes.quant.asked import ENOUGH, alternatives, first_choices
 from onnxslim.passes.quant.choose.compare import TEXTS
 from onnxslim.passes.quant.choose.judge import Judge
+from onnxslim.passes.quant.choose.protected import Limits, quantize_protected
 from onnxslim.passes.quant.dynamic import quantize_dynamic
 from onnxslim.passes.quant.embeddings import quantize_embeddings
 from onnxslim.passes.quant.fallback import without_ranges
@@ -25,7 +26,6 @@ from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.rewrite.packed import PACKED_BITS, PACKED_SINCE, pack, why_not_packed
 from onnxslim.passes.quant.rewrite.plan import Plan
 from onnxslim.passes.quant.static import Goals, quantize_static
-from onnxslim.passes.quant.weight_only.protected import Limits, quantize_protected
 from onnxslim.passes.quant.weight_only.scheme import WeightChoices, quantize_weights
 from onnxslim.passes.quant.weight_only.unfused import write_unfused
 from onnxslim.pipeline.base import Context, Declined, Layer

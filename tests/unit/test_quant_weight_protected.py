@@ -9,8 +9,8 @@ from onnxslim import driver, ir
 from onnxslim.config import Request
 from onnxslim.ir import Array, Model
 from onnxslim.passes.check.check import Check
+from onnxslim.passes.quant.choose.protected import Limits, steps
 from onnxslim.passes.quant.quant import Quant
-from onnxslim.passes.quant.weight_only.protected import Limits, steps
 from onnxslim.pipeline.base import PassResult
 from onnxslim.report.record import Report
 from onnxslim.runtime.samples import Feed
