@@ -77,10 +77,11 @@ def refit_layers(
         return "teacher and student have no float output of the same shape"
     names, declined = pairs(teacher, copy, samples, env.threads)
     run = _Run(teacher, copy, grids, samples, env)
+    labels = {str(v.name): ir.label(node) for node in copy.graph for v in node.outputs}
     best, rows = before, list[Layer]()
     for number, stage in enumerate(np.array_split(names, min(STAGES, max(len(names), 1)))):
         if time.monotonic() > end:
-            declined += [Declined(str(name), "the time was up") for name in stage]
+            declined += [Declined(labels[str(name)], "the time was up") for name in stage]
             continue
         env.progress("layers fitted to the teacher", number, len(names))
         start = ir.snapshot(copy)

@@ -105,7 +105,7 @@ class _Disturbed:
             if apart is None or apart <= _FAR:
                 break
             less = float(np.sqrt(_NEAR / apart))
-            noises, scale = [noise * np.float32(less) for noise in noises], scale * less
+            noises, scale = [noise * less for noise in noises], scale * less
             apart = self._apart(number, noises)
         return None if apart is None else apart / (scale**2 * power / probe.variance)
 

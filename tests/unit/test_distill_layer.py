@@ -110,6 +110,7 @@ def test_no_layer_is_begun_after_the_time_given(samples: list[Feed]) -> None:
     assert isinstance(done, Refitted)
     assert done.layers == ()
     assert [d.reason for d in done.declined] == ["the time was up"] * 4
+    assert len({d.node for d in done.declined}) == 4
     assert ir.to_bytes(student) == before
 
 

@@ -118,7 +118,7 @@ class Protection:
         best = least_noise(self.problem, size=self.most)
         if best is None:
             return choices
-        quietest = self._without(choices, best.chosen)
+        quietest = applied(self.costs, choices, best.chosen)
         reachable = min(goal_db, self.search.score(quietest) - NEAR_DB)
         if reachable < self.search.score(choices) + min(STEP_DB, goal_db - reachable):
             return self._better(choices, quietest)
@@ -141,7 +141,7 @@ class Protection:
                 enough = max(enough, budget)
                 budget = sqrt(enough * too_much)
                 continue
-            tried = self._without(choices, solution.chosen)
+            tried = applied(self.costs, choices, solution.chosen)
             db = score(tried)
             if db >= goal_db:
                 best, enough = tried, max(enough, budget)
@@ -181,9 +181,6 @@ class Protection:
             choices.excluded - {name}, choices.alone - {name}, choices.coarse - {name}
         )
         return self.costs.problem.ms(now) - self.costs.problem.ms(then)
-
-    def _without(self, choices: Choices, chosen: Sequence[int]) -> Choices:
-        return applied(self.costs, choices, chosen)
 
 
 def applied(costs: Costs, choices: Choices, chosen: Sequence[int]) -> Choices:

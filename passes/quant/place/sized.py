@@ -21,7 +21,7 @@ from onnxslim.passes.quant.place.costs import INT8, Costs
 from onnxslim.passes.quant.place.mixed import least_noise, least_time
 from onnxslim.passes.quant.place.mixed_problem import Problem
 from onnxslim.passes.quant.place.placement import Placement
-from onnxslim.passes.quant.place.precisions import BYTES
+from onnxslim.passes.quant.place.precisions import ALONE_4, BYTES
 from onnxslim.passes.quant.place.protection import applied, input_noise
 from onnxslim.passes.quant.rewrite.apply import plan_for, quantize
 from onnxslim.passes.quant.rewrite.packed import pack
@@ -75,7 +75,7 @@ def within_size(
     costs = costs.with_narrow(sizes) if packs else costs
     noise = {} if good else input_noise(search, placement, choices)
     rounding = placement.known.rounding
-    if packs and choices not in rounding:
+    if (packs or costs.having(ALONE_4)) and choices not in rounding:
         rounding[choices] = rounding_noise(search, choices)
     problem = costs.with_noise(noise, sizes, rounding.get(choices), BYTES)
     whole = stored_bytes(search, choices)
