@@ -14,26 +14,38 @@ from onnxslim.runtime.session import open_session
 
 @dataclass
 class Distance:
-    """Squared error over variance of every float output, summed over feeds."""
+    """Squared error and power of every output, feed by feed; 0 where it cannot be compared."""
 
-    error: dict[str, float] = field(default_factory=dict[str, float])
-    power: dict[str, float] = field(default_factory=dict[str, float])
+    sizes: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    error: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    power: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
 
     def add(self, reference: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Take in the outputs for one feed."""
         for name, wanted in reference.items():
-            found = outputs[name]
-            if not _comparable(wanted) or wanted.shape != found.shape:
-                continue
-            wide = wanted.astype(np.float64)
-            error = float(np.square(found.astype(np.float64) - wide).sum())
-            self.error[name] = self.error.get(name, 0.0) + error
-            self.power[name] = self.power.get(name, 0.0) + float(np.square(wide).sum())
+            found, error, power = outputs[name], 0.0, 0.0
+            if _comparable(wanted) and wanted.shape == found.shape:
+                wide = wanted.astype(np.float64)
+                error = float(np.square(found.astype(np.float64) - wide).sum())
+                power = float(np.square(wide).sum())
+            self.sizes.setdefault(name, []).append(max(int(np.size(wanted)), 1))
+            self.error.setdefault(name, []).append(error)
+            self.power.setdefault(name, []).append(power)
 
     def value(self) -> float | None:
         """The mean over outputs; None where no output could be compared."""
-        shares = [self.error[n] / p for n, p in self.power.items() if p > 0]
+        shares = [sum(self.error[n]) / sum(p) for n, p in self.power.items() if sum(p) > 0]
         return float(np.mean(shares)) if shares else None
+
+    def by_feed(self) -> Array | None:
+        """The same for each feed, [feeds]: squared error per number over the mean power of one, so
+        that long texts count as much as short ones do."""
+        shares = [
+            np.divide(self.error[n], size) / np.mean(np.divide(self.power[n], size))
+            for n, size in self.sizes.items()
+            if sum(self.power[n]) > 0
+        ]
+        return np.mean(shares, axis=0) if shares else None
 
 
 def distance(reference: Model, model: Model, samples: Samples, threads: int) -> float | None:
@@ -56,11 +68,24 @@ def distance_to(
     wanted: Sequence[Mapping[str, Array]], model: Model, samples: Samples, threads: int
 ) -> float | None:
     """Like `distance`, from outputs that are known."""
+    return _compared(wanted, model, samples, threads).value()
+
+
+def errors_to(
+    wanted: Sequence[Mapping[str, Array]], model: Model, samples: Samples, threads: int
+) -> Array | None:
+    """Like `distance_to`, sample by sample, [samples]."""
+    return _compared(wanted, model, samples, threads).by_feed()
+
+
+def _compared(
+    wanted: Sequence[Mapping[str, Array]], model: Model, samples: Samples, threads: int
+) -> Distance:
     session = open_session(model, threads=threads)
     found = Distance()
     for reference, feed in zip(wanted, samples, strict=True):
         found.add(reference, session.run(feed))
-    return found.value()
+    return found
 
 
 def _comparable(array: Array) -> bool:

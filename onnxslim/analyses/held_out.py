@@ -3,30 +3,34 @@ text tend to lie together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from onnxslim.ir import Array
-
-_RUNS = 25  # of neighbouring samples; every fifth run is held out
-_OUT = 5
+_RUNS = (8, 25)  # of neighbouring samples, at least and at most; every fifth run is held out
+_LONG = 8  # samples that a run should have: views of one photo
+_OUT = (2, 5)  # runs that are held out
 _FEWEST = 8  # samples; of fewer none is held out
 
 
-def split(count: int) -> tuple[list[int], list[int]]:
-    """The samples to fit to, and those held out: every fifth of 25 runs."""
+def split(
+    count: int, most: int | None = None, most_out: int | None = None
+) -> tuple[list[int], list[int]]:
+    """The samples to fit to, and those held out: about every fifth of 8 to 25 runs of
+    neighbours, and two at least, as one kind of samples may come after another.
+
+    Of many samples `most` are taken, evenly spread, each on the side where it is without that.
+    With `most_out` no more are held out, from the middles of the runs; the rest is fitted to.
+    """
+    some = np.arange(min(count, most or count)) * count // max(min(count, most or count), 1)
     if count < _FEWEST:
-        return list(range(count)), []
-    run = np.arange(count) * min(_RUNS, count) // count
-    out = run % _OUT == _OUT - 1
-    return np.flatnonzero(~out).tolist(), np.flatnonzero(out).tolist()
-
-
-def alternate(kept: Sequence[int], out: Sequence[int], most: int = 255) -> list[int]:
-    """Four of those kept and one of those held out, in turns, spread over all of them."""
-    rounds = min(len(kept) // (_OUT - 1), len(out), most // _OUT)
-    some = np.array(kept)[np.arange(rounds * (_OUT - 1)) * len(kept) // (rounds * (_OUT - 1))]
-    others = np.array(out)[np.arange(rounds) * len(out) // rounds]
-    turns: Array = np.column_stack([some.reshape(rounds, -1), others])
-    return [int(i) for i in turns.ravel()]
+        return some.tolist(), []
+    runs = min(max(count // _LONG, _RUNS[0]), _RUNS[1])
+    judges = max(round(runs / _OUT[1]), _OUT[0])
+    judging = np.arange(1, judges + 1) * runs // judges - 1
+    run = some * runs // count
+    out = np.isin(run, judging)
+    if most_out is not None and out.sum() > most_out:
+        each = max(most_out // judges, 1)
+        for own in [np.flatnonzero(run == at) for at in judging]:
+            start = (len(own) - each) // 2
+            out[own[:start]] = out[own[start + each :]] = False
+    return some[~out].tolist(), some[out].tolist()

@@ -10,11 +10,11 @@ from typing import ClassVar, Literal
 from onnxslim.errors import DataError
 from onnxslim.ir import Model
 from onnxslim.passes.distill.gradient import Schedule, learn, missing
-from onnxslim.passes.distill.layer import HELD_OUT, Refitted, has_codes, refit_layers
+from onnxslim.passes.distill.layer import TIME_UP, Refitted, has_codes, refit_layers
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Pass, PassResult, option
 
-LEAST = 2 * HELD_OUT
+LEAST = 10
 """Calibration samples below which nothing is done."""
 
 FEW = 128
@@ -29,8 +29,8 @@ class Distill(Pass):
     """Weights, biases and scales of the student move so that it answers as the teacher does.
 
     The teacher is the model as it was loaded; no labels are needed, only calibration samples, of
-    which some are held out: what does not lower the error on them is undone. Nodes, names, types
-    and the placement of quantization stay.
+    which some are held out: what does not lower the error on them beyond chance is undone. Nodes,
+    names, types and the placement of quantization stay.
 
     layer: each layer in closed form, in the order of the model (`layer.py`)
     block: by gradient, each stretch between values that all goes through (`graph/blocks.py`)
@@ -46,7 +46,7 @@ class Distill(Pass):
     level: Literal["auto", "layer", "block", "model"] = option(
         "auto", "in closed form layer by layer, or trained by blocks or end to end (needs torch)"
     )
-    minutes: float = option(5.0, "time for block and model", "more than 0")
+    minutes: float = option(5.0, "time to fit or to train", "more than 0")
     steps: int = option(0, "steps instead of minutes: the same result in each run", "0 or more")
     batch: int = option(64, "samples per step", "1 or more")
     rate: float = option(0.0, "learning rate; 0 tries some", "0 or more")
@@ -90,7 +90,7 @@ class Distill(Pass):
         self.prepare(ctx)
         level, why = self._level(ctx)
         if level == "layer":
-            return _by_layer(model, ctx, why)
+            return self._by_layer(model, ctx, why)
         asked = Schedule(
             level, self.minutes, self.steps, self.batch, self.rate, self.temperature, self.hidden
         )
@@ -99,7 +99,7 @@ class Distill(Pass):
         done = learn(ctx.original, model, ctx, asked, time.monotonic() - start)
         if isinstance(done, str):
             note = f"distill{{level={level}}} was not done: {done}"
-            return _by_layer(model, ctx, note, fitted)
+            return self._by_layer(model, ctx, note, fitted)
         layers = fitted.layers if fitted is not None else ()
         stats = {"layers": len(layers), **done.stats} if layers else done.stats
         return PassResult(
@@ -114,9 +114,11 @@ class Distill(Pass):
         """What the closed form did first; other students come from passes that fit layers so."""
         if not has_codes(model):
             return None
-        seconds = math.inf if self.steps else FIRST * 60 * self.minutes
-        done = refit_layers(ctx.original, model, ctx.env, seconds)
+        done = refit_layers(ctx.original, model, ctx.env, FIRST * self._seconds())
         return None if isinstance(done, str) else done
+
+    def _seconds(self) -> float:
+        return math.inf if self.steps else 60 * self.minutes
 
     def _level(self, ctx: Context) -> tuple[Literal["layer", "block", "model"], str]:
         """What is done, and why it is not what could be wished for."""
@@ -134,21 +136,25 @@ class Distill(Pass):
         note = f"distill trained on {count} samples, which are few" if count < FEW else ""
         return wanted, note
 
-
-def _by_layer(model: Model, ctx: Context, note: str, fitted: Refitted | None = None) -> PassResult:
-    notes = (f"{note}; level=layer was done instead.",) if note else ()
-    done = fitted or refit_layers(ctx.original, model, ctx.env)
-    if isinstance(done, str):
-        return PassResult(declined=(Declined("whole model", done),), notes=notes)
-    return PassResult(
-        changed=Aspect.WEIGHTS | Aspect.NUMERICS if done.layers else Aspect.NONE,
-        stats={
-            "level": "layer",
-            "layers": len(done.layers),
-            "error_before": float(f"{done.before:.4g}"),
-            "error_after": float(f"{done.after:.4g}"),
-        },
-        declined=done.declined,
-        layers=done.layers,
-        notes=notes,
-    )
+    def _by_layer(
+        self, model: Model, ctx: Context, note: str, fitted: Refitted | None = None
+    ) -> PassResult:
+        notes = (f"{note}; level=layer was done instead.",) if note else ()
+        done = fitted or refit_layers(ctx.original, model, ctx.env, self._seconds())
+        if isinstance(done, str):
+            return PassResult(declined=(Declined("whole model", done),), notes=notes)
+        if left := sum(declined.reason == TIME_UP for declined in done.declined):
+            notes += (f"The time was up: {left} layers are as they were; minutes= gives more.",)
+        return PassResult(
+            changed=Aspect.WEIGHTS | Aspect.NUMERICS if done.layers else Aspect.NONE,
+            stats={
+                "level": "layer",
+                "layers": len(done.layers),
+                "held_out": done.held_out,
+                "error_before": float(f"{done.before:.4g}"),
+                "error_after": float(f"{done.after:.4g}"),
+            },
+            declined=done.declined,
+            layers=done.layers,
+            notes=notes,
+        )

@@ -10,11 +10,12 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from onnxslim import ir
-from onnxslim.analyses.distance import distance
+from onnxslim.analyses.distance import errors_to, outputs_of
+from onnxslim.analyses.held_out import split
+from onnxslim.analyses.paired import errs_less
 from onnxslim.analyses.seen import observed_shapes
 from onnxslim.analyses.stats_store import request_key
-from onnxslim.ir import Model
-from onnxslim.passes.distill.layer import HELD_OUT
+from onnxslim.ir import Array, Model
 from onnxslim.passes.distill.mixing import Mixed, mixable
 from onnxslim.pipeline.base import Context, Declined, Environment
 
@@ -65,9 +66,9 @@ def learn(
 ) -> Learned | str:
     """Train the student in place; a reason where it cannot be differentiated.
 
-    Kept only where the outputs of ONNX Runtime on the samples held out err less. `spent` seconds of
-    what is asked for are over. Memory: the activations of a batch (2 GB at most) twice, the weights
-    four times, and the teacher's answers (1 GB at most).
+    Kept only where the outputs of ONNX Runtime on the samples held out err less beyond chance.
+    `spent` seconds of what is asked for are over. Memory: the activations of a batch (2 GB at most)
+    twice, the weights four times, and the teacher's answers (1 GB at most).
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run one of the models.
@@ -102,11 +103,9 @@ def _learn(
     run = _Run(teacher, student, env, asked, spent)
     trained = run.train(program, weights, names)
     weights.write(student)
-    error = [
-        distance(teacher, model, run.held_samples(), env.threads) for model in (before, student)
-    ]
-    worse = error[0] is not None and (error[1] is None or not error[1] < error[0])
-    if worse or not trained.after < trained.before:
+    was, now = run.errors(before), run.errors(student)
+    changed = trained.after < trained.before and (was is None or _less(now, was))
+    if not changed:
         ir.restore(student, before)
     stats: dict[str, int | float | str] = {
         "level": asked.level,
@@ -115,13 +114,16 @@ def _learn(
         "rate": trained.rate,
         "loss_before": _short(trained.before),
         "loss_after": _short(trained.after),
+        "held_out": len(run.held_out),
     }
-    if error[0] is not None and error[1] is not None:
-        stats |= {"error_before": _short(error[0]), "error_after": _short(error[1])}
+    if was is not None and now is not None:
+        stats |= {"error_before": _short(was.mean()), "error_after": _short(now.mean())}
     notes = [f"Training ended: {trained.ended}."]
-    changed = not worse and trained.after < trained.before
     if not changed:
-        notes.append("The student stayed as it was: the samples held out would err more.")
+        notes.append(
+            f"The student stayed as it was: the {len(run.held_out)} samples held out would not err "
+            "less beyond chance."
+        )
     return Learned(changed, stats, tuple(reasons(program)), tuple(notes))
 
 
@@ -135,15 +137,14 @@ class _Run:
 
     def __post_init__(self) -> None:
         assert self.env.calib is not None
-        count = len(self.env.calib)
-        step = max(HELD_OUT, -(-count // MOST_HELD_OUT))
-        self.held_out = list(range(step - 1, count, step))
-        self.learnt = sorted(set(range(count)) - set(self.held_out))
+        self.learnt, self.held_out = split(len(self.env.calib), most_out=MOST_HELD_OUT)
 
-    def held_samples(self) -> Any:
-        """The samples held out."""
+    def errors(self, model: Model) -> Array | None:
+        """How far the outputs are from the teacher's, [samples held out]."""
         assert self.env.calib is not None
-        return self.env.calib.take(self.held_out)
+        judges = self.env.calib.take(self.held_out)
+        wanted = outputs_of(self.teacher, judges, self.env.threads)
+        return errors_to(wanted, model, judges, self.env.threads)
 
     def train(self, program: Any, weights: Any, names: list[str]) -> Any:
         """Train the weights until the time is up."""
@@ -198,6 +199,10 @@ class _Run:
         options = repr((ir.checksum(self.teacher), self.asked, self.env.seed))
         key = request_key(ir.checksum(self.student), self.env.calib, options)
         return Checkpoint(self.env.cache / "distill" / f"{key}.pt")
+
+
+def _less(after: Array | None, before: Array) -> bool:
+    return after is not None and errs_less(after, before)
 
 
 def _short(value: float) -> float:

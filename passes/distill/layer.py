@@ -3,7 +3,7 @@
 W* = W + K (E[x x^T] + ridge)^-1, with x the student's input and K = E[(y - W x) x^T] for the
 teacher's output y of that layer: He et al. 2017, eq. 2, and the asymmetric step of Zhang et al.
 2015. Layers go in topological order, so that each makes up for those before it; what does not
-lower the error of the model's outputs on the samples held out is undone.
+lower the error of the model's outputs on the samples held out beyond chance is undone.
 """
 
 from __future__ import annotations
@@ -16,31 +16,35 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.analyses.distance import distance_to, outputs_of
+from onnxslim.analyses.distance import errors_to, outputs_of
 from onnxslim.analyses.linear import Linear, linear
+from onnxslim.analyses.paired import errs_less
 from onnxslim.analyses.seen import Shapes, observed_shapes
 from onnxslim.ir import Array, Model, Node
 from onnxslim.passes.distill.grids import Grid, floated, grid_of, written_back
 from onnxslim.passes.quant.weights.descent import descend
 from onnxslim.passes.quant.weights.rounding import round_to_grid
 from onnxslim.passes.refit.refit import Spot, fit_stage, spot_of
+from onnxslim.passes.refit.rows import Halves, halves
 from onnxslim.pipeline.base import Declined, Environment, Layer
-from onnxslim.runtime.samples import Samples
+from onnxslim.runtime.samples import Feed
 
 STAGES = 48
 """Runs of the samples at most: of more layers, neighbours are fitted from the same run."""
 
 SAMPLES = 256
-HELD_OUT = 5
-"""Every fifth sample is held out of the fits."""
+
+TIME_UP = "the time was up"
 
 _SWEEPS = 2
 
 
 @dataclass(frozen=True)
 class Refitted:
-    """What the closed form did: the outputs' relative squared error held out, and the layers."""
+    """What the closed form did: the outputs' relative squared error on so many samples held out,
+    and the layers."""
 
+    held_out: int
     before: float
     after: float
     layers: tuple[Layer, ...]
@@ -58,45 +62,46 @@ def refit_layers(
     """Fit the layers of the student in place; a reason where nothing can be compared.
 
     Cost: two runs of at most 256 samples for each layer or stage, of which none begins after so
-    many `seconds`. Needs `2 * HELD_OUT` samples.
+    many `seconds`. Needs samples enough that some are held out (`analyses.held_out`).
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run one of the models.
     """
     assert env.calib is not None
     end = time.monotonic() + seconds
-    count = min(SAMPLES, len(env.calib))
-    samples = env.calib.take([i * len(env.calib) // count for i in range(count)])
-    held_out = samples.take(range(HELD_OUT - 1, count, HELD_OUT))
+    parts = halves(env.calib, SAMPLES)
+    held_out = parts.held_out
     wanted = outputs_of(teacher, held_out, env.threads)
     copy, grids = floated(student)
     if set(wanted[0]) - {str(v.name) for v in copy.graph.outputs}:
         return f"the student has other outputs than the teacher, which has {', '.join(wanted[0])}"
-    before = distance_to(wanted, copy, held_out, env.threads)
+    before = errors_to(wanted, copy, held_out, env.threads)
     if before is None:
         return "teacher and student have no float output of the same shape"
-    names, declined = pairs(teacher, copy, samples, env.threads)
-    run = _Run(teacher, copy, grids, samples, env)
+    names, declined = pairs(teacher, copy, env.calib[0], env.threads)
+    run = _Run(teacher, copy, grids, parts, env)
     labels = {str(v.name): ir.label(node) for node in copy.graph for v in node.outputs}
     best, rows = before, list[Layer]()
     for number, stage in enumerate(np.array_split(names, min(STAGES, max(len(names), 1)))):
         if time.monotonic() > end:
-            declined += [Declined(labels[str(name)], "the time was up") for name in stage]
+            declined += [Declined(labels[str(name)], TIME_UP) for name in stage]
             continue
         env.progress("layers fitted to the teacher", number, len(names))
         start = ir.snapshot(copy)
         fitted = run.fit([str(name) for name in stage])
-        after = distance_to(wanted, copy, held_out, env.threads) if fitted else None
-        if after is not None and after < best:
+        after = errors_to(wanted, copy, held_out, env.threads) if fitted else None
+        if after is not None and errs_less(after, best):
             best = after
             rows += fitted
         elif fitted:
             ir.restore(copy, start)
-            reason = "the outputs on samples held out would err more"
+            reason = "the outputs on samples held out would not err less beyond chance"
             declined += [Declined(row.node, reason) for row in fitted]
     if rows:
         written_back(student, copy, grids)
-    return Refitted(before, best, tuple(rows), tuple(declined))
+    return Refitted(
+        len(held_out), float(before.mean()), float(best.mean()), tuple(rows), tuple(declined)
+    )
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class _Run:
     teacher: Model
     student: Model
     grids: dict[str, Grid]
-    samples: Samples
+    parts: Halves
     env: Environment
 
     def fit(self, names: Sequence[str]) -> list[Layer]:
@@ -112,7 +117,7 @@ class _Run:
         makers = {str(v.name): node for node in self.student.graph for v in node.outputs}
         spots = [spot for name in names if (spot := spot_at(makers[name])) is not None]
         before = [spot.layer.weight.const_value for spot in spots]
-        fit_stage(self.teacher, self.student, spots, self.samples, self.env, self._project)
+        fit_stage(self.teacher, self.student, spots, self.parts, self.env, self._project)
         return [
             Layer(ir.label(spot.layer.node), ir.op(spot.layer.node), "fitted to the teacher")
             for spot, was in zip(spots, before, strict=True)
@@ -137,12 +142,12 @@ def on_grid(layer: Linear, grid: Grid, matrix: Array, spread: Array) -> Array:
 
 
 def pairs(
-    teacher: Model, student: Model, samples: Samples, threads: int
+    teacher: Model, student: Model, sample: Feed, threads: int
 ) -> tuple[list[str], list[Declined]]:
     """Outputs of layers that both models have, of equal shape, in the student's order; the layers
     that cannot be fitted, and why."""
-    theirs = observed_shapes(teacher, samples[0], threads)
-    ours = observed_shapes(student, samples[0], threads)
+    theirs = observed_shapes(teacher, sample, threads)
+    ours = observed_shapes(student, sample, threads)
     names, declined = list[str](), list[Declined]()
     for node in student.graph:
         if ir.op(node) not in ("Conv", "Gemm", "MatMul"):

@@ -8,13 +8,13 @@ tried, and the error of the model's outputs on samples held out decides.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.distance import distance, distance_to, outputs_of
-from onnxslim.analyses.held_out import alternate, split
+from onnxslim.analyses.held_out import split
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.shapes import ShapeTable
 from onnxslim.ir import Array, Editor, Model, Value
@@ -112,12 +112,11 @@ def drop_blocks(
         RuntimeUnavailable: ONNX Runtime cannot run the model.
     """
     assert env.calib is not None
-    kept, out = split(len(env.calib))
+    _, out = split(len(env.calib))
     if not out:
         return []
     count = min(_SAMPLES, len(out))
     held = env.calib.take([out[i * len(out) // count] for i in range(count)])
-    fitting = replace(env, calib=env.calib.take(alternate(kept, out)))
     wanted = outputs_of(reference, held, env.threads)
     left: list[str] = []
     while known := blocks(model, shapes):
@@ -126,7 +125,7 @@ def drop_blocks(
         best = min(least, key=lambda block: _trial(model, block, wanted, held))
         start = ir.snapshot(model)
         drop(model, best)
-        refit(reference, model, _layers(model), fitting)
+        refit(reference, model, _layers(model), env)
         error = distance(reference, model, held, env.threads)
         if error is None or not error <= limit:
             ir.restore(model, start)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnxslim.analyses.columns import Tap
-from onnxslim.analyses.held_out import alternate, split
+from onnxslim.analyses.held_out import split
 from onnxslim.analyses.layer_stats import LayerStats, Moments
 from onnxslim.ir import Array, Model
 from onnxslim.passes.refit.solve import solved
@@ -35,7 +35,6 @@ class Evidence:
     fit: Mapping[Tap, Moments]
     held: Mapping[Tap, Moments]
     trial: Samples | None = None  # samples held out, or where there are none those fitted to
-    ordered: Samples | None = None  # all, or many: every fifth of them is held out
     shares: dict[str, float] = field(default_factory=dict[str, float])
 
     def share(self, name: str, tap: Tap, weight: Array, lost: Array, centre: Array) -> float:
@@ -56,8 +55,8 @@ class Evidence:
         return [(m.n + held.get(t, 0), int(m.mean.shape[1])) for t, m in self.fit.items()]
 
 
-def collect(model: Model, taps: Sequence[Tap], env: Environment, refit: int = 255) -> Evidence:
-    """Run all samples once; at most `refit` of them are for fitting again.
+def collect(model: Model, taps: Sequence[Tap], env: Environment) -> Evidence:
+    """Run all samples once.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model.
@@ -71,11 +70,10 @@ def collect(model: Model, taps: Sequence[Tap], env: Environment, refit: int = 25
 
     kept, out = split(len(env.calib))
     if not out:
-        return Evidence(of(env.calib, request), {}, env.calib, env.calib)
+        return Evidence(of(env.calib, request), {}, env.calib)
     held = env.calib.take(out)
-    ordered = env.calib.take(alternate(kept, out, refit))
     judges = replace(request, per_feature=JUDGED)
-    return Evidence(of(env.calib.take(kept), request), of(held, judges), held, ordered)
+    return Evidence(of(env.calib.take(kept), request), of(held, judges), held)
 
 
 class Sound(Mapping[Tap, Moments]):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap
 from onnxslim.errors import RuntimeUnavailable
@@ -11,7 +9,6 @@ from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.prune.choose import Chosen
 from onnxslim.passes.prune.compensate import compensate, fitted, sliced, spots
 from onnxslim.passes.prune.cut import cut
-from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.safety import differs
 from onnxslim.passes.refit.refit import activation_work, refit, spots_of
 from onnxslim.pipeline.base import Environment
@@ -35,7 +32,7 @@ class Repair:
             sliced(self.reference, axes, removed, spots(axes))
         apart = self._cut(editor, axes, removed)
         if repairs and not apart:
-            self._refit(editor.model, _affordable(editor.model, spots(axes), lost), chosen.evidence)
+            self._refit(editor.model, _affordable(editor.model, spots(axes), lost))
         return apart
 
     def _cut(self, editor: Editor, axes: AxisMap, removed: Array) -> str:
@@ -48,10 +45,9 @@ class Repair:
             self.notes.append(f"the cut was not compared with the masked original: {error}")
             return ""
 
-    def _refit(self, model: Model, names: list[str], evidence: Evidence) -> None:
-        env = replace(self.env, calib=evidence.ordered)
+    def _refit(self, model: Model, names: list[str]) -> None:
         known = activation_work(model, names) <= _FITS
-        done, why = refit(self.reference, model, names, env, activations=known)
+        done, why = refit(self.reference, model, names, self.env, activations=known)
         self.notes.append(
             f"refit not kept: {why}" if done is None else
             f"{done.layers} layers fitted again: error of the outputs on samples held out "

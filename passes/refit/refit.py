@@ -28,16 +28,15 @@ from onnxslim.passes.refit.activation import (
     error_after,
     work,
 )
-from onnxslim.passes.refit.rows import Seen, Wanted, collect, most_rows
+from onnxslim.passes.refit.rows import Halves, Seen, Wanted, collect, halves, most_rows
 from onnxslim.passes.refit.solve import solved
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.blas import side_by_side
-from onnxslim.runtime.samples import Samples
 
 _STAGES = 8  # runs of the samples at most: layers of one stage are fitted from one run
 _SAMPLES = 256  # at most, spread over all of them
 _RIDGES = (1e-3, 1e-2, 1e-1)  # of the mean variance of z
-_HELD_OUT = 5  # every fifth sample
+_FEWEST = 10  # of them
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,10 @@ def refit(
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run one of the models.
     """
-    if env.calib is None or len(env.calib) < 2 * _HELD_OUT:
-        return None, f"a refit needs at least {2 * _HELD_OUT} calibration samples"
-    count = min(_SAMPLES, len(env.calib))
-    samples = env.calib.take([i * len(env.calib) // count for i in range(count)])
-    held_out = samples.take(range(_HELD_OUT - 1, count, _HELD_OUT))
+    if env.calib is None or len(env.calib) < _FEWEST:
+        return None, f"a refit needs at least {_FEWEST} calibration samples"
+    parts = halves(env.calib, _SAMPLES)
+    held_out = parts.held_out
     wanted = outputs_of(original, held_out, env.threads)
     before = distance_to(wanted, model, held_out, env.threads)
     if before is None:
@@ -79,7 +77,7 @@ def refit(
     for number, stage in enumerate(stages):
         env.progress("refit", number, len(stages))
         found, start = spots_of(model, [str(name) for name in stage]), ir.snapshot(model)
-        fitted = fit_stage(original, model, found, samples, env, activations=activations)
+        fitted = fit_stage(original, model, found, parts, env, activations=activations)
         if not fitted:
             continue
         after = distance_to(wanted, model, held_out, env.threads) or np.inf
@@ -151,7 +149,7 @@ def fit_stage(
     original: Model,
     model: Model,
     spots: Sequence[Spot],
-    samples: Samples,
+    parts: Halves,
     env: Environment,
     project: Project | None = None,
     *,
@@ -169,8 +167,7 @@ def fit_stage(
         Wanted(spot.layer, spot.output, after is not None)
         for spot, after in zip(spots, pieces, strict=True)
     ]
-    held_out = range(_HELD_OUT - 1, len(samples), _HELD_OUT)
-    seen = collect(original, model, wanted, samples, held_out, env)
+    seen = collect(original, model, wanted, parts, env)
     fits = side_by_side(
         env.executor,
         lambda task: _fitted(task[0], task[1], project, task[2]),

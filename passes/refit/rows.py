@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import numpy as np
 
 from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap, Window, columns, row_count
+from onnxslim.analyses.held_out import split
 from onnxslim.analyses.linear import Linear
 from onnxslim.analyses.moments import Moments
 from onnxslim.analyses.spill import Spill
@@ -23,6 +25,20 @@ _NUMBERS = 8_000_000  # in the rows of a layer that are kept
 _PER_NUMBER = 16  # rows that are kept for each number of (z, y)
 _FEWEST = 4096
 _WIDE = 32 << 20  # bytes of sums; more lie in a file
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Samples to fit to, and those held out."""
+
+    fit: Samples
+    held_out: Samples
+
+
+def halves(samples: Samples, most: int) -> Halves:
+    """So many of the samples at most, evenly spread, in two parts (`split`)."""
+    kept, out = split(len(samples), most)
+    return Halves(samples.take(kept), samples.take(out))
 
 
 @dataclass(frozen=True)
@@ -63,8 +79,7 @@ def collect(
     original: Model,
     model: Model,
     layers: Sequence[Wanted],
-    samples: Samples,
-    held_out: Collection[int],
+    parts: Halves,
     env: Environment,
 ) -> list[tuple[Seen, Seen]]:
     """What (z, y) look like by layer: in the samples to fit to, whose moments are always there, and
@@ -75,16 +90,17 @@ def collect(
     new = open_part(model, inputs, threads=env.threads)
     found: dict[str, tuple[Seen, Seen]] = {}
     rng, spill = np.random.default_rng(env.seed), Spill()
-    for number, feed in enumerate(samples):
+    total = len(parts.fit) + len(parts.held_out)
+    for feed, side in chain(zip(parts.fit, repeat(0)), zip(parts.held_out, repeat(1))):
         ys, zs = old.run(feed, outputs), new.run(feed, inputs)
         tasks = list[_Task]()
         for wanted in layers:
             z = zs[wanted.layer.tap.tensor]
-            count, most = row_count(wanted.layer.tap, z.shape), most_rows(wanted) // len(samples)
+            count, most = row_count(wanted.layer.tap, z.shape), most_rows(wanted) // total
             chosen = np.sort(rng.choice(count, min(count, max(most, 1)), replace=False))
             if wanted.output not in found:
-                found[wanted.output] = _empty(wanted, len(chosen) * len(held_out), spill)
-            seen = found[wanted.output][int(number in held_out)]
+                found[wanted.output] = _empty(wanted, len(chosen) * len(parts.held_out), spill)
+            seen = found[wanted.output][side]
             tasks.append(_Task(wanted.layer, z, ys[wanted.output], chosen, seen))
         list(side_by_side(env.executor, _Task.done, tasks))
     return [found[name] for name in outputs]

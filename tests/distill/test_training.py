@@ -32,7 +32,7 @@ from onnxslim.pipeline.base import Context, Environment, PassResult
 from onnxslim.runtime.samples import Feed, FeedList
 from onnxslim.targets import get_target
 from tests.quantizing import build, feeds, quantize, sqnr_db
-from tests.unit.test_distill_layer import NET, WEIGHTS, disturbed, skeleton
+from tests.unit.test_distill_layer import NET, WEIGHTS, blind, disturbed, skeleton, views
 
 
 def distill(
@@ -328,6 +328,19 @@ def test_few_samples_are_said_and_not_trained_on_unasked(samples: list[Feed]) ->
     chosen = distill(model, disturbed(model, "w2"), samples[:40], steps=5)
     assert chosen.stats["level"] == "layer"
     assert "distill saw 40 samples, too few to train on" in chosen.notes[0]
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e-2])
+def test_views_of_few_photos_are_not_learnt_by_heart(rate: float) -> None:
+    model, student = blind()
+    unseen = views(100, 1, 100)
+    before = sqnr_db(model, student, unseen)
+    result = distill(model, student, views(8, 8, 0), level="model", steps=200, rate=rate)
+    assert result.stats["held_out"] == 16
+    assert sqnr_db(model, student, unseen) > before - 0.05
+    if not result.changed:
+        note = "stayed as it was: the 16 samples held out would not err less beyond chance"
+        assert note in result.notes[-1]
 
 
 def test_a_student_without_an_error_stays_as_it_is(samples: list[Feed]) -> None:

@@ -114,6 +114,53 @@ def test_no_layer_is_begun_after_the_time_given(samples: list[Feed]) -> None:
     assert ir.to_bytes(student) == before
 
 
+def test_the_layers_that_the_minutes_leave_are_counted(samples: list[Feed]) -> None:
+    model = build(NET, WEIGHTS)
+    student = disturbed(model, "w1", "w2")
+    result = distill(model, student, samples[:40], level="layer", minutes=1e-9)
+    assert not result.changed
+    assert result.notes == ("The time was up: 4 layers are as they were; minutes= gives more.",)
+    whole = distill(model, student, samples[:40], level="layer", minutes=1e-9, steps=1)
+    assert whole.changed
+    assert not whole.notes
+
+
+def views(photos: int, each: int, seed: int) -> list[Feed]:
+    """Samples x [1,96] in groups of neighbours that are all but alike."""
+    rng = np.random.default_rng(seed)
+    centres = np.repeat(rng.normal(size=(photos, 1, 96)), each, axis=0)
+    return [{"x": (c + rng.normal(0, 0.1, c.shape)).astype(np.float32)} for c in centres]
+
+
+BLIND: dict[str, Sequence[int] | Array] = {
+    "mask": np.ones(96, np.float32), "w1": (96, 96), "b1": (96,), "w2": (96, 96), "b2": (96,),
+}  # fmt: skip
+
+
+def blind() -> tuple[Model, Model]:
+    """A teacher, and a student that does not see a quarter of the inputs: what they do can only be
+    learnt by heart."""
+    model = build(
+        """g (float[N,96] x) => (float[N,96] y) {
+      m = Mul (x, mask)  a = Gemm (m, w1, b1)  t = Tanh (a)  y = Gemm (t, w2, b2) }""",
+        BLIND,
+    )
+    student = ir.snapshot(model)
+    mask = (np.arange(96) >= 24).astype(np.float32)
+    Editor(student).replace_initializer(student.graph.initializers["mask"], mask)
+    return model, student
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_fits_views_of_few_photos_and_not_others_is_undone(seed: int) -> None:
+    model, student = blind()
+    unseen = views(100, 1, 100 + seed)
+    before = sqnr_db(model, student, unseen)
+    result = distill(model, student, views(8, 8, seed), level="layer")
+    assert result.stats["held_out"] == 16
+    assert sqnr_db(model, student, unseen) > before - 0.05
+
+
 def test_a_student_that_is_the_teacher_stays_as_it_is(samples: list[Feed]) -> None:
     model = build(NET, WEIGHTS)
     student = ir.snapshot(model)

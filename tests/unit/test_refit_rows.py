@@ -11,7 +11,7 @@ import pytest
 from onnxslim import ir
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Editor, Model
-from onnxslim.passes.refit.rows import Wanted, collect
+from onnxslim.passes.refit.rows import Wanted, collect, halves
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import FeedList
 from onnxslim.runtime.session import open_session
@@ -41,13 +41,12 @@ def test_inputs_are_those_of_one_model_and_outputs_of_the_other(env: Environment
     some = env.calib
     assert isinstance(some, FeedList)
     wanted = Wanted(layer_of(model, "two"), "two", keep=True)
-    (seen,) = collect(original, model, [wanted], some, range(0, len(some), 5), env)
+    (seen,) = collect(original, model, [wanted], halves(some, 256), env)
     old, new = (open_session(m, extra_outputs=["hidden", "two"]) for m in (original, model))
     pairs = [
         np.concatenate([new.run(f)["hidden"], old.run(f)["two"]], axis=1)
-        for n, f in enumerate(some)
-        if n % 5
+        for f in halves(some, 256).fit
     ]
     np.testing.assert_allclose(seen[0].all_rows()[0], np.concatenate(pairs), rtol=1e-5, atol=1e-5)
     assert seen[1].moments is None
-    assert seen[1].all_rows().shape[1] == 16 * len(range(0, len(some), 5))
+    assert seen[1].all_rows().shape[1] == 16 * len(halves(some, 256).held_out)

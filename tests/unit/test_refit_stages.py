@@ -11,9 +11,10 @@ from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.refit import refit as module
 from onnxslim.passes.refit.refit import Spot, activation_work, fit_stage, refit
+from onnxslim.passes.refit.rows import Halves
 from onnxslim.passes.refit.solve import solved
 from onnxslim.pipeline.base import Environment
-from onnxslim.runtime.samples import FeedList, Samples
+from onnxslim.runtime.samples import FeedList
 from onnxslim.targets import get_target
 from tests.quantizing import build, feeds
 
@@ -41,10 +42,10 @@ def test_a_stage_that_harms_the_outputs_is_undone(monkeypatch: pytest.MonkeyPatc
     before = {name: weight(model, name) for name in "acy"}
 
     def spoiled(
-        one: Model, other: Model, spots: list[Spot], samples: Samples, env: Environment,
+        one: Model, other: Model, spots: list[Spot], parts: Halves, env: Environment,
         *, activations: bool,
     ) -> int:  # fmt: skip
-        count = fit_stage(one, other, spots, samples, env, activations=activations)
+        count = fit_stage(one, other, spots, parts, env, activations=activations)
         for spot in spots:
             if spot.output == "c":
                 editor = Editor(other)

@@ -13,7 +13,6 @@ import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +110,7 @@ def rows(name: str, folder: Path) -> Iterator[tuple[str, ...]]:
             if way.startswith("BatchNorm"):
                 renormalize(reference, model, names, env)
             if way.endswith("refit"):
-                refit(reference, model, names, replace(env, calib=chosen.evidence.ordered))
+                refit(reference, model, names, env)
             path = folder / "made.onnx"
             ir.save(model, path)
             found = score(case, path)
