@@ -283,7 +283,7 @@ def test_a_batch_in_several_parts_has_the_gradient_of_the_whole(
 def test_half_of_a_batch_are_mixes_where_samples_are_seen_often(
     samples: list[Feed], monkeypatch: pytest.MonkeyPatch, often: bool
 ) -> None:
-    model, count = build(NET, WEIGHTS), 100
+    model, count = build(NET, WEIGHTS), 80
     plain, mixed = data.Pool.batch, list[int]()
 
     def noted(self: data.Pool, indices: Sequence[int]) -> Any:
@@ -291,7 +291,7 @@ def test_half_of_a_batch_are_mixes_where_samples_are_seen_often(
         return plain(self, indices)
 
     monkeypatch.setattr(data.Pool, "batch", noted)
-    monkeypatch.setattr(train, "OFTEN", 4 if often else 5)  # 80 samples learnt, 20 steps of 16
+    monkeypatch.setattr(train, "OFTEN", 5 if often else 6)  # 64 samples learnt, 20 steps of 16
     student = disturbed(model, "w2")
     distill(model, student, samples[:count], level="model", steps=20, batch=16, rate=1e-3)
     assert set(mixed) == ({0, 8} if often else {0})  # none of those held out
