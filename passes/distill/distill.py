@@ -139,7 +139,7 @@ class Distill(Pass):
     def _by_layer(
         self, model: Model, ctx: Context, note: str, fitted: Refitted | None = None
     ) -> PassResult:
-        notes = (f"{note}; level=layer was done instead.",) if note else ()
+        notes: tuple[str, ...] = (f"{note}; level=layer was done instead.",) if note else ()
         done = fitted or refit_layers(ctx.original, model, ctx.env, self._seconds())
         if isinstance(done, str):
             return PassResult(declined=(Declined("whole model", done),), notes=notes)

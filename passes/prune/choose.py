@@ -21,6 +21,7 @@ from onnxslim.passes.prune.evidence import ROWS_PER_FEATURE, Evidence, collect
 from onnxslim.passes.prune.importance import Importance, rank, taps
 from onnxslim.passes.prune.timed import measure
 from onnxslim.passes.prune.trial import gains
+from onnxslim.passes.refit.refit import SAMPLES
 from onnxslim.pipeline.base import Context
 from onnxslim.runtime.blas import side_by_side
 
@@ -207,7 +208,7 @@ class Chooser:
 
     def _refits(self) -> int:
         """Samples for the refit, which runs two models up to 8 times."""
-        return affordable(REFIT, 16.0 * self.ctx.analyses.get(Cost()).total_macs, 60, 255)
+        return affordable(REFIT, 16.0 * self.ctx.analyses.get(Cost()).total_macs, 60, SAMPLES)
 
     def _choice(self, group: Group) -> Choice:
         own = self.ctx.env.target

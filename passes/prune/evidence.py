@@ -15,6 +15,7 @@ from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.held_out import split
 from onnxslim.analyses.layer_stats import LayerStats, Moments
 from onnxslim.ir import Array, Model
+from onnxslim.passes.refit.refit import SAMPLES
 from onnxslim.passes.refit.solve import solved
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Environment
@@ -35,6 +36,7 @@ class Evidence:
     fit: Mapping[Tap, Moments]
     held: Mapping[Tap, Moments]
     trial: Samples | None = None  # samples held out, or where there are none those fitted to
+    refits: int = SAMPLES  # samples at most when layers are fitted again
     shares: dict[str, float] = field(default_factory=dict[str, float])
 
     def share(self, name: str, tap: Tap, weight: Array, lost: Array, centre: Array) -> float:
@@ -55,8 +57,8 @@ class Evidence:
         return [(m.n + held.get(t, 0), int(m.mean.shape[1])) for t, m in self.fit.items()]
 
 
-def collect(model: Model, taps: Sequence[Tap], env: Environment) -> Evidence:
-    """Run all samples once.
+def collect(model: Model, taps: Sequence[Tap], env: Environment, refits: int = SAMPLES) -> Evidence:
+    """Run all samples once; at most `refits` of them are for fitting again.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model.
@@ -70,10 +72,10 @@ def collect(model: Model, taps: Sequence[Tap], env: Environment) -> Evidence:
 
     kept, out = split(len(env.calib))
     if not out:
-        return Evidence(of(env.calib, request), {}, env.calib)
+        return Evidence(of(env.calib, request), {}, env.calib, refits)
     held = env.calib.take(out)
     judges = replace(request, per_feature=JUDGED)
-    return Evidence(of(env.calib.take(kept), request), of(held, judges), held)
+    return Evidence(of(env.calib.take(kept), request), of(held, judges), held, refits)
 
 
 class Sound(Mapping[Tap, Moments]):

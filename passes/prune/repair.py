@@ -9,6 +9,7 @@ from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.prune.choose import Chosen
 from onnxslim.passes.prune.compensate import compensate, fitted, sliced, spots
 from onnxslim.passes.prune.cut import cut
+from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.safety import differs
 from onnxslim.passes.refit.refit import activation_work, refit, spots_of
 from onnxslim.pipeline.base import Environment
@@ -32,7 +33,7 @@ class Repair:
             sliced(self.reference, axes, removed, spots(axes))
         apart = self._cut(editor, axes, removed)
         if repairs and not apart:
-            self._refit(editor.model, _affordable(editor.model, spots(axes), lost))
+            self._refit(editor.model, _affordable(editor.model, spots(axes), lost), chosen.evidence)
         return apart
 
     def _cut(self, editor: Editor, axes: AxisMap, removed: Array) -> str:
@@ -45,9 +46,11 @@ class Repair:
             self.notes.append(f"the cut was not compared with the masked original: {error}")
             return ""
 
-    def _refit(self, model: Model, names: list[str]) -> None:
+    def _refit(self, model: Model, names: list[str], evidence: Evidence) -> None:
         known = activation_work(model, names) <= _FITS
-        done, why = refit(self.reference, model, names, self.env, activations=known)
+        done, why = refit(
+            self.reference, model, names, self.env, activations=known, most=evidence.refits
+        )
         self.notes.append(
             f"refit not kept: {why}" if done is None else
             f"{done.layers} layers fitted again: error of the outputs on samples held out "

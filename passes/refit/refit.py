@@ -34,7 +34,8 @@ from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.blas import side_by_side
 
 _STAGES = 8  # runs of the samples at most: layers of one stage are fitted from one run
-_SAMPLES = 256  # at most, spread over all of them
+SAMPLES = 256
+"""At most, spread over all of them."""
 _RIDGES = (1e-3, 1e-2, 1e-1)  # of the mean variance of z
 _FEWEST = 10  # of them
 
@@ -55,10 +56,12 @@ def refit(
     env: Environment,
     *,
     activations: bool = False,
+    most: int = SAMPLES,
 ) -> tuple[Fitted | None, str]:
     """Fit the second factors of the layers with these outputs (in order), in place.
 
-    With `activations`, to what they give after their activation where that is known.
+    With `activations`, to what they give after their activation where that is known; to `most` of
+    the calibration samples.
     Returns what was done, or None with the reason why nothing was kept.
 
     Raises:
@@ -66,7 +69,7 @@ def refit(
     """
     if env.calib is None or len(env.calib) < _FEWEST:
         return None, f"a refit needs at least {_FEWEST} calibration samples"
-    parts = halves(env.calib, _SAMPLES)
+    parts = halves(env.calib, most)
     held_out = parts.held_out
     wanted = outputs_of(original, held_out, env.threads)
     before = distance_to(wanted, model, held_out, env.threads)
