@@ -11,6 +11,15 @@ _OUT = (2, 5)  # runs that are held out
 _FEWEST = 8  # samples; of fewer none is held out
 
 
+def _runs(count: int) -> int:
+    return min(max(count // _LONG, _RUNS[0]), _RUNS[1])
+
+
+def runs_out(count: int) -> int:
+    """How many runs of so many samples are held out, all about as long; 2 or more."""
+    return max(round(_runs(count) / _OUT[1]), _OUT[0])
+
+
 def split(
     count: int, most: int | None = None, most_out: int | None = None
 ) -> tuple[list[int], list[int]]:
@@ -23,8 +32,7 @@ def split(
     some = np.arange(min(count, most or count)) * count // max(min(count, most or count), 1)
     if count < _FEWEST:
         return some.tolist(), []
-    runs = min(max(count // _LONG, _RUNS[0]), _RUNS[1])
-    judges = max(round(runs / _OUT[1]), _OUT[0])
+    runs, judges = _runs(count), runs_out(count)
     judging = np.arange(1, judges + 1) * runs // judges - 1
     run = some * runs // count
     out = np.isin(run, judging)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from onnxslim import ir
 from onnxslim.analyses.distance import errors_to, outputs_of
-from onnxslim.analyses.held_out import split
+from onnxslim.analyses.held_out import runs_out, split
 from onnxslim.analyses.paired import errs_less
 from onnxslim.analyses.seen import observed_shapes
 from onnxslim.analyses.stats_store import request_key
@@ -104,7 +104,7 @@ def _learn(
     trained = run.train(program, weights, names)
     weights.write(student)
     was, now = run.errors(before), run.errors(student)
-    changed = trained.after < trained.before and (was is None or _less(now, was))
+    changed = trained.after < trained.before and (was is None or run.less(now, was))
     if not changed:
         ir.restore(student, before)
     stats: dict[str, int | float | str] = {
@@ -145,6 +145,11 @@ class _Run:
         judges = self.env.calib.take(self.held_out)
         wanted = outputs_of(self.teacher, judges, self.env.threads)
         return errors_to(wanted, model, judges, self.env.threads)
+
+    def less(self, after: Array | None, before: Array) -> bool:
+        """Whether these errors are less beyond chance."""
+        assert self.env.calib is not None
+        return after is not None and errs_less(after, before, runs_out(len(self.env.calib)))
 
     def train(self, program: Any, weights: Any, names: list[str]) -> Any:
         """Train the weights until the time is up."""
@@ -199,10 +204,6 @@ class _Run:
         options = repr((ir.checksum(self.teacher), self.asked, self.env.seed))
         key = request_key(ir.checksum(self.student), self.env.calib, options)
         return Checkpoint(self.env.cache / "distill" / f"{key}.pt")
-
-
-def _less(after: Array | None, before: Array) -> bool:
-    return after is not None and errs_less(after, before)
 
 
 def _short(value: float) -> float:

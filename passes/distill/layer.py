@@ -2,8 +2,9 @@
 
 W* = W + K (E[x x^T] + ridge)^-1, with x the student's input and K = E[(y - W x) x^T] for the
 teacher's output y of that layer: He et al. 2017, eq. 2, and the asymmetric step of Zhang et al.
-2015. Layers go in topological order, so that each makes up for those before it; what does not
-lower the error of the model's outputs on the samples held out beyond chance is undone.
+2015. Layers go in topological order, so that each makes up for those before it; what raises the
+error of the model's outputs on the samples held out is undone, and all of it where they do not err
+less beyond chance in the end.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.analyses.distance import errors_to, outputs_of
 from onnxslim.analyses.linear import Linear, linear
-from onnxslim.analyses.paired import errs_less
+from onnxslim.analyses.paired import LIKELY, errs_less
 from onnxslim.analyses.seen import Shapes, observed_shapes
 from onnxslim.ir import Array, Model, Node
 from onnxslim.passes.distill.grids import Grid, floated, grid_of, written_back
@@ -34,6 +35,7 @@ STAGES = 48
 
 SAMPLES = 256
 
+CHANCE = "all together would not err less beyond chance on samples held out"
 TIME_UP = "the time was up"
 
 _SWEEPS = 2
@@ -90,18 +92,27 @@ def refit_layers(
         start = ir.snapshot(copy)
         fitted = run.fit([str(name) for name in stage])
         after = errors_to(wanted, copy, held_out, env.threads) if fitted else None
-        if after is not None and errs_less(after, best):
+        if after is not None and not _harmed(after, best, parts.runs):
             best = after
             rows += fitted
         elif fitted:
             ir.restore(copy, start)
-            reason = "the outputs on samples held out would not err less beyond chance"
+            reason = "the outputs on samples held out would err more"
             declined += [Declined(row.node, reason) for row in fitted]
+    if rows and not errs_less(best, before, parts.runs):
+        declined += [Declined(row.node, CHANCE) for row in rows]
+        best, rows = before, []
     if rows:
         written_back(student, copy, grids)
     return Refitted(
         len(held_out), float(before.mean()), float(best.mean()), tuple(rows), tuple(declined)
     )
+
+
+def _harmed(after: Array, best: Array, runs: int) -> bool:
+    """Whether the errors likely grew. A first layer of many may have to move before a later one
+    gains by it, hence that is enough; all together are judged in the end."""
+    return not np.isfinite(after).all() or errs_less(best, after, runs, LIKELY)
 
 
 @dataclass(frozen=True)

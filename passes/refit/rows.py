@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap, Window, columns, row_count
-from onnxslim.analyses.held_out import split
+from onnxslim.analyses.held_out import runs_out, split
 from onnxslim.analyses.linear import Linear
 from onnxslim.analyses.moments import Moments
 from onnxslim.analyses.spill import Spill
@@ -29,16 +29,17 @@ _WIDE = 32 << 20  # bytes of sums; more lie in a file
 
 @dataclass(frozen=True)
 class Halves:
-    """Samples to fit to, and those held out."""
+    """Samples to fit to, and those held out, which are so many runs of neighbours."""
 
     fit: Samples
     held_out: Samples
+    runs: int
 
 
 def halves(samples: Samples, most: int) -> Halves:
     """So many of the samples at most, evenly spread, in two parts (`split`)."""
     kept, out = split(len(samples), most)
-    return Halves(samples.take(kept), samples.take(out))
+    return Halves(samples.take(kept), samples.take(out), runs_out(len(samples)))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ def errors(count: int, seed: int = 0) -> Array:
 
 def test_a_gain_that_all_samples_share_is_more_than_chance() -> None:
     before = errors(40)
-    assert errs_less(0.9 * before, before)
-    assert not errs_less(before, 0.9 * before)
+    assert errs_less(0.9 * before, before, 5)
+    assert not errs_less(before, 0.9 * before, 5)
 
 
 def test_a_mean_that_one_run_of_neighbours_lowers_is_chance() -> None:
@@ -25,24 +25,24 @@ def test_a_mean_that_one_run_of_neighbours_lowers_is_chance() -> None:
     after[:12] *= 0.3
     after[12:] *= 1.05
     assert after.mean() < before.mean() - 0.1
-    assert not errs_less(after, before)
+    assert not errs_less(after, before, 5)
 
 
 def test_without_a_difference_nothing_is_said_to_be_better_more_often_than_one_time_in_40() -> None:
     """Of 2,000 a share of .025 is 50; 3.5 of its standard deviation of 7 are 24."""
-    found = sum(errs_less(errors(50, 2 * i), errors(50, 2 * i + 1)) for i in range(2000))
+    found = sum(errs_less(errors(50, 2 * i), errors(50, 2 * i + 1), 5) for i in range(2000))
     assert 26 <= found <= 74
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_sample_proves_nothing(count: int) -> None:
-    assert not errs_less(np.zeros(count), np.ones(count))
+    assert not errs_less(np.zeros(count), np.ones(count), 5)
 
 
 def test_equal_errors_and_what_is_no_number_are_not_less() -> None:
     before = errors(20)
-    assert not errs_less(before, before)
-    assert not errs_less(np.where(np.arange(20) == 3, np.nan, 0.1 * before), before)
+    assert not errs_less(before, before, 5)
+    assert not errs_less(np.where(np.arange(20) == 3, np.nan, 0.1 * before), before, 5)
 
 
 def test_errors_by_feed_count_a_long_text_as_much_as_a_short_one() -> None:
