@@ -11,6 +11,7 @@ import numpy as np
 from onnxslim.analyses.observe import Observer, Unusable
 from onnxslim.ir import Array, Model
 from onnxslim.pipeline.base import Progress
+from onnxslim.runtime.ahead import ahead
 from onnxslim.runtime.blas import one_thread
 from onnxslim.runtime.samples import Feed, Samples
 from onnxslim.runtime.session import Session, open_part
@@ -37,7 +38,8 @@ def watch(
 
     Up to `stack` samples of equal shapes go through the model in one call, where that gives for
     the first two of them what they give alone. As many observers work at a time as the stream has
-    threads. Memory: the watched tensors of one call, and what the observers add up.
+    threads, while the next call runs. Memory: the watched tensors of two calls, and what the
+    observers add up.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model.
@@ -47,9 +49,10 @@ def watch(
     if stack > 1 and not stackable(session, stream.samples, names):
         stack = 1
     bad: dict[str, Unusable] = {}
+    some = groups(stream.samples, stack)
+    runs = ((first, feeds, session.run(stacked(feeds), names)) for first, feeds in some)
     with one_thread(), ThreadPoolExecutor(max_workers=stream.threads) as pool:
-        for first, feeds in groups(stream.samples, stack):
-            tensors = session.run(stacked(feeds), names)
+        for first, feeds, tensors in ahead(runs):
             wanted = {name: tensors.pop(name) for name in names if name not in bad}
             bad |= _show_all(pool, observers, wanted, feeds, first)
             stream.progress(what, first + len(feeds), len(stream.samples))

@@ -96,6 +96,7 @@ class _Load:
         )
 
     def batch(self, budget: int) -> Batch:
-        """A run of these watches, with as many samples in a call as there is room for."""
+        """A run of these watches, with as many samples in a call as there is room for twice: the
+        next call runs while this one is looked at."""
         room = budget - self.sums - self.work
-        return Batch(self.watches, max(1, min(STACK, room // max(self.each, 1))))
+        return Batch(self.watches, max(1, min(STACK, room // max(2 * self.each, 1))))

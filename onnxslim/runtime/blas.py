@@ -27,6 +27,19 @@ def side_by_side(executor: Executor, function: Callable[[T], R], items: Iterable
         yield from executor.map(function, items)
 
 
+def longest_first(
+    executor: Executor, function: Callable[[T], R], items: Iterable[T], work: Callable[[T], float]
+) -> list[R]:
+    """The same, and what is most work is begun first: none is left over for one thread at the end.
+    Results come in the order of the items."""
+    given = list(items)
+    order = sorted(range(len(given)), key=lambda i: -work(given[i]))
+    found = dict(
+        zip(order, side_by_side(executor, lambda i: function(given[i]), order), strict=True)
+    )
+    return [found[i] for i in range(len(given))]
+
+
 @contextmanager
 def one_thread() -> Generator[None]:
     """Every product takes one thread, in all of the process, until the last caller has left."""

@@ -26,7 +26,7 @@ from onnxslim.passes.distill.grids import Grid, floated, grid_of, written_back
 from onnxslim.passes.quant.weights.descent import descend
 from onnxslim.passes.quant.weights.rounding import round_to_grid
 from onnxslim.passes.refit.refit import Spot, fit_stage, spot_of
-from onnxslim.passes.refit.rows import Halves, halves
+from onnxslim.passes.refit.stretches import Halves, Pair, halves
 from onnxslim.pipeline.base import Declined, Environment, Layer
 from onnxslim.runtime.samples import Feed
 
@@ -128,7 +128,8 @@ class _Run:
         makers = {str(v.name): node for node in self.student.graph for v in node.outputs}
         spots = [spot for name in names if (spot := spot_at(makers[name])) is not None]
         before = [spot.layer.weight.const_value for spot in spots]
-        fit_stage(self.teacher, self.student, spots, self.parts, self.env, self._project)
+        pair = Pair.of(self.teacher, self.student, self.parts, self.env.threads)
+        fit_stage(pair, spots, self.env, self._project)
         return [
             Layer(ir.label(spot.layer.node), ir.op(spot.layer.node), "fitted to the teacher")
             for spot, was in zip(spots, before, strict=True)

@@ -18,12 +18,12 @@ from onnxslim.passes.prune.amount import Amounts, macs, milliseconds, parameters
 from onnxslim.passes.prune.budget import Choice, by_share, removal, steps, within
 from onnxslim.passes.prune.effort import REFIT, affordable
 from onnxslim.passes.prune.evidence import ROWS_PER_FEATURE, Evidence, collect
-from onnxslim.passes.prune.importance import Importance, rank, taps
+from onnxslim.passes.prune.importance import Importance, rank, readers, taps
 from onnxslim.passes.prune.timed import measure
 from onnxslim.passes.prune.trial import gains
 from onnxslim.passes.refit.refit import SAMPLES
 from onnxslim.pipeline.base import Context
-from onnxslim.runtime.blas import side_by_side
+from onnxslim.runtime.blas import longest_first
 
 Kind = Literal["channels", "hidden", "heads", "groups", "qk", "vo"]
 KINDS: Mapping[str, str] = {
@@ -96,7 +96,7 @@ class Chooser:
         for group in groups:
             self.sizes.setdefault(group.name, group.size)
         self.evidence = self._measure(groups)
-        self.choices = list(side_by_side(self.ctx.env.executor, self._choice, groups))
+        self.choices = longest_first(self.ctx.env.executor, self._choice, groups, self._work)
         for choice in self.choices:
             for name, share in choice.ranking.shares.items():
                 self.evidence.shares.setdefault(name, share)
@@ -209,6 +209,10 @@ class Chooser:
     def _refits(self) -> int:
         """Samples for the refit, which runs two models up to 8 times."""
         return affordable(REFIT, 16.0 * self.ctx.analyses.get(Cost()).total_macs, 60, SAMPLES)
+
+    def _work(self, group: Group) -> float:
+        """What to rank a group is in proportion to: covariances are inverted."""
+        return float(sum(own.in_features**3 for own, _ in readers(self.axes, group)))
 
     def _choice(self, group: Group) -> Choice:
         own = self.ctx.env.target

@@ -16,7 +16,7 @@ from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.prune.evidence import Evidence, about, fitted_weight, roughly, shrunk
 from onnxslim.passes.prune.mask import makers
 from onnxslim.passes.refit.refit import spot_of
-from onnxslim.runtime.blas import side_by_side
+from onnxslim.runtime.blas import longest_first
 
 
 def compensate(
@@ -44,8 +44,11 @@ def compensate(
     def fit(task: tuple[Linear, Array]) -> _Fit:
         return _fit(*task, evidence, whole=executor is not None)
 
-    fits = map(fit, tasks) if executor is None else side_by_side(executor, fit, tasks)
-    for (own, _), found in zip(tasks, list(fits), strict=True):
+    fits = (
+        list(map(fit, tasks)) if executor is None
+        else longest_first(executor, fit, tasks, lambda task: task[0].in_features ** 3)
+    )  # fmt: skip
+    for (own, _), found in zip(tasks, fits, strict=True):
         _write(editor, own, found)
     return len(tasks)
 

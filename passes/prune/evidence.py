@@ -25,6 +25,7 @@ SHARES = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
 """How much a covariance may be drawn to its diagonal; at 1 nothing is made up for."""
 _RIDGE = 1e-6  # of the mean variance, so that channels that never change can be inverted
 UNTESTED = 1e-2  # share where no samples are held out and rows are many
+_TRIED = 128  # outputs of a layer, for its share
 JUDGED = 1  # rows per feature held out: errors are averaged over them, nothing is inverted
 ROWS_PER_FEATURE = 4  # for a covariance that can be inverted as it is
 
@@ -156,12 +157,13 @@ def share_of(
     weight: Array, fit: Moments, held: Moments | None, lost: Array, centre: Array
 ) -> float:
     """The share of the diagonal with which a fit errs least on the samples held out, where the
-    columns `lost` go."""
+    columns `lost` go. Of many outputs some are looked at: a share is coarse."""
     if held is None:
         wanted = ROWS_PER_FEATURE * int(fit.mean.shape[1])
         return min(UNTESTED * max(1.0, wanted / max(fit.n, 1)), 1.0)
     known, kept = roughly(fit, centre), ~lost
-    judge, change = roughly(held, centre), weight.astype(np.float32)
+    some = weight[:: -(-len(weight) // _TRIED)]
+    judge, change = roughly(held, centre), some.astype(np.float32)
     own, cross = _split(change, known, lost)
     variances = np.diagonal(own) + np.float32(_ridge(np.diagonal(known)))
     drawn = np.empty_like(own)

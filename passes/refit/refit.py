@@ -28,10 +28,11 @@ from onnxslim.passes.refit.activation import (
     error_after,
     work,
 )
-from onnxslim.passes.refit.rows import Halves, Seen, Wanted, collect, halves, most_rows
+from onnxslim.passes.refit.rows import Seen, Wanted, collect, most_rows
 from onnxslim.passes.refit.solve import solved
+from onnxslim.passes.refit.stretches import Pair, halves
 from onnxslim.pipeline.base import Environment
-from onnxslim.runtime.blas import side_by_side
+from onnxslim.runtime.blas import longest_first
 
 _STAGES = 8  # runs of the samples at most: layers of one stage are fitted from one run
 SAMPLES = 256
@@ -77,10 +78,12 @@ def refit(
         return None, "no output of the model is a float to compare"
     best, least, layers = before, np.inf, 0
     stages = np.array_split(np.array(names, dtype=object), min(_STAGES, len(names)))
+    pair = Pair.of(original, model, parts, env.threads)
     for number, stage in enumerate(stages):
         env.progress("refit", number, len(stages))
-        found, start = spots_of(model, [str(name) for name in stage]), ir.snapshot(model)
-        fitted = fit_stage(original, model, found, parts, env, activations=activations)
+        found, start = spots_of(model, stage.tolist()), ir.snapshot(model)
+        later = np.concatenate([[], *stages[number + 1 :]]).tolist()
+        fitted = fit_stage(pair, found, env, activations=activations, later=later)
         if not fitted:
             continue
         after = distance_to(wanted, model, held_out, env.threads) or np.inf
@@ -149,32 +152,36 @@ def spots_of(model: Model, names: Sequence[str]) -> list[Spot]:
 
 
 def fit_stage(
-    original: Model,
-    model: Model,
+    pair: Pair,
     spots: Sequence[Spot],
-    parts: Halves,
     env: Environment,
     project: Project | None = None,
     *,
     activations: bool = False,
+    later: Sequence[str] = (),
 ) -> int:
-    """Fit layers of the model from one run of the samples, in place; how many were changed.
+    """Fit layers of the new model from one run of the samples, in place; how many were changed.
 
-    With `activations`, to what known activations make of their outputs.
+    With `activations`, to what known activations make of their outputs. `later`: the outputs of
+    all the layers that are fitted afterwards, if they are.
     """
     if not spots:
         return 0
+    model = pair.new.model
     editor = Editor(model)
     pieces = [_activation(model, spot) if activations else None for spot in spots]
     wanted = [
         Wanted(spot.layer, spot.output, after is not None)
         for spot, after in zip(spots, pieces, strict=True)
     ]
-    seen = collect(original, model, wanted, parts, env)
-    fits = side_by_side(
+    after = [*spots, *spots_of(model, later)] if later else []
+    nodes = [str(spot.layer.node.outputs[0].name) for spot in after]
+    seen = collect(pair, wanted, env, (later, nodes))
+    fits = longest_first(
         env.executor,
         lambda task: _fitted(task[0], task[1], project, task[2]),
         zip(spots, seen, pieces, strict=True),
+        lambda task: task[0].layer.in_features ** 3,
     )
     return sum(
         made is not None and _write(editor, spot, *made)

@@ -10,36 +10,20 @@ import numpy as np
 
 from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap, Window, columns, row_count
-from onnxslim.analyses.held_out import runs_out, split
 from onnxslim.analyses.linear import Linear
 from onnxslim.analyses.moments import Moments
 from onnxslim.analyses.spill import Spill
-from onnxslim.ir import Array, Model
+from onnxslim.ir import Array
+from onnxslim.passes.refit.stretches import Pair
 from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.ahead import ahead
 from onnxslim.runtime.blas import side_by_side
-from onnxslim.runtime.samples import Samples
-from onnxslim.runtime.session import open_part
 
 _ROWS = 32768  # of each layer, about
 _NUMBERS = 8_000_000  # in the rows of a layer that are kept
 _PER_NUMBER = 16  # rows that are kept for each number of (z, y)
 _FEWEST = 4096
 _WIDE = 32 << 20  # bytes of sums; more lie in a file
-
-
-@dataclass(frozen=True)
-class Halves:
-    """Samples to fit to, and those held out, which are so many runs of neighbours."""
-
-    fit: Samples
-    held_out: Samples
-    runs: int
-
-
-def halves(samples: Samples, most: int) -> Halves:
-    """So many of the samples at most, evenly spread, in two parts (`split`)."""
-    kept, out = split(len(samples), most)
-    return Halves(samples.take(kept), samples.take(out), runs_out(len(samples)))
 
 
 @dataclass(frozen=True)
@@ -77,30 +61,28 @@ class Seen:
 
 
 def collect(
-    original: Model,
-    model: Model,
+    pair: Pair,
     layers: Sequence[Wanted],
-    parts: Halves,
     env: Environment,
+    later: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> list[tuple[Seen, Seen]]:
     """What (z, y) look like by layer: in the samples to fit to, whose moments are always there, and
-    in those held out, of which rows are kept where they are wanted or fewer than they are long."""
+    in those held out, of which rows are kept where they are wanted or fewer than they are long.
+    `later`: what comes next of the old and of the new model (see `Stretches.over`)."""
     inputs = list(dict.fromkeys(wanted.layer.tap.tensor for wanted in layers))
-    outputs = [wanted.output for wanted in layers]
-    old = open_part(original, list(dict.fromkeys(outputs)), threads=env.threads)
-    new = open_part(model, inputs, threads=env.threads)
+    outputs, samples = [wanted.output for wanted in layers], len(pair.parts.both)
+    runs = zip(pair.old.over(outputs, later[0]), pair.new.over(inputs, later[1]), strict=True)
     found: dict[str, tuple[Seen, Seen]] = {}
     rng, spill = np.random.default_rng(env.seed), Spill()
-    total = len(parts.fit) + len(parts.held_out)
-    for feed, side in chain(zip(parts.fit, repeat(0)), zip(parts.held_out, repeat(1))):
-        ys, zs = old.run(feed, outputs), new.run(feed, inputs)
+    sides = chain(repeat(0, len(pair.parts.fit)), repeat(1, len(pair.parts.held_out)))
+    for (ys, zs), side in zip(ahead(runs), sides, strict=True):
         tasks = list[_Task]()
         for wanted in layers:
             z = zs[wanted.layer.tap.tensor]
-            count, most = row_count(wanted.layer.tap, z.shape), most_rows(wanted) // total
+            count, most = row_count(wanted.layer.tap, z.shape), most_rows(wanted) // samples
             chosen = np.sort(rng.choice(count, min(count, max(most, 1)), replace=False))
             if wanted.output not in found:
-                found[wanted.output] = _empty(wanted, len(chosen) * len(parts.held_out), spill)
+                found[wanted.output] = _empty(wanted, len(chosen) * len(pair.parts.held_out), spill)
             seen = found[wanted.output][side]
             tasks.append(_Task(wanted.layer, z, ys[wanted.output], chosen, seen))
         list(side_by_side(env.executor, _Task.done, tasks))

@@ -11,7 +11,8 @@ import pytest
 from onnxslim import ir
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Editor, Model
-from onnxslim.passes.refit.rows import Wanted, collect, halves
+from onnxslim.passes.refit.rows import Wanted, collect
+from onnxslim.passes.refit.stretches import Pair, halves
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import FeedList
 from onnxslim.runtime.session import open_session
@@ -41,7 +42,8 @@ def test_inputs_are_those_of_one_model_and_outputs_of_the_other(env: Environment
     some = env.calib
     assert isinstance(some, FeedList)
     wanted = Wanted(layer_of(model, "two"), "two", keep=True)
-    (seen,) = collect(original, model, [wanted], halves(some, 256), env)
+    pair = Pair.of(original, model, halves(some, 256), 1)
+    (seen,) = collect(pair, [wanted], env)
     old, new = (open_session(m, extra_outputs=["hidden", "two"]) for m in (original, model))
     pairs = [
         np.concatenate([new.run(f)["hidden"], old.run(f)["two"]], axis=1)

@@ -11,8 +11,8 @@ from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.refit import refit as module
 from onnxslim.passes.refit.refit import Spot, activation_work, fit_stage, refit
-from onnxslim.passes.refit.rows import Halves
 from onnxslim.passes.refit.solve import solved
+from onnxslim.passes.refit.stretches import Pair
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import FeedList
 from onnxslim.targets import get_target
@@ -42,15 +42,14 @@ def test_a_stage_that_harms_the_outputs_is_undone(monkeypatch: pytest.MonkeyPatc
     before = {name: weight(model, name) for name in "acy"}
 
     def spoiled(
-        one: Model, other: Model, spots: list[Spot], parts: Halves, env: Environment,
-        *, activations: bool,
-    ) -> int:  # fmt: skip
-        count = fit_stage(one, other, spots, parts, env, activations=activations)
+        pair: Pair, spots: list[Spot], env: Environment, *, activations: bool, later: list[str]
+    ) -> int:
+        count = fit_stage(pair, spots, env, activations=activations, later=later)
         for spot in spots:
             if spot.output == "c":
-                editor = Editor(other)
+                editor = Editor(pair.new.model)
                 held = editor.unshare(spot.layer.node, 1)
-                editor.replace_initializer(held, 3 * weight(other, "c"))
+                editor.replace_initializer(held, 3 * weight(pair.new.model, "c"))
         return count
 
     monkeypatch.setattr(module, "fit_stage", spoiled)
