@@ -23,8 +23,12 @@ class Choice:
     gain: float = 1.0  # of a relative loss, in the outputs of the model
 
     def loss(self, at: int) -> float:
-        """The loss after so many steps."""
-        return self.gain * float(self.ranking.losses[self.steps[at]])
+        """The loss after so many steps, in the outputs of the model."""
+        return self.gain * self.own_loss(at)
+
+    def own_loss(self, at: int) -> float:
+        """The same in the outputs of the layers that read the group."""
+        return float(self.ranking.losses[self.steps[at]])
 
     def stays(self, at: int) -> float:
         """The share of the units that is left after so many steps."""

@@ -20,10 +20,10 @@ from onnxslim.passes.prune.effort import REFIT, affordable
 from onnxslim.passes.prune.evidence import ROWS_PER_FEATURE, Evidence, collect
 from onnxslim.passes.prune.importance import Importance, rank, readers, taps
 from onnxslim.passes.prune.timed import measure
-from onnxslim.passes.prune.trial import gains
+from onnxslim.passes.prune.trial import Trials, gains, together
 from onnxslim.passes.refit.refit import SAMPLES
 from onnxslim.pipeline.base import Context
-from onnxslim.runtime.blas import longest_first
+from onnxslim.runtime.blas import longest_first, side_by_side
 
 Kind = Literal["channels", "hidden", "heads", "groups", "qk", "vo"]
 KINDS: Mapping[str, str] = {
@@ -81,6 +81,7 @@ class Chooser:
         self.first = not sizes
         self.axes: AxisMap = ctx.analyses.get(Axes(width=rules.width))
         self.notes: list[str] = []
+        self.trials: Trials | None = None
 
     def choose(self, base: Model) -> Chosen:
         """Decide. `base` is the model that a latency is a share of.
@@ -129,23 +130,40 @@ class Chooser:
         """Give each group what its loss means for the outputs of the model."""
         if not self.evidence.fit:
             return
-        found = gains(
-            self.model,
-            self.axes,
-            self.choices,
-            self.evidence,
-            self.ctx.env,
-            self.rules.repaired,
-            whole,
-        )
+        own = [choice.ranking.group for choice in self.choices]
+        self.trials = Trials(
+            self.model, self.axes, self.evidence, self.ctx.env, self.rules.repaired,
+            whole * len(together(own)),
+        )  # fmt: skip
+        self._reweigh(gains(self.trials, self.choices))
+
+    def _reweigh(self, found: Sequence[float]) -> None:
         self.choices = [replace(c, gain=g) for c, g in zip(self.choices, found, strict=True)]
 
     def _by_amount(self, amounts: Amounts) -> tuple[list[int], float]:
         total = amounts.total(self.axes.nothing())
-        taken, left = within(self.axes, amounts, self.choices, self.rules.value * total)
-        if left > self.rules.value * total * (1 + 1e-9):
+        budget = self.rules.value * total
+        taken, left = within(self.axes, amounts, self.choices, budget)
+        if left > budget * (1 + 1e-9):
             raise self._unmet(left / total)
+        if self.trials is not None and self.trials.affords_more:
+            taken, left = self._once_more(self.trials, amounts, budget, taken, left)
         return taken, left / total
+
+    def _once_more(
+        self, trials: Trials, amounts: Amounts, budget: float, taken: list[int], left: float
+    ) -> tuple[list[int], float]:
+        """The budget spread anew by losses that are tried at what the first choice takes, as they
+        do not grow in proportion; the better of both by a trial of the whole cut."""
+        first = self.choices
+        self._reweigh(gains(trials, first, taken))
+        other, less = within(self.axes, amounts, self.choices, budget)
+        cuts = [removal(self.axes, first, at) for at in (taken, other)]
+        before, after = side_by_side(self.ctx.env.executor, trials.error, cuts)
+        if before is not None and after is not None and after < before:
+            return other, less
+        self.choices = first
+        return taken, left
 
     def _by_latency(self, amounts: Amounts, base: Model) -> tuple[list[int], float]:
         """Times of kernels foretell what a cut saves; a measurement says it, and sets the next

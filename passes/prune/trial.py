@@ -9,7 +9,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap, Group
 from onnxslim.analyses.distance import distance_to, outputs_of
-from onnxslim.ir import Editor, Model
+from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.prune.budget import Choice, removal
 from onnxslim.passes.prune.compensate import compensate
 from onnxslim.passes.prune.effort import TRIALS, affordable
@@ -24,51 +24,73 @@ _DISTURBANCE = 0.03  # relative loss that a trial is made at, as nearly as there
 _LEAST = 1e-3  # of the greatest gain: below it one trial says nothing
 
 
-def gains(
-    model: Model,
-    axes: AxisMap,
-    choices: Sequence[Choice],
-    evidence: Evidence,
-    env: Environment,
-    repaired: bool,
-    macs: float,
-) -> list[float]:
-    """For each group the relative error of the model's outputs per relative loss of the group.
-
-    The group is pruned in a copy, masked and (if `repaired`) compensated. Cost: at most about 40
-    sessions (`together`), and at most 64 of the samples held out, fewer for a model of many `macs`.
+class Trials:
+    """Cuts made in copies of a model, masked and (if `repaired`) compensated, and what they do to
+    its outputs on some of the samples held out: at most 64, fewer for a model of many `macs`.
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model.
     """
-    assert evidence.trial is not None
-    trials = together([choice.ranking.group for choice in choices])
-    count = min(affordable(TRIALS, macs * len(trials), _FEWEST, _SAMPLES), len(evidence.trial))
-    samples = evidence.trial.take([i * len(evidence.trial) // count for i in range(count)])
-    wanted = outputs_of(model, samples, env.threads)
 
-    def one(trial: list[int]) -> float | None:
-        some = [choices[i] for i in trial]
-        at = [_reference(choice) for choice in some]
-        loss = sum(choice.loss(step) for choice, step in zip(some, at, strict=True))
+    def __init__(
+        self,
+        model: Model,
+        axes: AxisMap,
+        evidence: Evidence,
+        env: Environment,
+        repaired: bool,
+        work: float,
+    ) -> None:
+        """`work`: multiply-accumulates of all trials of one sample."""
+        assert evidence.trial is not None
+        self.model, self.axes, self.evidence, self.env = model, axes, evidence, env
+        self.repaired = repaired
+        count = min(affordable(TRIALS / 2, work, _FEWEST, _SAMPLES), len(evidence.trial))
+        self.affords_more = work * count <= TRIALS / 2
+        some = [i * len(evidence.trial) // count for i in range(count)]
+        self.samples = evidence.trial.take(some)
+        self.wanted = outputs_of(model, self.samples, env.threads)
+
+    def error(self, removed: Array) -> float | None:
+        """The relative error of the outputs without these classes; None where none is a float."""
+        copy = ir.snapshot(self.model)
+        if self.repaired:
+            compensate(Editor(copy), self.axes, removed, self.evidence)
+        mask(Editor(copy), self.axes, removed)
+        return distance_to(self.wanted, copy, self.samples, 1)
+
+
+def gains(
+    trials: Trials, choices: Sequence[Choice], taken: Sequence[int] | None = None
+) -> list[float]:
+    """For each group the relative error of the model's outputs per relative loss of the group,
+    from a cut of it alone (at most about 40 of them: `together`).
+
+    `taken`: after how many steps; a group of none keeps its gain.
+
+    Raises:
+        RuntimeUnavailable: ONNX Runtime cannot run the model.
+    """
+    tried = [i for i in range(len(choices)) if taken is None or taken[i]]
+    shared = together([choices[i].ranking.group for i in tried])
+    runs = [[tried[i] for i in run] for run in shared]
+
+    def one(run: list[int]) -> float | None:
+        some = [choices[i] for i in run]
+        at = [_reference(choices[i]) if taken is None else taken[i] for i in run]
+        loss = sum(choice.own_loss(step) for choice, step in zip(some, at, strict=True))
         if loss <= 0:
             return None
-        removed = removal(axes, some, at)
-        copy = ir.snapshot(model)
-        if repaired:
-            compensate(Editor(copy), axes, removed, evidence)
-        mask(Editor(copy), axes, removed)
-        error = distance_to(wanted, copy, samples, 1)
-        return None if error is None else error / loss
+        error = trials.error(removal(trials.axes, some, at))
+        return None if error is None or not np.isfinite(error) else error / loss
 
-    found: list[float | None] = [None] * len(choices)
-    for done, value in enumerate(side_by_side(env.executor, one, trials)):
-        for i in trials[done]:
-            found[i] = value
-        env.progress("trials of groups", done + 1, len(trials))
-    known = [value for value in found if value is not None and np.isfinite(value)]
-    top = max(known, default=1.0) or 1.0
-    return [max(v, _LEAST * top) if v is not None and np.isfinite(v) else top for v in found]
+    found: list[float | None] = [None if taken is None else choice.gain for choice in choices]
+    for done, value in enumerate(side_by_side(trials.env.executor, one, runs)):
+        for i in runs[done]:
+            found[i] = value if value is not None or taken is None else choices[i].gain
+        trials.env.progress("trials of groups", done + 1, len(runs))
+    top = max((value for value in found if value is not None), default=1.0) or 1.0
+    return [top if value is None else max(value, _LEAST * top) for value in found]
 
 
 def together(groups: Sequence[Group]) -> list[list[int]]:
@@ -82,6 +104,6 @@ def together(groups: Sequence[Group]) -> list[list[int]]:
 
 
 def _reference(choice: Choice) -> int:
-    losses = [max(choice.loss(at), 1e-12) for at in range(len(choice.steps))]
+    losses = [max(choice.own_loss(at), 1e-12) for at in range(len(choice.steps))]
     apart = [abs(np.log(loss / _DISTURBANCE)) for loss in losses[1:]]
     return 1 + int(np.argmin(apart)) if apart else 0
