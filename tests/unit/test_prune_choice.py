@@ -10,7 +10,7 @@ import pytest
 from onnxslim import ir
 from onnxslim.passes.prune import choose as module
 from onnxslim.passes.prune import trial
-from onnxslim.passes.prune.budget import Choice
+from onnxslim.passes.prune.budget import Choice, removal
 from onnxslim.passes.prune.choose import Chooser, Chosen, Rules
 from onnxslim.passes.prune.trial import Trials, gains
 from onnxslim.pipeline.analysis import AnalysisManager
@@ -42,7 +42,7 @@ def test_a_gain_makes_the_loss_of_a_group_the_error_of_its_trial(chooser: Choose
     taken = [1 if i == 0 else 0 for i in range(len(found.choices))]
     again = gains(trials, found.choices, taken)
     own = found.choices[0]
-    error = trials.error(module.removal(found.axes, [own], [1]))
+    error = trials.error(removal(found.axes, [own], [1]))
     assert error is not None
     assert again[0] * own.own_loss(1) == pytest.approx(error, rel=1e-6)
     assert again[1:] == [choice.gain for choice in found.choices[1:]]

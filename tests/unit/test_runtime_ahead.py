@@ -24,7 +24,7 @@ def test_the_next_item_is_made_while_one_is_in_use() -> None:
         if item == 1:
             assert begun.wait(10)
     assert list(ahead(items())) == [1, 2]
-    assert list(ahead([])) == []
+    assert list(ahead(list[int]())) == []
 
 
 def test_an_error_reaches_the_one_who_asks() -> None:
