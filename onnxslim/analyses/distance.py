@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxslim.ir import Array, Model
 from onnxslim.runtime.samples import Samples
-from onnxslim.runtime.session import open_session
+from onnxslim.runtime.session import Optimize, open_session
 
 
 @dataclass
@@ -72,16 +72,24 @@ def distance_to(
 
 
 def errors_to(
-    wanted: Sequence[Mapping[str, Array]], model: Model, samples: Samples, threads: int
+    wanted: Sequence[Mapping[str, Array]],
+    model: Model,
+    samples: Samples,
+    threads: int,
+    optimize: Optimize = "all",
 ) -> Array | None:
     """Like `distance_to`, sample by sample, [samples]."""
-    return _compared(wanted, model, samples, threads).by_feed()
+    return _compared(wanted, model, samples, threads, optimize).by_feed()
 
 
 def _compared(
-    wanted: Sequence[Mapping[str, Array]], model: Model, samples: Samples, threads: int
+    wanted: Sequence[Mapping[str, Array]],
+    model: Model,
+    samples: Samples,
+    threads: int,
+    optimize: Optimize = "all",
 ) -> Distance:
-    session = open_session(model, threads=threads)
+    session = open_session(model, threads=threads, optimize=optimize)
     found = Distance()
     for reference, feed in zip(wanted, samples, strict=True):
         found.add(reference, session.run(feed))

@@ -31,10 +31,13 @@ __all__ = [
     "optimized_graph",
 ]
 
-Optimize = Literal["all", "extended", "basic", "none"]
+Optimize = Literal["all", "float", "extended", "basic", "none"]
+"""What ONNX Runtime may make of a graph. "float": all but kernels of integers. With those it also
+rounds float weights between quantized activations to 8 bits, one scale for each tensor."""
 
 _LEVELS = {
     "all": "ORT_ENABLE_ALL",
+    "float": "ORT_ENABLE_ALL",
     "extended": "ORT_ENABLE_EXTENDED",
     "basic": "ORT_ENABLE_BASIC",
     "none": "ORT_DISABLE_ALL",
@@ -200,6 +203,8 @@ def _options(source: Serialized, threads: int, optimize: Optimize) -> Any:
     options.graph_optimization_level = getattr(
         cast("Any", rt).GraphOptimizationLevel, _LEVELS[optimize]
     )
+    if optimize == "float":
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads != 1:  # threads of an idle session would take time from the next one
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if source.folder is not None:

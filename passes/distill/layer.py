@@ -77,7 +77,7 @@ def refit_layers(
     copy, grids = floated(student)
     if set(wanted[0]) - {str(v.name) for v in copy.graph.outputs}:
         return f"the student has other outputs than the teacher, which has {', '.join(wanted[0])}"
-    before = errors_to(wanted, copy, held_out, env.threads)
+    before = errors_to(wanted, copy, held_out, env.threads, "float")
     if before is None:
         return "teacher and student have no float output of the same shape"
     names, declined = pairs(teacher, copy, env.calib[0], env.threads)
@@ -91,7 +91,7 @@ def refit_layers(
         env.progress("layers fitted to the teacher", number, len(names))
         start = ir.snapshot(copy)
         fitted = run.fit([str(name) for name in stage])
-        after = errors_to(wanted, copy, held_out, env.threads) if fitted else None
+        after = errors_to(wanted, copy, held_out, env.threads, "float") if fitted else None
         if after is not None and not _harmed(after, best, parts.runs):
             best = after
             rows += fitted

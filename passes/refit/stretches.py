@@ -12,7 +12,7 @@ from onnxslim.analyses.held_out import runs_out, split
 from onnxslim.errors import ConfigError
 from onnxslim.ir import Array, Model
 from onnxslim.runtime.samples import Feed, Samples
-from onnxslim.runtime.session import Session, open_part, open_session
+from onnxslim.runtime.session import Optimize, Session, open_part, open_session
 
 KEPT = 256 << 20
 """Bytes of inner values that are kept of all samples together."""
@@ -26,8 +26,16 @@ class Stretches:
     Nothing before the place may change afterwards. A model with subgraphs is run as a whole.
     """
 
-    def __init__(self, model: Model, samples: Samples, threads: int, budget: int = KEPT) -> None:
+    def __init__(
+        self,
+        model: Model,
+        samples: Samples,
+        threads: int,
+        budget: int = KEPT,
+        optimize: Optimize = "all",
+    ) -> None:
         self.model, self.samples, self.threads, self.budget = model, samples, threads, budget
+        self.optimize: Optimize = optimize
         self.kept: list[Feed] = []
 
     def over(self, names: Sequence[str], later: Sequence[str] = ()) -> Iterator[dict[str, Array]]:
@@ -65,10 +73,12 @@ class Stretches:
             part = ir.snapshot(self.model)
             try:
                 ir.cut(part, inputs=known, outputs=missing)
-                return open_session(part, threads=self.threads, spinning=False)
+                return open_session(
+                    part, threads=self.threads, optimize=self.optimize, spinning=False
+                )
             except ConfigError:  # nothing tells the type of a value
                 self.kept = []
-        return open_part(self.model, wanted, threads=self.threads)
+        return open_part(self.model, wanted, threads=self.threads, optimize=self.optimize)
 
     def _crossing(self, later: Sequence[str]) -> list[str]:
         """What nodes from the first of those that make `later` on read of those before it."""
@@ -115,6 +125,6 @@ class Pair:
 
     @classmethod
     def of(cls, original: Model, model: Model, parts: Halves, threads: int) -> Pair:
-        """Both from their inputs on."""
-        old, new = (Stretches(m, parts.both, threads) for m in (original, model))
-        return cls(old, new, parts)
+        """Both from their inputs on; float weights of the second are taken as they are."""
+        new = Stretches(model, parts.both, threads, optimize="float")
+        return cls(Stretches(original, parts.both, threads), new, parts)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnxslim import ir
+from onnxslim.analyses.distance import errors_to, outputs_of
 from onnxslim.errors import DataError, OptionError
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.distill import gradient
@@ -199,6 +200,31 @@ def test_floats_of_codes_are_written_back_as_the_same_codes(samples: list[Feed])
     before = ir.to_bytes(student)
     written_back(student, copy, grids)
     assert ir.to_bytes(student) == before
+
+
+def test_floats_of_codes_are_compared_as_they_are(samples: list[Feed]) -> None:
+    """ONNX Runtime would round a float weight between quantized activations by tensor: of channels
+    of so different ranges little is left."""
+    model = build(NET, {**WEIGHTS, "w1": wide((16, 3, 3, 3)), "w2": wide((24, 16, 3, 3))})
+    student = ir.snapshot(model)
+    quantize(student, samples[:40], scheme="int8", portable=True)
+    copy, _ = floated(student)
+    some = FeedList(samples[40:48])
+    wanted = outputs_of(model, some, 1)
+    own = errors_to(wanted, student, some, 1, "none")
+    found, rounded = (errors_to(wanted, copy, some, 1, how) for how in ("float", "all"))
+    assert own is not None
+    assert found is not None
+    assert rounded is not None
+    assert found == pytest.approx(own, rel=0.1)
+    assert rounded.mean() > 2 * own.mean()
+
+
+def wide(shape: tuple[int, ...]) -> Array:
+    """Weights of output channels whose ranges differ a hundred times."""
+    rng = np.random.default_rng(3)
+    scales = np.geomspace(0.01, 1, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    return (rng.normal(size=shape) * scales).astype(np.float32)
 
 
 @pytest.mark.parametrize(
