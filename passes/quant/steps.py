@@ -58,11 +58,11 @@ def static(job: Job, done: Done) -> Done:
     options = job.options
     target = job.ctx.env.target.written(options.scheme)
     ctx = replace(job.ctx, env=replace(job.ctx.env, target=target))
-    count = len(ctx.env.calib) if ctx.env.calib else 0
+    count, timed = len(ctx.env.calib) if ctx.env.calib else 0, options.scheme == "auto"
     goals = Goals(
         tuple(alternatives(options)),
-        Limit(options.goal, options.float_share),
-        options.scheme == "auto",
+        Limit(options.goal, options.aim if timed else 0.0, options.float_share),
+        timed,
         options.wide_share,
         job.budget,
         target.local and (ir.opset(job.model) or 0) >= PACKED_SINCE,

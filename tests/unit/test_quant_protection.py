@@ -88,6 +88,32 @@ def test_a_goal_out_of_reach_is_neared_while_that_gains_a_decibel() -> None:
     assert protect(hopeless, costs([2, 2]), 50.0) == frozenset()
 
 
+def quieter(model: Additive, price: Costs, aim_db: float, goal_db: float = 0.0) -> frozenset[str]:
+    sizes = dict.fromkeys(price.names, 1)
+    tried = Protection(cast("Search", model), price, model.noise, sizes, 1.0)
+    found = tried.protect(Choices(), goal_db)
+    return tried.quieter(Choices(), found, aim_db).excluded
+
+
+def test_the_aim_is_bought_with_a_tenth_of_the_time_at_most() -> None:
+    model = Additive(named([4e-2, 1e-3, *[1e-4] * 8]))
+    assert quieter(model, costs([1.1, 9, *[9] * 8], 0.01), 25.0) == {"0"}
+    assert quieter(model, costs([3.0, 9, *[9] * 8], 0.01), 25.0) == frozenset()  # a fifth more
+
+
+def test_an_aim_that_is_met_or_a_decibel_away_changes_nothing() -> None:
+    model = Additive(named([1e-2, 1e-3, *[1e-2] * 8]))  # 10.4 dB; the first is worth 0.5 dB
+    assert quieter(model, costs([1.1] * 2 + [9] * 8, 0.01), 20.0) == frozenset()
+    assert quieter(Additive(named([1e-2, 1e-3])), costs([1.1, 1.1]), 15.0) == frozenset()
+
+
+def test_the_aim_adds_to_what_the_goal_needs() -> None:
+    model = Additive(named([1e-1, 4e-2, 4e-2, *[1e-3] * 7]))
+    price = costs([1.5, 1.2, 9, *[9] * 7], 0.01)
+    assert quieter(model, price, 10.0, 10.0) == {"0"}
+    assert quieter(model, price, 20.0, 10.0) == {"0", "1"}
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     noise=st.lists(st.sampled_from([1e-2, 5e-3, 2e-3, 1e-3, 1e-4, 1e-5]), min_size=2, max_size=7),

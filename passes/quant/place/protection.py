@@ -32,6 +32,9 @@ NEAR_DB = 0.3
 STEP_DB = 1.0
 """The gain in signal to noise that is worth leaving something in float for, at least."""
 
+SLOWER = (1.03, 1.1)
+"""How much longer than what meets the goal it may take to come to the aim, in turn."""
+
 SECONDS = 10.0
 """For trials of single layers with weights of 4 bits alone; the others are predicted."""
 
@@ -41,21 +44,24 @@ MOST_RETURNS = 24
 
 @dataclass(frozen=True)
 class Limit:
-    """What is asked for, and the part of all int8 weights that may stay in float for it."""
+    """What must be reached, what is wanted if it takes little time, and the part of all int8
+    weights that may stay in float for it."""
 
     goal_db: float
+    aim_db: float
     share: float
 
 
 def protected(
     search: Search, placement: Placement, choices: Choices, limit: Limit, alone: bool
 ) -> Choices:
-    """The choices with as much in float as the goal takes, or as brings it nearer.
+    """The choices with as much in float as the goal takes, or as brings it nearer, and some more
+    where that takes little time and brings the aim nearer.
 
     `alone`: weights alone are a choice too, as long as some layer is int8. Costs the trials of
-    `Search.sensitivities` and some thirty more where the goal is missed.
+    `Search.sensitivities` where the aim is missed, and some thirty more where the goal is.
     """
-    if search.score(choices) >= limit.goal_db:
+    if search.score(choices) >= max(limit.goal_db, limit.aim_db):
         return choices
     plan = plan_for(search.model, search.target, search.facts, choices)
     noise, sizes = input_noise(search, placement, choices), weight_sizes(plan)
@@ -64,6 +70,7 @@ def protected(
         rounding = _of_codes(search, placement, choices, costs)
         tried = Protection(search, costs, noise, sizes, limit.share, rounding)
         found = tried.protect(choices, limit.goal_db)
+        found = tried.quieter(choices, found, limit.aim_db)
         if not found.alone or sizes.keys() - found.excluded:
             return found
     return choices
@@ -113,8 +120,22 @@ class Protection:
         self.problem: Problem = costs.with_noise(noise, sizes, rounding)
         self.most = share * sum(sizes.values())
 
+    def quieter(self, choices: Choices, found: Choices, aim_db: float) -> Choices:
+        """The least noise in little more time than what was found takes, while the aim is missed
+        and each step gains enough. `choices` are those that all of this starts from."""
+        spent = self._ms(found)
+        for slower in SLOWER:
+            if self.search.score(found) >= aim_db:
+                break
+            quiet = least_noise(self.problem, spent * slower, self.most)
+            if quiet is not None:
+                found = self._better(found, applied(self.costs, choices, quiet.chosen))
+        return found
+
     def protect(self, choices: Choices, goal_db: float) -> Choices:
         """The least time for the goal; where it is out of reach, what comes close to the best."""
+        if self.search.score(choices) >= goal_db:
+            return choices
         best = least_noise(self.problem, size=self.most)
         if best is None:
             return choices
@@ -164,23 +185,19 @@ class Protection:
             (n for n in self.costs.names if n in own), key=lambda n: -self._saved(n, best)
         )
         for name in ordered[:MOST_RETURNS]:
-            tried = replace(
-                best,
-                excluded=best.excluded - {name},
-                alone=best.alone - {name},
-                coarse=best.coarse - {name},
-            )
+            tried = without(best, name)
             if self._saved(name, best) >= 0 and self.search.score(tried) >= enough:
                 best = tried
         return best
 
     def _saved(self, name: str, choices: Choices) -> float:
         """The time that an operator in int8 would save."""
-        now = self.costs.chosen(choices.excluded, choices.alone, choices.coarse)
-        then = self.costs.chosen(
-            choices.excluded - {name}, choices.alone - {name}, choices.coarse - {name}
+        return self._ms(choices) - self._ms(without(choices, name))
+
+    def _ms(self, choices: Choices) -> float:
+        return self.costs.problem.ms(
+            self.costs.chosen(choices.excluded, choices.alone, choices.coarse)
         )
-        return self.costs.problem.ms(now) - self.costs.problem.ms(then)
 
 
 def applied(costs: Costs, choices: Choices, chosen: Sequence[int]) -> Choices:
@@ -189,6 +206,16 @@ def applied(costs: Costs, choices: Choices, chosen: Sequence[int]) -> Choices:
     excluded = choices.excluded | alone | costs.floats(chosen)
     coarse = choices.coarse | costs.picked(chosen, ALONE_4, NARROW)
     return replace(choices, excluded=excluded, alone=alone, coarse=coarse)
+
+
+def without(choices: Choices, name: str) -> Choices:
+    """The choices with an operator in int8 again."""
+    return replace(
+        choices,
+        excluded=choices.excluded - {name},
+        alone=choices.alone - {name},
+        coarse=choices.coarse - {name},
+    )
 
 
 def power(db: float) -> float:
