@@ -11,6 +11,8 @@ from onnxslim.ir import Array, Model
 from onnxslim.runtime.samples import Samples
 from onnxslim.runtime.session import Optimize, open_session
 
+_CHUNK = 1 << 16  # numbers: both parts stay in the cache
+
 
 @dataclass
 class Distance:
@@ -25,9 +27,7 @@ class Distance:
         for name, wanted in reference.items():
             found, error, power = outputs[name], 0.0, 0.0
             if _comparable(wanted) and wanted.shape == found.shape:
-                wide = wanted.astype(np.float64)
-                error = float(np.square(found.astype(np.float64) - wide).sum())
-                power = float(np.square(wide).sum())
+                error, power = _squares(found, wanted)
             self.sizes.setdefault(name, []).append(max(int(np.size(wanted)), 1))
             self.error.setdefault(name, []).append(error)
             self.power.setdefault(name, []).append(power)
@@ -94,6 +94,19 @@ def _compared(
     for reference, feed in zip(wanted, samples, strict=True):
         found.add(reference, session.run(feed))
     return found
+
+
+def _squares(found: Array, wanted: Array) -> tuple[float, float]:
+    """sum (found - wanted)^2 and sum wanted^2 in float64, some numbers at a time: the logits of a
+    language model are large."""
+    error = power = 0.0
+    flat = found.reshape(-1), wanted.reshape(-1)
+    for at in range(0, wanted.size, _CHUNK):
+        here, there = (part[at : at + _CHUNK].astype(np.float64) for part in flat)
+        here -= there
+        error += float(here @ here)
+        power += float(there @ there)
+    return error, power
 
 
 def _comparable(array: Array) -> bool:

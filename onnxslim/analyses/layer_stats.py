@@ -68,7 +68,8 @@ class LayerStats(Analysis[Statistics]):
     the last.
     `taps`: mean and second moment of the rows that linear layers read: at most `positions` of each
     image (or text) and about `per_feature` times d in total, drawn with the seed of the run; exact
-    where there are fewer.
+    where there are fewer. `longest`: rows without a window that are more than so many times as long
+    as the others are shortened to that (`shorten`).
     Rows of texts that the padding mask leaves out are skipped.
 
     Samples stream, in any shapes; tensors are watched in batches that fit `BUDGET`. With a cache
@@ -85,6 +86,7 @@ class LayerStats(Analysis[Statistics]):
     taps: tuple[Tap, ...] = ()
     positions: int = 256
     per_feature: int = 16
+    longest: float | None = None
     budget: int = BUDGET
 
     def compute(self, model: Model, analyses: AnalysisManager) -> Statistics:
@@ -101,7 +103,7 @@ class _Collection:
     def __init__(self, request: LayerStats, model: Model, env: Environment) -> None:
         assert env.calib is not None
         self.request, self.model, self.env, self.samples = request, model, env, env.calib
-        self.sampling = Sampling(request.positions, request.per_feature, env.seed)
+        self.sampling = Sampling(request.positions, request.per_feature, env.seed, request.longest)
         self.folder, self.key = None, ""
         if env.cache is not None:
             self.folder = env.cache / "layer_stats"

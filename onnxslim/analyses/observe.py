@@ -11,6 +11,7 @@ from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import Tap, columns, feature_count, row_count
 from onnxslim.analyses.nonfinite import is_finite
 from onnxslim.analyses.plan import Watch
+from onnxslim.analyses.shorten import Shortener
 from onnxslim.analyses.spill import Spill
 from onnxslim.analyses.tensor_stats import TensorStats, tensor_stats
 from onnxslim.ir import Array
@@ -29,12 +30,15 @@ class Sampling:
     sample, seed and number of rows agree.
 
     At most `positions` per entry of the batch axis, and about `per_feature` times as many in total
-    as rows are long (or 8192): then a covariance is known well in all directions.
+    as rows are long (or 8192): then a covariance is known well in all directions. Rows
+    without a window that are more than `longest` times as long as the others are shortened to that,
+    if it is given.
     """
 
     positions: int = 256
     per_feature: int = 16
     seed: int = 0
+    longest: float | None = None
 
     def limit(self, features: int, entries: int, samples: int) -> int:
         """The number of rows that one of so many samples may give."""
@@ -92,6 +96,7 @@ class Observer:
         self._samples = samples
         self._spill = spill
         self._builders: dict[Tap, MomentsBuilder] = {}
+        self._shorteners: dict[Tap, Shortener] = {}
 
     def add(self, x: Array, feed: Feed, index: int) -> Unusable | None:
         """Take in the tensor as it was for one sample; returns why it cannot be used, if so."""
@@ -128,8 +133,15 @@ class Observer:
         limit = self._sampling.limit(features, entries, self._samples)
         chosen = self._sampling.rows(candidates, limit, index)
         if row_count(tap, x.shape):
-            builder.add(columns(x, tap, chosen))
+            builder.add(self._shortened(tap, columns(x, tap, chosen)))
         return True
+
+    def _shortened(self, tap: Tap, rows: Array) -> Array:
+        if self._sampling.longest is None or tap.window is not None:
+            return rows
+        if tap not in self._shorteners:
+            self._shorteners[tap] = Shortener(self._sampling.longest)
+        return self._shorteners[tap](rows)
 
     def _builder(self, tap: Tap, features: int) -> MomentsBuilder:
         if tap not in self._builders:

@@ -21,7 +21,9 @@ from onnxslim.ir.light import serialized
 from onnxslim.ir.mapped import MappedTensor
 from onnxslim.ir.swap import swapped
 
-INLINE_LIMIT = 1_500_000_000  # bytes; a serialized protobuf ends at 2 GiB
+INLINE_LIMIT = 256 << 20
+"""Bytes; a serialized protobuf ends at 2 GiB, and while ONNX Runtime opens it there are four copies
+of what it holds, one of what is mapped."""
 _SPILL_AT = 1024  # smaller weights stay in the bytes
 _ALIGN = 64
 

@@ -30,7 +30,8 @@ _TRIES = 4
 
 _SAMPLES = 64
 _MACS = 2e12  # for all runs together, which takes some minutes at most
-_LEAST = 1e-3  # of the greatest gain: below it one run says nothing
+_LEAST = 1e-2  # of the gain in the middle: below it one run says nothing
+_TINY = 1e-9  # of the greatest: weights stay above zero
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Probe:
     input: str
     output: str
     noise: Callable[[Array], Array]
-    variance: float  # of a number of the output, on average
+    loss: float  # what `noise` is on all samples, relative to the variance of the output
 
 
 def gains(model: Model, probes: Sequence[Probe | None], macs: int, env: Environment) -> list[float]:
@@ -96,9 +97,7 @@ class _Disturbed:
         """Relative error of the outputs over that of the layer; None where either is none."""
         probe = self.probes[number]
         noises = [probe.noise(inputs[probe.input]) for _, _, inputs in self.seen]
-        power = sum(float(np.square(noise, dtype=np.float64).sum()) for noise in noises)
-        power /= max(sum(noise.size for noise in noises), 1)
-        if not power > 0 or not probe.variance > 0:
+        if not probe.loss > 0 or not any(noise.any() for noise in noises):
             return None
         apart, scale = self._apart(number, noises), 1.0
         for _ in range(_TRIES):
@@ -107,14 +106,15 @@ class _Disturbed:
             less = float(np.sqrt(_NEAR / apart))
             noises, scale = [noise * less for noise in noises], scale * less
             apart = self._apart(number, noises)
-        return None if apart is None else apart / (scale**2 * power / probe.variance)
+        return None if apart is None else apart / (scale**2 * probe.loss)
 
     def _apart(self, number: int, noises: Sequence[Array]) -> float | None:
         """Relative error of the outputs with this noise in each sample."""
         name, distance = str(self.noises[number].name), Distance()
         for (feed, wanted, _), noise in zip(self.seen, noises, strict=True):
             distance.add(wanted, self.session.run({**feed, name: noise}, self.outputs))
-        return distance.value()
+        apart = distance.by_feed()
+        return None if apart is None else float(apart.mean())
 
 
 def _noise_input(model: Model, name: str) -> Value:
@@ -144,10 +144,11 @@ def _zero(value: Value) -> Array:
 
 
 def filled(values: Sequence[float | None]) -> list[float]:
-    """Every layer's gain: at least a thousandth of the greatest, which those have that gave none;
-    1 where none gave one."""
+    """Every layer's gain: at least a hundredth of the median; the greatest where a layer gave none,
+    and 1 where none gave one."""
     known = [v for v in values if v is not None and np.isfinite(v)]
     top = max(known, default=0.0)
     if top <= 0:
         return [1.0] * len(values)
-    return [max(v, _LEAST * top) if v is not None and np.isfinite(v) else top for v in values]
+    least = max(_LEAST * float(np.median(known)), _TINY * top)
+    return [max(v, least) if v is not None and np.isfinite(v) else top for v in values]

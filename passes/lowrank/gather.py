@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from onnxslim import ir
 from onnxslim.analyses.cost import Cost
-from onnxslim.analyses.layer_stats import output_error
 from onnxslim.ir import Array, Model
 from onnxslim.passes.lowrank.alone import INPUT, OUTPUT, changed
-from onnxslim.passes.lowrank.candidates import Cut, cuts, effective, pair, rows_wanted
+from onnxslim.passes.lowrank.candidates import (
+    Cut,
+    cuts,
+    effective,
+    pair,
+    relative_error,
+    rows_wanted,
+)
 from onnxslim.passes.lowrank.gain import DISTURBANCE, Probe, gains
 from onnxslim.passes.lowrank.schemes import Scheme
 from onnxslim.passes.lowrank.survey import Site, survey
@@ -176,8 +182,8 @@ def _probe(site: Site, found: Sequence[Cut]) -> Probe | None:
     def noise(x: Array) -> Array:
         return session.run({INPUT: x})[OUTPUT]
 
-    energy = output_error(moments, matrix) / site.layer.out_features
-    return Probe(str(site.layer.input.name), str(site.layer.node.outputs[0].name), noise, energy)
+    loss = relative_error(site, made)
+    return Probe(str(site.layer.input.name), str(site.layer.node.outputs[0].name), noise, loss)
 
 
 def _time(known: Evidence, ctx: Context, clock: Clock) -> None:

@@ -20,6 +20,11 @@ from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Declined
 from onnxslim.runtime.samples import Samples
 
+_LONGEST = 4.0
+"""Rows may be that many times as long as the others before they count for less (`shorten`)."""
+_PER_FEATURE = 64
+"""Rows of texts for each feature, at most: those of images overlap, and 16 tell as much."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -81,7 +86,10 @@ def _statistics(
 ) -> tuple[Statistics, Statistics | None]:
     """Of the samples to fit and of those held out; together they are all samples, run once."""
     assert ctx.env.calib is not None
-    request = LayerStats(taps=taps)
+    images = any(tap.window is not None for tap in taps)
+    request = LayerStats(taps=taps, longest=_LONGEST)
+    if not images:
+        request = replace(request, per_feature=_PER_FEATURE)
     parts = held_out(ctx.env.calib)
     if parts[1] is None:
         return ctx.analyses.get(request), None

@@ -95,9 +95,8 @@ class Table:
             read: Array = change[ids]
             return read
 
-        power = float(self.often @ np.square(table).sum(axis=1)) / table.shape[1]
         found: list[Probe | None] = [
-            Probe(str(gather.inputs[1].name), str(gather.outputs[0].name), reading, power)  # type: ignore[union-attr]
+            Probe(str(gather.inputs[1].name), str(gather.outputs[0].name), reading, self.read[rank])  # type: ignore[union-attr]
         ]
         if self.head is None or self.covariance is None:
             return [*found, None]
@@ -106,10 +105,12 @@ class Table:
             result: Array = h @ np.transpose(change)
             return result
 
-        energy = float(np.sum((table @ self.covariance) * table)) / len(table)
         read = self.head.inputs[0]
         assert read is not None
-        return [*found, Probe(str(read.name), str(self.head.outputs[0].name), heading, energy)]
+        return [
+            *found,
+            Probe(str(read.name), str(self.head.outputs[0].name), heading, self.headed[rank]),
+        ]
 
 
 def find_tables(

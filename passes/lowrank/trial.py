@@ -3,7 +3,7 @@
 A layer's loss counts by what one disturbed run showed in the outputs. Where layers are many and
 their outputs add up, as in a decoder, that is to be believed as it is; where it rests on little,
 its root serves better, which stands between that and counting all layers alike. Samples held out
-say which it is; a model too large to be cut twice has many layers.
+say which it is, each as one however long it is; a model too large to be cut twice has many layers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxslim import ir
-from onnxslim.analyses.distance import distance_to
+from onnxslim.analyses.distance import errors_to
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.lowrank.settle import Settled, emit_into
 from onnxslim.passes.lowrank.survey import held_out
@@ -48,8 +48,8 @@ def least_error(model: Model, ctx: Context, made: Sequence[Settled]) -> int:
     errors: list[float] = []
     for number, settled in enumerate(made):
         ctx.env.progress("trying choices", number, len(made))
-        error = distance_to(wanted, _with(model, settled), feeds, ctx.env.threads)
-        errors.append(float("inf") if error is None else error)
+        apart = errors_to(wanted, _with(model, settled), feeds, ctx.env.threads)
+        errors.append(float("inf") if apart is None else float(apart.mean()))
     return min(range(len(errors)), key=lambda n: errors[n])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxslim.ir import Array
-from onnxslim.passes.lowrank.gain import Probe, gains
+from onnxslim.passes.lowrank.gain import Probe, filled, gains
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import FeedList
 from onnxslim.targets import get_target
@@ -27,12 +27,13 @@ def gain(body: str, output: str, factor: float, size: float) -> float:
     calib = FeedList([{"x": rng.normal(size=(64, 8)).astype(np.float32)} for _ in range(4)])
 
     def noise(x: Array) -> Array:
-        drawn: Array = np.random.default_rng(1).normal(0, size**0.5, x.shape)
-        return drawn.astype(np.float32)
+        drawn: Array = np.random.default_rng(1).normal(size=x.shape)
+        scaled: Array = drawn * (size / np.square(drawn).mean()) ** 0.5
+        return scaled.astype(np.float32)
 
     with ThreadPoolExecutor(1) as executor:
         env = Environment(get_target("ort-cpu"), executor, calib=calib)
-        return gains(model, [Probe("x", output, noise, 1.0), None], 512, env)[0]
+        return gains(model, [Probe("x", output, noise, size), None], 512, env)[0]
 
 
 def test_of_the_last_layer_it_is_one() -> None:
@@ -43,3 +44,8 @@ def test_of_the_last_layer_it_is_one() -> None:
 def test_what_follows_may_be_at_its_limit(size: float) -> None:
     # cos(20 (x + e)) is 20 sin(20 x) e away from what it was: 400 times as much, in power, as e
     assert gain(ROUND, "a", 20.0, size) == pytest.approx(400.0, rel=0.25)
+
+
+def test_one_huge_gain_does_not_make_the_others_alike() -> None:
+    assert filled([1e4, 1.0, 2.0, 1e-4, None]) == [1e4, 1.0, 2.0, 0.015, 1e4]  # 0.01 of the median
+    assert filled([None, None]) == [1.0, 1.0]

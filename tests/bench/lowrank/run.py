@@ -1,6 +1,7 @@
 """Low-rank factorization measured on the committed and the outside models.
 
-python -m tests.bench.lowrank.run [NAME...] [--settings 'PATTERN'...] [--out docs/LOWRANK.md]
+python -m tests.bench.lowrank.run [NAME...] [--settings 'PATTERN'...] [--rows pipelines|baselines]
+    [--out docs/LOWRANK.md]
 
 Rows that are not measured stay as the JSON beside the document has them, and each is written as
 soon as it is known. Every pipeline is compiled by the command line in a process of its own, scored
@@ -41,23 +42,25 @@ _BUDGET_S = 6.0  # of timing per row
 Made = tuple[list[Row], list[LayerRow]]
 
 
-def measure(name: str, folder: Path, patterns: Sequence[str]) -> Iterator[Made]:
+def measure(name: str, folder: Path, patterns: Sequence[str], rows: str) -> Iterator[Made]:
     """FP32, then what each setting that fits one of the patterns gives, as soon as it is known:
-    its rows, and what it did layer by layer if it is the model's first."""
+    its rows, and what it did layer by layer if it is the model's first. `rows` are those of the
+    pipelines, of the baselines beside them, or both."""
     case = load_case(name)
     reference = case.run(case.model)
     yield [_scored(Row(name, "FP32", speed=1.0), case, reference, reference)], []
     for number, setting in enumerate(SETTINGS[name]):
         if not any(fnmatchcase(setting.passes, pattern) for pattern in patterns):
             continue
-        out = folder / f"{name}_{number}.onnx"
-        row, layers = _compiled(case, setting, out, reference)
-        if not row.failure:
-            files = [ir.load(case.model), ir.load(out)]
-            times = interleaved_latency(files, case.feeds[0], 1, _BUDGET_S)
-            row = row.timed(times.ms[1], 1 / times.ratio())
-        yield [row], layers if number == 0 else []
-        if setting.beside:
+        if rows != "baselines":
+            out = folder / f"{name}_{number}.onnx"
+            row, layers = _compiled(case, setting, out, reference)
+            if not row.failure:
+                files = [ir.load(case.model), ir.load(out)]
+                times = interleaved_latency(files, case.feeds[0], 1, _BUDGET_S)
+                row = row.timed(times.ms[1], 1 / times.ratio())
+            yield [row], layers if number == 0 else []
+        if setting.beside and rows != "pipelines":
             for row in _beside(case, setting, folder, reference):
                 yield [row], []
 
@@ -120,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", default=tuple(SETTINGS))
     parser.add_argument("--settings", nargs="*", default=("*",), help="of these pipelines alone")
+    parser.add_argument("--rows", choices=("all", "pipelines", "baselines"), default="all")
     parser.add_argument("--out", type=Path, default=Path("docs/LOWRANK.md"))
     asked = parser.parse_args(arguments)
     known = asked.out.with_suffix(".json")
@@ -130,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     layers = [LayerRow(**r) for r in old_layers]
     with tempfile.TemporaryDirectory() as folder:
         for name in asked.names:
-            for more, of_layers in measure(name, Path(folder), asked.settings):
+            for more, of_layers in measure(name, Path(folder), asked.settings, asked.rows):
                 print(more, flush=True)
                 rows, layers = merged(rows, more), layers_merged(layers, of_layers)
                 write(rows, layers, asked.out)
