@@ -17,7 +17,7 @@ from onnxslim.ir import Array
 from onnxslim.passes.refit.stretches import Pair
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.ahead import ahead
-from onnxslim.runtime.blas import side_by_side
+from onnxslim.runtime.blas import one_thread
 
 _ROWS = 32768  # of each layer, about
 _NUMBERS = 8_000_000  # in the rows of a layer that are kept
@@ -60,6 +60,7 @@ class Seen:
         return self.moments.result()
 
 
+@one_thread()  # once for all samples: it takes about as long as a small one
 def collect(
     pair: Pair,
     layers: Sequence[Wanted],
@@ -85,7 +86,7 @@ def collect(
                 found[wanted.output] = _empty(wanted, len(chosen) * len(pair.parts.held_out), spill)
             seen = found[wanted.output][side]
             tasks.append(_Task(wanted.layer, z, ys[wanted.output], chosen, seen))
-        list(side_by_side(env.executor, _Task.done, tasks))
+        list(env.executor.map(_Task.done, tasks))
     return [found[name] for name in outputs]
 
 
