@@ -117,7 +117,8 @@ def _learn(
         "held_out": len(run.held_out),
     }
     if was is not None and now is not None:
-        stats |= {"error_before": _short(was.mean()), "error_after": _short(now.mean())}
+        errors = _short(was.mean()), _short(now.mean())
+        stats |= {"error_before": errors[0], "error_after": errors[int(changed)]}
     notes = [f"Training ended: {trained.ended}."]
     if not changed:
         notes.append(
