@@ -70,6 +70,7 @@ class Target:
     fused: frozenset[str] = frozenset()  # operators that are no slower than written out
     half: frozenset[str] = frozenset()  # schemes of 16-bit floats that it gains speed by: "fp16"
     schemes: frozenset[str] | None = None  # of quant; None for all that quant has
+    rounds: frozenset[str] = frozenset()  # float layers it quantizes itself between DQ and Q
     own: Mapping[str, str] = field(default_factory=dict[str, str])  # see below
 
     def portable(self) -> Target:

@@ -57,9 +57,11 @@ ORT_CPU_VNNI = Target(
         "Gemm": "DynamicQuantizeMatMul",
         "LSTM": "DynamicQuantizeLSTM",
     },
+    rounds=frozenset({"Conv", "ConvTranspose", "Gemm"}),
     own={
         "Attention": "com.microsoft::MultiHeadAttention",
         "CausalAttention": "com.microsoft::GroupQueryAttention",
+        "Conv": "com.microsoft::FusedConv",
         "MatMul": "com.microsoft::MatMulIntegerToFloat",
         "LSTM": "com.microsoft::DynamicQuantizeLSTM",
     },

@@ -89,10 +89,16 @@ class FloatProduct:
     add_name: str | None = None
 
 
+@dataclass(frozen=True)
+class FloatConv:
+    """A FusedConv that stands for a Conv in float."""
+
+
 Mark = (
     FloatWeight
     | FloatCodes
     | FloatAdded
+    | FloatConv
     | FloatEdge
     | FloatGate
     | FloatLayer

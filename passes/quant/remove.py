@@ -11,6 +11,7 @@ from onnxslim.passes.quant.marks import (
     FLOAT,
     FloatAdded,
     FloatCodes,
+    FloatConv,
     FloatEdge,
     FloatGate,
     FloatLayer,
@@ -22,6 +23,7 @@ from onnxslim.passes.quant.marks import (
 )
 from onnxslim.passes.quant.prepare.gates import restore_gate
 from onnxslim.passes.quant.recurrent import restore_lstm
+from onnxslim.passes.quant.rewrite.kept_float import restore_conv
 from onnxslim.passes.quant.rewrite.products import restore_product
 
 
@@ -47,6 +49,8 @@ def to_float(model: Model, editor: Editor) -> int:
             _undo_added(editor, node, mark)
         elif isinstance(mark, FloatEdge):
             _undo_edge(editor, node, mark)
+        elif isinstance(mark, FloatConv):
+            restore_conv(editor, node)
         elif isinstance(mark, FloatGate):
             restore_gate(editor, node, mark)
         elif isinstance(mark, FloatRecurrent):

@@ -19,6 +19,7 @@ from onnxslim.passes.quant.choose.search import Alternatives, Search
 from onnxslim.passes.quant.choose.sequential import improved
 from onnxslim.passes.quant.choose.trial import Trial, attempt
 from onnxslim.passes.quant.choose.widths import widened
+from onnxslim.passes.quant.contrib import DOMAIN
 from onnxslim.passes.quant.know.facts import Facts, Seen
 from onnxslim.passes.quant.know.stated import stated_facts
 from onnxslim.passes.quant.place.known import Known
@@ -27,6 +28,7 @@ from onnxslim.passes.quant.place.protection import Limit, protected
 from onnxslim.passes.quant.place.sized import Budget, within_size
 from onnxslim.passes.quant.prepare.gates import GATED
 from onnxslim.passes.quant.rewrite.apply import node_id, plan_for
+from onnxslim.passes.quant.rewrite.kept_float import FUSED_CONV
 from onnxslim.passes.quant.rewrite.plan import Plan, tensors_to_see
 from onnxslim.passes.quant.rewrite.regions import find_regions
 from onnxslim.passes.quant.weights.layers import FEW_BITS
@@ -230,7 +232,8 @@ def _kept(
         **dict.fromkeys(unfused, "the runtime made no int8 kernel of it"),
         **slower,
     }
-    linear = [node for node in model.graph if ir.op(node) in ("Conv", "Gemm", "MatMul")]
+    fused = f"{DOMAIN}::{FUSED_CONV}"
+    linear = [node for node in model.graph if ir.op(node) in ("Conv", "Gemm", "MatMul", fused)]
     return tuple(
         Declined(node.name or node_id(node), reasons[node_id(node)])
         for node in linear

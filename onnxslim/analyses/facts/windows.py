@@ -136,6 +136,7 @@ def _global_pool(site: Site) -> Fact:
 
 RULES: Rules = {
     "Conv": _conv(1),
+    "com.microsoft::FusedConv": _conv(1),
     "ConvInteger": _conv(1, DataType.INT32),
     "QLinearConv": _conv(3, typed_by=7),
     "ConvTranspose": _conv_transpose,

@@ -32,6 +32,7 @@ TRAINED: Mapping[str, tuple[int, ...]] = {
     "LayerNormalization": (1, 2),
     "PRelu": (1,),
     "RMSNormalization": (1,),
+    "com.microsoft::FusedConv": (1, 2),
     "com.microsoft::FusedMatMul": (0, 1),
     "com.microsoft::MatMulIntegerToFloat": (1, 6),
     "com.microsoft::SkipLayerNormalization": (2, 3, 4),
@@ -39,7 +40,12 @@ TRAINED: Mapping[str, tuple[int, ...]] = {
 }
 """The inputs of operators that hold weights, biases, gains and offsets."""
 
-_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "com.microsoft::FusedMatMul"})
+_LINEAR = frozenset(
+    {
+        "Conv", "ConvTranspose", "Gemm", "MatMul",
+        "com.microsoft::FusedConv", "com.microsoft::FusedMatMul",
+    }
+)  # fmt: skip
 _MOVING = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 

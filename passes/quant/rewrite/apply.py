@@ -12,6 +12,7 @@ from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.know.facts import Facts
 from onnxslim.passes.quant.rewrite.emit import emit
 from onnxslim.passes.quant.rewrite.joined import join
+from onnxslim.passes.quant.rewrite.kept_float import keep_float
 from onnxslim.passes.quant.rewrite.plan import Plan, make_plan
 from onnxslim.passes.quant.rewrite.products import write_products
 from onnxslim.passes.quant.rewrite.regions import find_regions
@@ -45,4 +46,5 @@ def quantize(editor: Editor, target: Target, facts: Facts, choices: Choices) -> 
     join(editor)
     write_products(editor, plan, target)
     alone = write_alone(editor, choices.alone, choices.coarse, facts)
+    keep_float(editor, target)
     return replace(plan, alone=tuple(alone))

@@ -52,6 +52,12 @@ def _conv(call: Call) -> Tensor:
     return _CONV[rank](x, weight, bias, strides, before, dilations, call.attr("group", 1))
 
 
+def _fused_conv(call: Call) -> Tensor:
+    if call.attr("activation", "") or call.get(3) is not None:
+        raise Unsupported("FusedConv with an activation or a sum")
+    return _conv(call)
+
+
 def _conv_transpose(call: Call) -> Tensor:
     x, weight, bias = call[0], call[1], call.get(2)
     rank = weight.dim() - 2
@@ -138,6 +144,7 @@ OPS: Mapping[str, Function] = {
     "Einsum": _einsum,
     "Gemm": _gemm,
     "MatMul": both(torch.matmul),
+    "com.microsoft::FusedConv": _fused_conv,
     "com.microsoft::FusedMatMul": _fused_matmul,
     "com.microsoft::MultiHeadAttention": _multi_head,
 }
