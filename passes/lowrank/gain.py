@@ -78,7 +78,7 @@ class _Disturbed:
     def __init__(self, model: Model, probes: Sequence[Probe]) -> None:
         copy = ir.snapshot(model)
         self.probes = probes
-        self.noises = [_noise_input(copy, probe.output) for probe in probes]
+        self.noises = [noise_input(copy, probe.output) for probe in probes]
         self.outputs = [str(value.name) for value in copy.graph.outputs]
         self.inputs = list(dict.fromkeys(probe.input for probe in probes))
         self.session: Session = open_session(copy, extra_outputs=self.inputs)
@@ -117,7 +117,7 @@ class _Disturbed:
         return None if apart is None else float(apart.mean())
 
 
-def _noise_input(model: Model, name: str) -> Value:
+def noise_input(model: Model, name: str) -> Value:
     """A new input that is added to a value of the model wherever it is read."""
     editor = Editor(model)
     value = next(v for node in model.graph for v in node.outputs if v.name == name)

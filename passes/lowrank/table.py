@@ -4,8 +4,9 @@ E [v, d] ~ A [v, r] B [r, d]. Row t is read with probability p_t, and a head tha
 multiplies inputs of covariance C by E^T; with weights a and b of the two errors,
     a sum_t p_t |e_t - A_t B|^2 + b tr((E - A B) C (E - A B)^T)
 is least, for p the same for all rows in the metric M = a I / v + b C, at the leading eigenvectors
-of M^1/2 E^T E M^1/2 (`svd`'s argument with columns for outputs). Without a head M is a multiple of
-I, and p weights the rows: the principal components of what is read (Hotelling 1933), uncentred.
+of M^1/2 E^T E M^1/2 (`svd`'s argument with columns for outputs). Without a head M is what the
+outputs feel of the rows (`felt`), and p weights these: the principal components of what is read
+(Hotelling 1933), uncentred, where M is I.
 Rows that are read often are then worth more as they are than the directions that they would take up
 (a low-rank matrix and a few whole rows: Xu, Caramanis and Sanghavi 2010, arXiv 1010.4237).
 """
@@ -43,11 +44,14 @@ class Reading:
     read: Mapping[int, float]
 
 
-def split_and_keep(rows: Array, often: Array, judged: Array, ranks: Sequence[int]) -> Reading:
-    """The split of rows that are read with probability `often`, of which as many stay whole as
-    lose least for the same numbers: those of a middle rank, read as `judged` [v]. Cost: v d^2."""
+def split_and_keep(
+    rows: Array, often: Array, judged: Array, ranks: Sequence[int], metric: Array
+) -> Reading:
+    """The split of rows that are read with probability `often`, in the metric [d, d], of which as
+    many stay whole as lose least for the same numbers: those of a middle rank, read as `judged`
+    [v]. Cost: v d^2."""
     size, each = rows.shape[1], sum(rows.shape)
-    order = np.argsort(-often * np.square(rows).sum(axis=1), kind="stable")
+    order = np.argsort(-often * powers_in(rows, metric), kind="stable")
     numbers = min(ranks, key=lambda r: abs(r - size // 2)) * each
     powers = weighted(rows, often), weighted(rows, judged)
     best: tuple[float, Reading] | None = None
@@ -57,8 +61,8 @@ def split_and_keep(rows: Array, often: Array, judged: Array, ranks: Sequence[int
             power - weighted(rows[kept], p[kept])
             for power, p in zip(powers, (often, judged), strict=True)
         )
-        found = split(rest, np.eye(size))
-        losses = _projected(apart, found)
+        found = split(rest, metric)
+        losses = _projected(apart, found, metric)
         left = (numbers - (count + 1) * size * (count > 0)) / each  # not whole: between two ranks
         loss = float(np.interp(left, range(len(losses)), losses))
         if left >= ranks[0] and (best is None or loss < best[0]):
@@ -67,11 +71,19 @@ def split_and_keep(rows: Array, often: Array, judged: Array, ranks: Sequence[int
     return best[1]
 
 
-def _projected(power: Array, found: Split) -> Array:
-    """tr(P (I - U U^T)) for U of every rank from 0 on, where the metric of the split was I."""
+def _projected(power: Array, found: Split, metric: Array) -> Array:
+    """tr(P (I - D U) M (I - D U)^T) of every rank from 0 on, where M was the metric of the split:
+    then D is M^1/2 times orthonormal columns."""
     kept = np.sum((power @ found.down) * found.down, axis=0)
-    losses: Array = np.maximum(np.trace(power) - np.append(0.0, np.cumsum(kept)), 0.0)
+    whole = float(np.sum(power * metric))
+    losses: Array = np.maximum(whole - np.append(0.0, np.cumsum(kept)), 0.0)
     return losses
+
+
+def powers_in(rows: Array, metric: Array) -> Array:
+    """e M e^T of every row, [v]."""
+    found: Array = np.sum((rows @ metric) * rows, axis=1)
+    return found
 
 
 def weighted(rows: Array, often: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import prod
@@ -15,6 +15,7 @@ from onnxslim.analyses.layer_stats import LayerStats
 from onnxslim.analyses.shapes import Shapes
 from onnxslim.ir import Array, Model, Node, Value
 from onnxslim.passes.lowrank.candidates import Candidate, Cut
+from onnxslim.passes.lowrank.felt import felt
 from onnxslim.passes.lowrank.gain import DISTURBANCE, Probe
 from onnxslim.passes.lowrank.schemes import Scheme
 from onnxslim.passes.lowrank.survey import held_out
@@ -22,6 +23,7 @@ from onnxslim.passes.lowrank.table import (
     Split,
     expected,
     head_error,
+    powers_in,
     read_error,
     shares,
     split,
@@ -189,14 +191,18 @@ def _judged(ctx: Context, model: Model, table: Table, ranks: range) -> Table | s
     assert ctx.env.calib is not None
     rows = content(table.value).astype(np.float64)
     fit, held = held_out(ctx.env.calib)
-    often = expected(_reads(model, table, fit), len(rows))
-    judged = often if held is None else shares(_reads(model, table, held), len(rows))
+    reads_fit = _reads(model, table, fit)
+    often = expected(_together(reads_fit), len(rows))
+    judged = often
+    if held is not None:
+        judged = shares(_together(_reads(model, table, held)), len(rows))
     if not (reads := float(judged @ np.square(rows).sum(axis=1))) > 0:
         return "the samples read only rows of zeros"
     if table.head is None:
-        found = split_and_keep(rows, often, judged, ranks)
-        read = {r: e / reads for r, e in found.read.items()}
-        return replace(table, split=found.split, kept=found.kept, often=often, read=read)
+        made = str(table.gathers[0].outputs[0].name)
+        lengths = [read[0].size for read in reads_fit]
+        metric = felt(model, made, rows, lengths, fit, ctx.env)
+        return _judged_alone(table, often, judged, ranks, metric)
     covariance = _head_input(ctx, table.head)
     if isinstance(covariance, str):
         return covariance
@@ -211,6 +217,18 @@ def _judged(ctx: Context, model: Model, table: Table, ranks: range) -> Table | s
     )  # fmt: skip
 
 
+def _judged_alone(
+    table: Table, often: Array, judged: Array, ranks: range, metric: Array | None
+) -> Table:
+    """A table that no head shares, by how often rows are read, and are where it is judged."""
+    rows = content(table.value).astype(np.float64)
+    metric = np.eye(rows.shape[1]) if metric is None else metric
+    found = split_and_keep(rows, often, judged, ranks, metric)
+    reads = float(judged @ powers_in(rows, metric))
+    read = {r: e / reads for r, e in found.read.items()}
+    return replace(table, split=found.split, kept=found.kept, often=often, read=read)
+
+
 def _head_input(ctx: Context, head: Node) -> Array | str:
     """E[h h^T] of what the head multiplies, or why it is not known."""
     read = head.inputs[0]
@@ -223,13 +241,17 @@ def _head_input(ctx: Context, head: Node) -> Array | str:
     return second
 
 
-def _reads(model: Model, table: Table, samples: Samples) -> list[Array]:
-    """The rows that each sample reads, as often as it does."""
+def _reads(model: Model, table: Table, samples: Samples) -> list[list[Array]]:
+    """The rows that each sample reads, as often as it does, by the tensors of their numbers."""
     names = list(dict.fromkeys(str(n.inputs[1].name) for n in table.gathers if n.inputs[1]))
     session = open_session(model, extra_outputs=names)
     found = [session.run(feed, names).values() for feed in samples]
     size = table.size[0]  # of which an index below zero counts from the end
-    return [np.concatenate([np.asarray(ids).ravel() for ids in read]) % size for read in found]
+    return [[np.asarray(ids).ravel() % size for ids in read] for read in found]
+
+
+def _together(reads: Sequence[Sequence[Array]]) -> list[Array]:
+    return [np.concatenate(read) for read in reads]
 
 
 def twin_table(model: Model, table: Table) -> Table:

@@ -102,7 +102,7 @@ def flat(often: Array) -> tuple[Array, Array]:
 
 def test_rows_read_often_stay_where_that_loses_less_for_the_same_numbers() -> None:
     rows, often = flat(np.append(np.full(16, 100.0), np.ones(384)))
-    reading = split_and_keep(rows, often, often, range(1, 16))
+    reading = split_and_keep(rows, often, often, range(1, 16), np.eye(16))
     np.testing.assert_array_equal(reading.kept, np.arange(16))
     rest = change(rows, reading.split, 7)
     rest[reading.kept] = 0.0
@@ -114,7 +114,7 @@ def test_rows_read_often_stay_where_that_loses_less_for_the_same_numbers() -> No
 
 def test_rows_read_alike_are_all_cut() -> None:
     rows, often = flat(np.ones(400))
-    reading = split_and_keep(rows, often, often, range(1, 16))
+    reading = split_and_keep(rows, often, often, range(1, 16), np.eye(16))
     assert len(reading.kept) == 0
     for rank, loss in read_error(rows, often, reading.split, range(1, 16)).items():
         assert reading.read[rank] == pytest.approx(loss, abs=1e-12)
