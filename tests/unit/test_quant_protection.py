@@ -88,17 +88,25 @@ def test_a_goal_out_of_reach_is_neared_while_that_gains_a_decibel() -> None:
     assert protect(hopeless, costs([2, 2]), 50.0) == frozenset()
 
 
-def quieter(model: Additive, price: Costs, aim_db: float, goal_db: float = 0.0) -> frozenset[str]:
+def quieter(
+    model: Additive, price: Costs, aim_db: float, goal_db: float = 0.0, clock: float = 1.0
+) -> frozenset[str]:
     sizes = dict.fromkeys(price.names, 1)
     tried = Protection(cast("Search", model), price, model.noise, sizes, 1.0)
     found = tried.protect(Choices(), goal_db)
-    return tried.quieter(Choices(), found, aim_db).excluded
+    return tried.quieter(Choices(), found, aim_db, lambda _one, _two, most: clock <= most).excluded
 
 
 def test_the_aim_is_bought_with_a_tenth_of_the_time_at_most() -> None:
     model = Additive(named([4e-2, 1e-3, *[1e-4] * 8]))
     assert quieter(model, costs([1.1, 9, *[9] * 8], 0.01), 25.0) == {"0"}
     assert quieter(model, costs([3.0, 9, *[9] * 8], 0.01), 25.0) == frozenset()  # a fifth more
+
+
+def test_the_clock_has_the_last_word() -> None:
+    model, price = Additive(named([4e-2, 1e-3, *[1e-4] * 8])), costs([1.1, 9, *[9] * 8], 0.01)
+    assert quieter(model, price, 25.0, clock=1.1) == {"0"}
+    assert quieter(model, price, 25.0, clock=1.2) == frozenset()
 
 
 def test_an_aim_that_is_met_or_a_decibel_away_changes_nothing() -> None:

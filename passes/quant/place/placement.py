@@ -142,7 +142,18 @@ class Placement:
             return None
         return from_arrays(found) if found else None
 
+    def takes_at_most(self, tried: Choices, choices: Choices, times: float) -> bool:
+        """Whether with some choices the model takes at most so many times as long as with others,
+        both timed here in turns; so it does where nothing can be."""
+        found = self._race(tried, choices) if self.ctx.env.target.local else None
+        return found is None or found.ratio(model=1, base=0) <= times
+
     def _is_faster(self, tried: Choices, choices: Choices) -> bool:
+        found = self._race(tried, choices)
+        return found is not None and found.is_slower(model=0, base=1)
+
+    def _race(self, tried: Choices, choices: Choices) -> LatencyResult | None:
+        """Both in turns, what is tried as the second; None where a model cannot be run."""
         env = self.ctx.env
         assert env.calib is not None
         models, feed = [self._twin(choices), self._twin(tried)], env.calib[0]
@@ -154,8 +165,8 @@ class Placement:
         try:
             rounds = remembered("races", models, feed, env, measure)["rounds"]
         except RuntimeUnavailable:
-            return False
-        return LatencyResult(tuple(map(tuple, rounds.tolist()))).is_slower(model=0, base=1)
+            return None
+        return LatencyResult(tuple(map(tuple, rounds.tolist())))
 
     def _twin(self, choices: Choices) -> Model:
         """The model with these choices, its nodes named after their outputs."""

@@ -8,7 +8,7 @@ that was too large and one that was small enough, the next one is halfway.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
 
@@ -32,8 +32,9 @@ NEAR_DB = 0.3
 STEP_DB = 1.0
 """The gain in signal to noise that is worth leaving something in float for, at least."""
 
-SLOWER = (1.03, 1.1)
-"""How much longer than what meets the goal it may take to come to the aim, in turn."""
+SLOWER = (1.03, 1.06, 1.1)
+"""How much longer than what meets the goal it may take to come to the aim, in turn; the last also
+where both models are timed."""
 
 SECONDS = 10.0
 """For trials of single layers with weights of 4 bits alone; the others are predicted."""
@@ -70,7 +71,7 @@ def protected(
         rounding = _of_codes(search, placement, choices, costs)
         tried = Protection(search, costs, noise, sizes, limit.share, rounding)
         found = tried.protect(choices, limit.goal_db)
-        found = tried.quieter(choices, found, limit.aim_db)
+        found = tried.quieter(choices, found, limit.aim_db, placement.takes_at_most)
         if not found.alone or sizes.keys() - found.excluded:
             return found
     return choices
@@ -120,17 +121,26 @@ class Protection:
         self.problem: Problem = costs.with_noise(noise, sizes, rounding)
         self.most = share * sum(sizes.values())
 
-    def quieter(self, choices: Choices, found: Choices, aim_db: float) -> Choices:
+    def quieter(
+        self,
+        choices: Choices,
+        found: Choices,
+        aim_db: float,
+        takes_at_most: Callable[[Choices, Choices, float], bool],
+    ) -> Choices:
         """The least noise in little more time than what was found takes, while the aim is missed
-        and each step gains enough. `choices` are those that all of this starts from."""
-        spent = self._ms(found)
+        and each step gains enough. `choices` are those that all of this starts from;
+        `takes_at_most` says whether some take at most so many times as long as others."""
+        spent, best = self._ms(found), found
         for slower in SLOWER:
-            if self.search.score(found) >= aim_db:
+            if self.search.score(best) >= aim_db:
                 break
             quiet = least_noise(self.problem, spent * slower, self.most)
-            if quiet is not None:
-                found = self._better(found, applied(self.costs, choices, quiet.chosen))
-        return found
+            tried = best if quiet is None else applied(self.costs, choices, quiet.chosen)
+            better = self._better(best, tried)
+            if better is not best and takes_at_most(better, found, SLOWER[-1]):
+                best = better
+        return best
 
     def protect(self, choices: Choices, goal_db: float) -> Choices:
         """The least time for the goal; where it is out of reach, what comes close to the best."""
