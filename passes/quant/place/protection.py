@@ -36,6 +36,9 @@ SLOWER = (1.03, 1.06, 1.1)
 """How much longer than what meets the goal it may take to come to the aim, in turn; the last also
 where both models are timed."""
 
+WORTH = 0.03
+"""The part of the time that a decibel on the way to the aim is worth."""
+
 SECONDS = 10.0
 """For trials of single layers with weights of 4 bits alone; the others are predicted."""
 
@@ -129,17 +132,17 @@ class Protection:
         takes_at_most: Callable[[Choices, Choices, float], bool],
     ) -> Choices:
         """The least noise in little more time than what was found takes, while the aim is missed
-        and each step gains enough. `choices` are those that all of this starts from;
+        and what is gained is worth the time. `choices` are those that all of this starts from;
         `takes_at_most` says whether some take at most so many times as long as others."""
-        spent, best = self._ms(found), found
+        spent, best, score = self._ms(found), found, self.search.score
         for slower in SLOWER:
-            if self.search.score(best) >= aim_db:
+            if score(best) >= aim_db:
                 break
             quiet = least_noise(self.problem, spent * slower, self.most)
             tried = best if quiet is None else applied(self.costs, choices, quiet.chosen)
-            better = self._better(best, tried)
-            if better is not best and takes_at_most(better, found, SLOWER[-1]):
-                best = better
+            least = max(score(best), score(found) + (slower - 1) / WORTH)
+            if score(tried) > least and takes_at_most(tried, found, SLOWER[-1]):
+                best = tried
         return best
 
     def protect(self, choices: Choices, goal_db: float) -> Choices:
