@@ -45,7 +45,7 @@ def metric(body: str, given: list[dict[str, Array]]) -> Array | None:
 def test_it_is_that_of_a_linear_model() -> None:
     found = metric(READS, samples())
     assert found is not None
-    wanted = OUT.astype(np.float64) @ OUT.T
+    wanted: Array = OUT.astype(np.float64) @ np.transpose(OUT)
     wanted = 0.97 * wanted * SIZE / np.trace(wanted) + 0.03 * np.eye(SIZE)
     np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-3)
     assert np.trace(found) == pytest.approx(SIZE)
