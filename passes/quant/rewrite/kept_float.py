@@ -5,8 +5,8 @@ QuantizeLinear, ONNX Runtime since 1.21 quantizes the weight by itself (WeightBi
 scale for all of it and 8 bits, also where their sums saturate. It looks at neither
 
 - an operator of its own: a FusedConv without an activation is a Conv, and as fast; nor
-- a layer whose bias is computed: int32 behind a DequantizeLinear, which stays in the graph. Of
-  float32 that loses 2^-31 of the largest bias.
+- a layer whose bias is computed: int32 behind a DequantizeLinear, which stays in the graph. That
+  costs the last bit of float32, and with Conv the blocked layout.
 """
 
 from __future__ import annotations
