@@ -66,6 +66,8 @@ MORE: list[tuple[str, dict[str, Any], list[Array | None]]] = [
     ("Upsample", {"mode": "nearest"}, [floats(1, 2, 3, 4), np.array([1, 1, 2, 1.5], F)]),
     ("com.microsoft::BiasGelu", {}, [floats(2, 4), floats(4)]),
     ("com.microsoft::DequantizeLinear", {}, [codes(4, kind=np.int16), np.array(0.1, F)]),
+    ("com.microsoft::FusedConv", {"pads": [1, 1, 1, 1], "group": 2},
+     [floats(2, 4, 5, 5), floats(6, 2, 3, 3), floats(6)]),
     ("com.microsoft::FusedMatMul", {"alpha": 0.5, "transA": 1}, [floats(2, 4, 3), floats(2, 4, 5)]),
     ("com.microsoft::Gelu", {}, [floats(2, 4)]),
     ("com.microsoft::MatMulIntegerToFloat", {},
