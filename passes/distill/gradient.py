@@ -103,7 +103,7 @@ def _learn(
     run = _Run(teacher, student, env, asked, spent)
     trained = run.train(program, weights, names)
     weights.write(student)
-    was, now = run.errors(before), run.errors(student)
+    was, now = run.errors(before, student)
     changed = trained.after < trained.before and (was is None or run.less(now, was))
     if not changed:
         ir.restore(student, before)
@@ -140,12 +140,12 @@ class _Run:
         assert self.env.calib is not None
         self.learnt, self.held_out = split(len(self.env.calib), most_out=MOST_HELD_OUT)
 
-    def errors(self, model: Model) -> Array | None:
-        """How far the outputs are from the teacher's, [samples held out]."""
+    def errors(self, *models: Model) -> list[Array | None]:
+        """How far the outputs of each are from the teacher's, [samples held out]."""
         assert self.env.calib is not None
         judges = self.env.calib.take(self.held_out)
         wanted = outputs_of(self.teacher, judges, self.env.threads)
-        return errors_to(wanted, model, judges, self.env.threads)
+        return [errors_to(wanted, model, judges, self.env.threads) for model in models]
 
     def less(self, after: Array | None, before: Array) -> bool:
         """Whether these errors are less beyond chance."""

@@ -102,29 +102,36 @@ class _Place:
     def metric(self, outputs: Sequence[str]) -> Array | None:
         """J^T J over the power of the outputs, [d, d]; None where a batch is not what its parts
         are."""
+        alone = self._run(np.zeros((1, self.size), np.float32), outputs)
         columns = list[Array]()
         for first in range(0, self.size, _ROWS):
             count = min(_ROWS, self.size - first)
             steps = np.zeros((count + 1, self.size), np.float32)
             steps[np.arange(1, count + 1), first + np.arange(count)] = self.step
-            apart = self._apart(steps, outputs)
+            found = None if alone is None else self._run(steps, outputs)
+            apart = None if alone is None or found is None else self._apart(alone, found, count + 1)
             if apart is None:
                 return None
             columns.append(apart)
         jacobian = np.concatenate(columns)  # [d, numbers of all outputs]
-        found: Array = jacobian @ np.transpose(jacobian)
-        return found
+        squared: Array = jacobian @ np.transpose(jacobian)
+        return squared
 
-    def _apart(self, steps: Array, outputs: Sequence[str]) -> Array | None:
-        """How far the outputs are from those of the first, which takes no step, over their root
-        mean square and the step, [steps - 1, numbers of all outputs]."""
+    def _run(self, steps: Array, outputs: Sequence[str]) -> Mapping[str, Array] | None:
+        """The outputs of the sample as often as there are steps [n, d], each with its step."""
         try:
-            alone = self.session.run({**self.feed, self.noise: self._noise(steps[:1])}, outputs)
             feeds = stacked([self.feed] * len(steps))
-            found = self.session.run({**feeds, self.noise: self._noise(steps)}, outputs)
+            return self.session.run({**feeds, self.noise: self._noise(steps)}, outputs)
         except RuntimeUnavailable:
             return None
-        parts = [_differences(alone, found, name, len(steps)) for name in outputs]
+
+    def _apart(
+        self, alone: Mapping[str, Array], found: Mapping[str, Array], count: int
+    ) -> Array | None:
+        """How far the outputs are from those of the first of `count`, which takes no step and must
+        be those of the sample alone, over their root mean square and the step, [count - 1, numbers
+        of all outputs]."""
+        parts = [_differences(alone, found, name, count) for name in alone]
         known = [part for part in parts if part is not None]
         if not known or any(part is None for part in parts):
             return None

@@ -202,7 +202,7 @@ def _judged(ctx: Context, model: Model, table: Table, ranks: range) -> Table | s
         made = str(table.gathers[0].outputs[0].name)
         lengths = [read[0].size for read in reads_fit]
         metric = felt(model, made, rows, lengths, fit, ctx.env)
-        return _judged_alone(table, often, judged, ranks, metric)
+        return _judged_alone(table, rows, often, judged, ranks, metric)
     covariance = _head_input(ctx, table.head)
     if isinstance(covariance, str):
         return covariance
@@ -218,10 +218,9 @@ def _judged(ctx: Context, model: Model, table: Table, ranks: range) -> Table | s
 
 
 def _judged_alone(
-    table: Table, often: Array, judged: Array, ranks: range, metric: Array | None
+    table: Table, rows: Array, often: Array, judged: Array, ranks: range, metric: Array | None
 ) -> Table:
     """A table that no head shares, by how often rows are read, and are where it is judged."""
-    rows = content(table.value).astype(np.float64)
     metric = np.eye(rows.shape[1]) if metric is None else metric
     found = split_and_keep(rows, often, judged, ranks, metric)
     reads = float(judged @ powers_in(rows, metric))

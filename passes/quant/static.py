@@ -19,7 +19,6 @@ from onnxslim.passes.quant.choose.search import Alternatives, Search
 from onnxslim.passes.quant.choose.sequential import improved
 from onnxslim.passes.quant.choose.trial import Trial, attempt
 from onnxslim.passes.quant.choose.widths import widened
-from onnxslim.passes.quant.contrib import DOMAIN
 from onnxslim.passes.quant.know.facts import Facts, Seen
 from onnxslim.passes.quant.know.stated import stated_facts
 from onnxslim.passes.quant.place.known import Known
@@ -232,8 +231,8 @@ def _kept(
         **dict.fromkeys(unfused, "the runtime made no int8 kernel of it"),
         **slower,
     }
-    fused = f"{DOMAIN}::{FUSED_CONV}"
-    linear = [node for node in model.graph if ir.op(node) in ("Conv", "Gemm", "MatMul", fused)]
+    kinds = ("Conv", "Gemm", "MatMul", FUSED_CONV)
+    linear = [node for node in model.graph if ir.op(node) in kinds]
     return tuple(
         Declined(node.name or node_id(node), reasons[node_id(node)])
         for node in linear

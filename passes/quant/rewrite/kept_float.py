@@ -21,7 +21,7 @@ from onnxslim.passes.quant.contrib import DOMAIN, import_domain
 from onnxslim.passes.quant.marks import FLOAT, FloatConv, FloatWeight, mark_of
 from onnxslim.targets import Target
 
-FUSED_CONV = "FusedConv"
+FUSED_CONV = f"{DOMAIN}::FusedConv"
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 _PASSED = ("move", "absorbed")  # roles of what the runtime moves a Q or DQ past, and some more
 
@@ -34,7 +34,7 @@ def keep_float(editor: Editor, target: Target) -> int:
     """
     nodes = list(_threatened(editor, target))
     for node in nodes:
-        if target.own.get(ir.op(node)) == f"{DOMAIN}::{FUSED_CONV}":
+        if target.own.get(ir.op(node)) == FUSED_CONV:
             _as_fused(editor, node)
         else:
             _with_computed_bias(editor, node)
@@ -86,7 +86,7 @@ def _role(node: Node, target: Target) -> str | None:
 
 
 def _as_fused(editor: Editor, node: Node) -> None:
-    made = _twin(editor, node, FUSED_CONV, DOMAIN)
+    made = _twin(editor, node, "FusedConv", DOMAIN)
     import_domain(editor, node)
     _take_place(editor, node, made)
     made.outputs[0].meta[FLOAT] = FloatConv()
