@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from onnxslim import ir
 from onnxslim.analyses.attribution import attribute, name_by_outputs
 from onnxslim.ir import Model
+from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.place import placement
 from onnxslim.passes.quant.place.costs import (
     FLOAT,
@@ -265,6 +267,33 @@ def test_a_choice_that_is_no_faster_as_a_whole_is_not_taken(
     result = _placed(monkeypatch, "b", 0.99, asked)
     assert {row.node for row in result.layers} == {"a", "b", "y"}
     assert len(asked) == len(placement.MARGINS)
+
+
+def test_both_are_timed_to_know_by_how_much_one_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, slower = Choices(), Choices(excluded=frozenset({"a"}))
+    ms = {base: 1.0, slower: 1.2}
+
+    def race(models: Sequence[Choices], *_: object, **__: object) -> LatencyResult:
+        return LatencyResult((tuple(ms[model] for model in models),) * 20)
+
+    def measured(_kind: str, _models: object, _feed: object, _env: object, make: Any) -> Any:
+        return make()
+
+    def twin(_self: object, choices: Choices) -> Choices:
+        return choices
+
+    monkeypatch.setattr(placement, "interleaved_latency", race)
+    monkeypatch.setattr(placement, "remembered", measured)
+    monkeypatch.setattr(placement.Placement, "_twin", twin)
+
+    def takes_at_most(times: float, local: bool) -> bool:
+        env = SimpleNamespace(target=SimpleNamespace(local=local), calib=[{}], threads=1)
+        known = placement.Placement(cast("Any", None), cast("Any", SimpleNamespace(env=env)))
+        return known.takes_at_most(slower, base, times)
+
+    assert takes_at_most(1.21, local=True)
+    assert not takes_at_most(1.1, local=True)
+    assert takes_at_most(1.1, local=False)  # nothing can be timed for another machine
 
 
 def test_nothing_is_tried_where_all_are_faster_in_int8(
