@@ -1,7 +1,7 @@
 """The command line: argv to a request, a result to text, an error to one line and an exit code.
 
-The only module that prints or exits. All heavy imports happen inside of `main`, so that Ctrl-C at
-any moment ends in one line.
+The only module that prints or exits. All heavy imports happen inside of `main`, so that Ctrl-C, or
+SIGTERM, at any moment ends in one line and leaves no temporary file.
 """
 
 from __future__ import annotations
@@ -30,11 +30,15 @@ _LONGEST_ERROR = 1000  # characters
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code and never shows a traceback."""
     try:
+        if argv is None:  # the process is ours
+            _hear()
         return _run(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
-        if argv is None:  # the process ends: a second Ctrl-C has nothing left to stop
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return _say("interrupted; every file is whole, as new or as it was before", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        if argv is None:  # the process ends: a second signal has nothing left to stop
+            for number in (signal.SIGINT, *_enders()):
+                signal.signal(number, signal.SIG_IGN)
+        code = stop.code if isinstance(stop, _Ended) else INTERRUPTED
+        return _say("interrupted; every file is whole, as new or as it was before", code)
     except MemoryError:
         return _say("out of memory; nothing was written", USER_ERROR)
     except BrokenPipeError:  # the reader of our output is gone: nobody to tell
@@ -42,6 +46,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     except Exception as error:  # noqa: BLE001 - the last resort: a bug outside of the passes
         return _say(f"internal error: {_bug_file(error)}", BUG)
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal that ends processes, taken as Ctrl-C is; the shell's exit code for it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
+
+
+def _enders() -> list[signal.Signals]:
+    """SIGTERM, and SIGHUP where there is such."""
+    return [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
+
+
+def _hear() -> None:
+    """End tidily; what starts this process may have signals ignored (`nohup`)."""
+
+    def end(number: int, _: object) -> None:
+        raise _Ended(number)
+
+    for number in _enders():
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
 
 
 def _run(argv: Sequence[str]) -> int:

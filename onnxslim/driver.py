@@ -18,6 +18,7 @@ from onnxslim.errors import CheckFailed, ConfigError, OnnxSlimError, OptionError
 from onnxslim.files import file_bytes, saved_bytes, write_text
 from onnxslim.ir import Model
 from onnxslim.ir.files import check_target
+from onnxslim.leftovers import remove_scratch
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Environment, Pass, Progress, silent
 from onnxslim.pipeline.guard import Guard
@@ -92,6 +93,7 @@ def compile_model(
     """
     start = time.perf_counter()
     plan = plan or make_plan(request)
+    remove_scratch()
     ir.cut(model, inputs=request.inputs, outputs=request.outputs)
     if request.input_shapes:
         _set_shapes(model, request)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from onnxslim.ir import Array
+from onnxslim.ir.files import replacing
 
 
 def write(path: Path, content: Mapping[str, Array]) -> None:
     """Write arrays so that the file is either complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **content)  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        np.savez(file, **content)  # type: ignore[arg-type]
 
 
 def read(path: Path) -> dict[str, Array] | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from onnxslim.errors import OutputError
+from onnxslim.leftovers import hold, let_go, remove_unplaced
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -61,11 +62,13 @@ def _check_target(path: Path, folder: Path) -> None:
 
 
 class Staging:
-    """Temporary files in the folder of the output. What was not placed is removed at the end."""
+    """Temporary files in the folder of the output. What was not placed is removed at the end, or by
+    the next that writes the same where this process is killed before."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._made: set[Path] = set()
+        self._held: list[int | None] = []
 
     def __enter__(self) -> Staging:
         return self
@@ -74,9 +77,12 @@ class Staging:
         for path in self._made:
             with suppress(OSError):
                 path.unlink()
+        for handle in self._held:
+            let_go(handle)
 
     def fresh(self, stem: str, ending: str) -> Path:
         """A path that no file has; a file that is still there at the end is removed."""
+        remove_unplaced(self.folder, stem, ending)
         path = self.unused(stem, ending)
         self._made.add(path)
         return path
@@ -96,8 +102,9 @@ class Staging:
     @contextmanager
     def writing(self, path: Path) -> Generator[BinaryIO, None, None]:
         """A new file, on disk when the block ends."""
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with os.fdopen(handle, "wb") as file:
+        file, held = created(path)
+        self._held.append(held)
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -109,6 +116,32 @@ class Staging:
         os.replace(made, target)
         self._made.discard(made)
         sync_folder(self.folder)
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[BinaryIO, None, None]:
+    """A new file that takes the path, over what is there, when the block ends well. It is not
+    synced: for what can be made anew."""
+    with Staging(path.parent) as staging:
+        made = staging.fresh(f".{path.name}", ".tmp")
+        file, held = created(made)
+        try:
+            with file:
+                yield file
+            os.replace(made, path)
+        finally:
+            let_go(held)
+
+
+def created(path: Path) -> tuple[BinaryIO, int | None]:
+    """A new file, and the handle that keeps it from being taken for one that was left."""
+    while True:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        held = hold(path)
+        if path.exists():
+            return os.fdopen(handle, "wb"), held
+        os.close(handle)
+        let_go(held)
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -18,14 +19,13 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # zip: signature, ..., length of name
 
 
 class MappedNpz(Mapping[str, Array]):
-    """The arrays of an `.npz`, memory-mapped; compressed ones are unpacked to a temporary file.
+    """The arrays of an `.npz`, memory-mapped; compressed ones are unpacked to files without a name.
 
     Raises DataError when the file is missing, no `.npz`, damaged, or holds Python objects.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._arrays: dict[str, Array] = {}
         try:
             with zipfile.ZipFile(path) as archive:
@@ -49,15 +49,12 @@ class MappedNpz(Mapping[str, Array]):
 
     def _mapped(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
         if member.compress_type == zipfile.ZIP_STORED:
-            return _map(self._path, _data_offset(self._path, member))
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(
-                prefix="onnxslim-", ignore_cleanup_errors=True
-            )
-        unpacked = Path(self._folder.name, f"{len(self._arrays)}.npy")
-        with archive.open(member) as source, unpacked.open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-        return _map(unpacked, 0)
+            with self._path.open("rb") as file:
+                return _map(file, _data_offset(self._path, member))
+        with archive.open(member) as source, tempfile.TemporaryFile() as unpacked:
+            shutil.copyfileobj(source, unpacked, 1 << 20)
+            unpacked.flush()
+            return _map(unpacked, 0)
 
 
 def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
@@ -68,19 +65,18 @@ def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
     return int(member.header_offset + _LOCAL_HEADER.size + name + extra)
 
 
-def _map(path: Path, offset: int) -> Array:
-    """The array whose `.npy` header starts at an offset of a file."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        else:
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-        start = file.tell()
+def _map(file: IO[bytes], offset: int) -> Array:
+    """The array whose `.npy` header starts at an offset of a file, which may then be closed."""
+    file.seek(offset)
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    start = file.tell()
     if dtype.hasobject:
         raise ValueError("it holds Python objects; save plain arrays")
     if 0 in shape:
         return np.empty(shape, dtype)
-    mapped: Array = np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+    mapped: Array = np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
     return mapped

@@ -9,7 +9,6 @@ weights that are in memory and too large for the bytes go to a temporary file.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from onnxslim.errors import RuntimeUnavailable
 from onnxslim.ir.light import serialized
 from onnxslim.ir.mapped import MappedTensor
 from onnxslim.ir.swap import swapped
+from onnxslim.scratch import Scratch
 
 INLINE_LIMIT = 256 << 20
 """Bytes; a serialized protobuf ends at 2 GiB, and while ONNX Runtime opens it there are four copies
@@ -34,7 +34,7 @@ class Serialized:
 
     data: bytes
     folder: str | None = None
-    keep: tempfile.TemporaryDirectory[str] | None = None
+    keep: Scratch | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def serialize(
         return Serialized(_with_outputs(model, extra_outputs))
     keep = None
     if spills:
-        keep = tempfile.TemporaryDirectory(prefix="onnxslim-", ignore_cleanup_errors=True)
-        with Path(os.path.realpath(keep.name), "weights").open("wb") as file:
+        keep = Scratch()
+        with Path(os.path.realpath(keep.path), "weights").open("wb") as file:
             places |= {id(t): _spilled(t, file) for t in held if _can_spill(t, places)}
     folder = _common_folder({os.path.dirname(place.path) for place in places.values()})
 

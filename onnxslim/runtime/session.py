@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from onnxslim.runtime.lowbit import from_ort, to_ort
 from onnxslim.runtime.samples import Array, Feed
 from onnxslim.runtime.serialize import Serialized, serialize
 from onnxslim.runtime.types import TensorInfo, input_infos
+from onnxslim.scratch import Scratch
 
 __all__ = [
     "Audited",
@@ -164,8 +164,8 @@ def profiled(
     Runs until `enough` says so of the number of runs; the first one is not profiled apart.
     Raises RuntimeUnavailable like `open_session` and `Session.run`.
     """
-    with tempfile.TemporaryDirectory(prefix="onnxslim-", ignore_cleanup_errors=True) as folder:
-        opened, count = _audited(model, threads, "all", str(Path(folder, "profile"))), 0
+    with Scratch() as folder:
+        opened, count = _audited(model, threads, "all", str(folder / "profile")), 0
         while not enough(count):
             opened.session.run(feed)
             count += 1
@@ -178,9 +178,9 @@ def _audited(
 ) -> Audited:
     """`profile` begins the name of the file that the profiler writes, if it is to."""
     source = serialize(model)
-    folder = tempfile.TemporaryDirectory(prefix="onnxslim-", ignore_cleanup_errors=True)
+    folder = Scratch()
     options = _options(source, threads, optimize)
-    path = Path(folder.name, "optimized.onnx")
+    path = folder.path / "optimized.onnx"
     options.optimized_model_filepath = str(path)
     if source.folder is not None:
         options.add_session_config_entry(f"{_SAVE_KEY}_file_name", "optimized.weights")
@@ -189,7 +189,7 @@ def _audited(
         options.enable_profiling, options.profile_file_prefix = True, profile
     session = Session(_open(source, options), input_infos(model), source.keep)
     graph = ir.read_unchecked(path)
-    weakref.finalize(graph, folder.cleanup)  # its weights are mapped from there
+    weakref.finalize(graph, folder.close)  # its weights are mapped from there
     return Audited(session, graph)
 
 

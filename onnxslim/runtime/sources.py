@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from onnxslim.runtime.guards import is_list, is_mapping, is_pair
 from onnxslim.runtime.npz import MappedNpz
 from onnxslim.runtime.samples import Array, Feed, Samples
 from onnxslim.runtime.types import TensorInfo
+from onnxslim.scratch import Scratch
 
 _IN_MEMORY = 256_000_000  # bytes of feeds of an iterable before they go to a temporary folder
 _MOST = 1_000_000  # samples of an iterable: one that never ends must not fill the disk
@@ -163,7 +163,7 @@ class _Kept(Samples):
     def __init__(self) -> None:
         self._feeds: list[Feed | Path] = []
         self._bytes = 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Scratch | None = None
 
     def add(self, feed: Feed) -> None:
         """Keep one more; lists and objects stay in memory."""
@@ -181,10 +181,8 @@ class _Kept(Samples):
         return dict(MappedNpz(feed)) if isinstance(feed, Path) else feed
 
     def _written(self, feed: Feed) -> Path:
-        self._folder = self._folder or tempfile.TemporaryDirectory(
-            prefix="onnxslim-", ignore_cleanup_errors=True
-        )
-        path = Path(self._folder.name, f"{len(self._feeds)}.npz")
+        self._folder = self._folder or Scratch()
+        path = self._folder.path / f"{len(self._feeds)}.npz"
         np.savez(path, allow_pickle=False, **feed)
         return path
 

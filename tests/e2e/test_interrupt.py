@@ -1,13 +1,14 @@
-"""Ctrl-C at any moment: exit 130, one line, no temporary file, old files as they were."""
+"""Ctrl-C and SIGTERM at any moment: one line, no temporary file, old files as they were."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ LINE = "error: interrupted; every file is whole, as new or as it was before"
 LAYER = "net (float[N,64] x) => (float[N,96] y) { y = MatMul(x, w) }"
 
 AT = """
-import importlib, os, signal, sys
-place, name = {place!r}, {name!r}
+import importlib, os, sys
+place, name, number = {place!r}, {name!r}, {number!r}
+once = iter((number,))
 def interrupt(*args, **options):
-    os.kill(os.getpid(), signal.SIGINT)
+    for signal in once:
+        os.kill(os.getpid(), signal)
     return original(*args, **options)
 owner = importlib.import_module(place)
 *path, last = name.split(".")
@@ -47,7 +50,8 @@ def run(self, model, ctx):
     future.result()
     time.sleep(60)
 Simplify.run = run
-sys.exit(main(["in.onnx", "out.onnx"]))
+sys.argv = ["onnxslim", "in.onnx", "out.onnx"]
+sys.exit(main())
 """
 
 
@@ -66,10 +70,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(code: str, folder: Path) -> subprocess.Popen[str]:
+def start(
+    code: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=folder,
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -110,11 +117,39 @@ def test_while_quant_calibrates(folder: Path, place: str, name: str) -> None:
         interrupted(folder, place, name, flags)
 
 
-def interrupted(folder: Path, place: str, name: str, flags: Sequence[str] = ()) -> None:
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("onnxslim.runtime.session", "Session.end_profiling"),
+        ("onnxslim.passes.quant.choose.judge", "Judge.sqnr_db"),
+        ("os", "fsync"),
+    ],
+)
+def test_terminated(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, place: str, name: str
+) -> None:
+    samples = np.random.default_rng(0).normal(size=(16, 64)).astype(np.float32)
+    elsewhere, temporary = (tmp_path_factory.mktemp(name) for name in ("data", "temporary"))
+    np.savez_compressed(elsewhere / "data.npz", x=samples)
+    ir.save(build(LAYER, {"w": (64, 96)}), folder / "in.onnx")
+    flags = ("--passes", "quant", "--calib", f"{elsewhere}/data.npz")
+    interrupted(folder, place, name, flags, signal.SIGTERM, {"TMPDIR": str(temporary)})
+    assert not list(temporary.glob("onnxslim*"))
+
+
+def interrupted(
+    folder: Path,
+    place: str,
+    name: str,
+    flags: Sequence[str] = (),
+    number: signal.Signals = signal.SIGINT,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     source = (folder / "in.onnx").read_bytes()
-    process = start(AT.format(place=place, name=name, flags=tuple(flags)), folder)
+    code = AT.format(place=place, name=name, flags=tuple(flags), number=int(number))
+    process = start(code, folder, environment)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert err.splitlines()[-1] == LINE
     assert "Traceback" not in err
     assert out == ""
@@ -123,12 +158,13 @@ def interrupted(folder: Path, place: str, name: str, flags: Sequence[str] = ()) 
     assert (folder / "out.onnx").read_bytes() == b"an old output"
 
 
-def test_from_outside_while_a_pass_works(folder: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_from_outside_while_a_pass_works(folder: Path, number: signal.Signals) -> None:
     process = start(WAIT, folder)
     deadline = time.monotonic() + 60
     while not (folder / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, f"{LINE}\n")
+    assert (process.returncode, err) == (128 + number, f"{LINE}\n")
     assert (folder / "out.onnx").read_bytes() == b"an old output"

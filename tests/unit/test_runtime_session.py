@@ -291,7 +291,7 @@ def test_weights_too_large_for_the_bytes_go_to_a_temporary_file_that_is_removed(
     model = _weighty()
     source = serialize(model, inline_limit=1000)
     assert source.keep is not None
-    folder = Path(source.keep.name)
+    folder = source.keep.path
     assert (folder / "weights").stat().st_size == 64 * 64 * 4  # the bias is small and stays inside
     assert len(source.data) < 1000
     assert isinstance(model.graph.initializers["w"].const_value, ir.Tensor)

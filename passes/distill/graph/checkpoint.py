@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from onnxslim.ir.files import replacing
 from onnxslim.passes.distill.graph.api import torch
 
 EVERY = 20.0
@@ -38,10 +38,9 @@ class Checkpoint:
     def save(self, saved: Saved) -> None:
         """Replace the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(f".{os.getpid()}.new")
         best = {name: torch.as_tensor(value) for name, value in saved.best.items()}
-        torch.save({**vars(saved), "best": best}, new)
-        os.replace(new, self.path)
+        with replacing(self.path) as file:
+            torch.save({**vars(saved), "best": best}, file)
 
     def load(self) -> Saved | None:
         """What was saved; None where there is no file, or one that cannot be read."""
