@@ -26,7 +26,7 @@ from onnxslim.passes.distill.grids import Grid, floated, grid_of, written_back
 from onnxslim.passes.quant.weights.descent import descend
 from onnxslim.passes.quant.weights.rounding import round_to_grid
 from onnxslim.passes.refit.refit import Spot, fit_stage, spot_of
-from onnxslim.passes.refit.stretches import Halves, Pair, halves
+from onnxslim.passes.refit.stretches import Pair, halves
 from onnxslim.pipeline.base import Declined, Environment, Layer
 from onnxslim.runtime.samples import Feed
 
@@ -63,8 +63,9 @@ def refit_layers(
 ) -> Refitted | str:
     """Fit the layers of the student in place; a reason where nothing can be compared.
 
-    Cost: two runs of at most 256 samples for each layer or stage, of which none begins after so
-    many `seconds`. Needs samples enough that some are held out (`analyses.held_out`).
+    Cost: a run of at most 256 samples through both models for each layer or stage, from where the
+    one before it ended, and one of those held out; none begins after so many `seconds`. Needs
+    samples enough that some are held out (`analyses.held_out`).
 
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run one of the models.
@@ -81,16 +82,17 @@ def refit_layers(
     if before is None:
         return "teacher and student have no float output of the same shape"
     names, declined = pairs(teacher, copy, env.calib[0], env.threads)
-    run = _Run(teacher, copy, grids, parts, env)
+    run = _Run(Pair.of(teacher, copy, parts, env.threads), grids, env)
     labels = {str(v.name): ir.label(node) for node in copy.graph for v in node.outputs}
     best, rows = before, list[Layer]()
-    for number, stage in enumerate(np.array_split(names, min(STAGES, max(len(names), 1)))):
+    stages = np.array_split(names, min(STAGES, max(len(names), 1)))
+    for number, stage in enumerate(stages):
         if time.monotonic() > end:
             declined += [Declined(labels[str(name)], TIME_UP) for name in stage]
             continue
         env.progress("layers fitted to the teacher", number, len(names))
         start = ir.snapshot(copy)
-        fitted = run.fit([str(name) for name in stage])
+        fitted = run.fit(stage.tolist(), np.concatenate([[], *stages[number + 1 :]]).tolist())
         after = errors_to(wanted, copy, held_out, env.threads, "float") if fitted else None
         if after is not None and not _harmed(after, best, parts.runs):
             best = after
@@ -117,24 +119,26 @@ def _harmed(after: Array, best: Array, runs: int) -> bool:
 
 @dataclass(frozen=True)
 class _Run:
-    teacher: Model
-    student: Model
+    pair: Pair
     grids: dict[str, Grid]
-    parts: Halves
     env: Environment
 
-    def fit(self, names: Sequence[str]) -> list[Layer]:
-        """Fit the layers that make these values; those that changed."""
-        makers = {str(v.name): node for node in self.student.graph for v in node.outputs}
-        spots = [spot for name in names if (spot := spot_at(makers[name])) is not None]
+    def fit(self, names: Sequence[str], later: Sequence[str]) -> list[Layer]:
+        """Fit the layers that make these values; those that changed. `later`: what the layers of
+        later stages make."""
+        spots = self._spots(names)
         before = [spot.layer.weight.const_value for spot in spots]
-        pair = Pair.of(self.teacher, self.student, self.parts, self.env.threads)
-        fit_stage(pair, spots, self.env, self._project)
+        fit_stage(self.pair, spots, self.env, self._project, later=self._spots(later))
         return [
             Layer(ir.label(spot.layer.node), ir.op(spot.layer.node), "fitted to the teacher")
             for spot, was in zip(spots, before, strict=True)
             if spot.layer.weight.const_value is not was
         ]
+
+    def _spots(self, names: Sequence[str]) -> list[Spot]:
+        student = self.pair.new.model
+        makers = {str(v.name): node for node in student.graph for v in node.outputs}
+        return [spot for name in names if (spot := spot_at(makers[name])) is not None]
 
     def _project(self, spot: Spot, matrix: Array, spread: Array) -> Array:
         grid = self.grids.get(str(spot.layer.weight.name))

@@ -82,7 +82,7 @@ def refit(
     for number, stage in enumerate(stages):
         env.progress("refit", number, len(stages))
         found, start = spots_of(model, stage.tolist()), ir.snapshot(model)
-        later = np.concatenate([[], *stages[number + 1 :]]).tolist()
+        later = spots_of(model, np.concatenate([[], *stages[number + 1 :]]).tolist())
         fitted = fit_stage(pair, found, env, activations=activations, later=later)
         if not fitted:
             continue
@@ -158,12 +158,12 @@ def fit_stage(
     project: Project | None = None,
     *,
     activations: bool = False,
-    later: Sequence[str] = (),
+    later: Sequence[Spot] = (),
 ) -> int:
     """Fit layers of the new model from one run of the samples, in place; how many were changed.
 
-    With `activations`, to what known activations make of their outputs. `later`: the outputs of
-    all the layers that are fitted afterwards, if they are.
+    With `activations`, to what known activations make of their outputs. `later`: all the layers
+    that are fitted afterwards, if they are.
     """
     if not spots:
         return 0
@@ -174,9 +174,8 @@ def fit_stage(
         Wanted(spot.layer, spot.output, after is not None)
         for spot, after in zip(spots, pieces, strict=True)
     ]
-    after = [*spots, *spots_of(model, later)] if later else []
-    nodes = [str(spot.layer.node.outputs[0].name) for spot in after]
-    seen = collect(pair, wanted, env, (later, nodes))
+    nodes = [str(spot.layer.node.outputs[0].name) for spot in (*spots, *later)] if later else []
+    seen = collect(pair, wanted, env, ([spot.output for spot in later], nodes))
     fits = longest_first(
         env.executor,
         lambda task: _fitted(task[0], task[1], project, task[2]),

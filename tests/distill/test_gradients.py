@@ -50,6 +50,8 @@ CASES: list[Case] = [
     ("MatMul", [X, (4, 5)], V),
     ("Einsum", [(2, 3), (3, 4)], {"equation": "ij,jk->ik"}),
     ("com.microsoft::FusedConv", [IMAGE, (5, 4, 3, 3), (5,)], {"pads": [1, 1, 1, 1]}),
+    ("com.microsoft::FusedConv", [IMAGE, (5, 4, 3, 3), (5,)],
+     {"activation": "HardSigmoid", "activation_params": [0.3, 0.4]}),
     ("com.microsoft::FusedMatMul", [X, (5, 4)], {"transB": 1, "alpha": 0.5}),
     ("com.microsoft::MultiHeadAttention", [(2, 3, 8), (2, 5, 8), (2, 5, 8)], {"num_heads": 2}),
     ("AveragePool", [IMAGE], {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1], "strides": [2, 1]}),

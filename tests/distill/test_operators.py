@@ -68,6 +68,14 @@ MORE: list[tuple[str, dict[str, Any], list[Array | None]]] = [
     ("com.microsoft::DequantizeLinear", {}, [codes(4, kind=np.int16), np.array(0.1, F)]),
     ("com.microsoft::FusedConv", {"pads": [1, 1, 1, 1], "group": 2},
      [floats(2, 4, 5, 5), floats(6, 2, 3, 3), floats(6)]),
+    ("com.microsoft::FusedConv", {"activation": "Relu"},
+     [floats(2, 4, 5, 5), floats(6, 4, 3, 3), floats(6), floats(2, 6, 3, 3)]),
+    *(("com.microsoft::FusedConv", {"activation": name, **more},
+       [floats(2, 4, 5, 5), floats(6, 4, 3, 3)])
+      for name, more in (
+          ("Clip", {"activation_params": [-0.5, 1.5]}), ("Sigmoid", {}),
+          ("HardSigmoid", {"activation_params": [0.3, 0.4]}), ("Tanh", {}),
+          ("LeakyRelu", {"activation_params": [0.2]}))),
     ("com.microsoft::FusedMatMul", {"alpha": 0.5, "transA": 1}, [floats(2, 4, 3), floats(2, 4, 5)]),
     ("com.microsoft::Gelu", {}, [floats(2, 4)]),
     ("com.microsoft::MatMulIntegerToFloat", {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from onnxslim.passes.distill import gradient
 from onnxslim.passes.distill.distill import Distill
 from onnxslim.passes.distill.grids import floated, grid_of, reach, written_back
 from onnxslim.passes.distill.layer import Refitted, refit_layers
+from onnxslim.passes.refit import stretches
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Environment, PassResult
 from onnxslim.pipeline.order import check_order
 from onnxslim.registry import build as build_passes
 from onnxslim.runtime.samples import Feed, FeedList
+from onnxslim.runtime.session import Session, open_session
 from onnxslim.targets import get_target
 from tests.quantizing import build, feeds, quantize, sqnr_db
 
@@ -99,6 +102,32 @@ def test_a_layer_without_a_bias_is_fitted_without_one(samples: list[Feed]) -> No
     result = distill(model, student, samples[:40], level="layer")
     assert "MatMul" in {row.op for row in result.layers}
     assert sqnr_db(model, student, samples[40:]) > 45  # what reaches it is the teacher's; a ridge
+
+
+def test_stages_go_on_from_where_one_ended_to_the_same_weights(
+    samples: list[Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, parts = build(NET, WEIGHTS), list[Model]()
+
+    def noted(part: Model, **options: Any) -> Session:
+        parts.append(part)
+        return open_session(part, **options)
+
+    def taught(room: bool) -> dict[str, Array]:
+        parts.clear()
+        monkeypatch.setattr(stretches, "open_session", noted)
+        monkeypatch.setattr(stretches.Stretches, "_has_room", lambda *_: room)
+        student = disturbed(model, "w1", "w2", "w3")
+        distill(model, student, samples[:40], level="layer")
+        return {n: a for n in WEIGHTS if (a := ir.array(student.graph.initializers[n])) is not None}
+
+    anew = taught(room=False)
+    assert not parts
+    kept = taught(room=True)
+    assert parts
+    assert not any(n.outputs[0].name == "a" for part in parts for n in part.graph)
+    for name, array in anew.items():  # sums in another order
+        assert kept[name] == pytest.approx(array, abs=1e-4), name
 
 
 def test_no_layer_is_begun_after_the_time_given(samples: list[Feed]) -> None:

@@ -42,7 +42,7 @@ def test_a_stage_that_harms_the_outputs_is_undone(monkeypatch: pytest.MonkeyPatc
     before = {name: weight(model, name) for name in "acy"}
 
     def spoiled(
-        pair: Pair, spots: list[Spot], env: Environment, *, activations: bool, later: list[str]
+        pair: Pair, spots: list[Spot], env: Environment, *, activations: bool, later: list[Spot]
     ) -> int:
         count = fit_stage(pair, spots, env, activations=activations, later=later)
         for spot in spots:

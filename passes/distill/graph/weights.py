@@ -17,6 +17,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model, Node, Value
 from onnxslim.passes.distill.graph.api import Tensor, torch
+from onnxslim.passes.distill.graph.convert import quick
 from onnxslim.passes.distill.graph.ops.quantization import codes, fake_quantized, spread
 from onnxslim.passes.distill.graph.program import Program
 from onnxslim.passes.distill.grids import Grid, codes_of, grid_of
@@ -240,7 +241,8 @@ class Weights:
 
     def _tensor(self, array: Array | None) -> Tensor:
         assert array is not None
-        return torch.tensor(array.astype(np.float64), dtype=self._dtype, device=self._device)
+        wide = array.astype(np.float64)
+        return quick(torch.tensor(wide, dtype=self._dtype, device=self._device))
 
     def _scales(self, model: Model) -> dict[str, Tensor]:
         own = [q.scale for q in self.found.quantized.values()]

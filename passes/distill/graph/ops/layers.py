@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from onnxslim.passes.distill.graph.api import Tensor, functional, torch
 from onnxslim.passes.distill.graph.call import Call, Function, Unsupported, both
@@ -52,10 +52,25 @@ def _conv(call: Call) -> Tensor:
     return _CONV[rank](x, weight, bias, strides, before, dilations, call.attr("group", 1))
 
 
+_ACTIVATIONS: Mapping[str, Callable[..., Tensor]] = {
+    "": lambda x: x,
+    "Clip": torch.clamp,
+    "HardSigmoid": lambda x, alpha, beta: torch.clamp(alpha * x + beta, 0, 1),
+    "LeakyRelu": functional.leaky_relu,
+    "Relu": torch.relu,
+    "Sigmoid": torch.sigmoid,
+    "Tanh": torch.tanh,
+}
+"""What com.microsoft.FusedConv may end with, of the sum and `activation_params`."""
+
+
 def _fused_conv(call: Call) -> Tensor:
-    if call.attr("activation", "") or call.get(3) is not None:
-        raise Unsupported("FusedConv with an activation or a sum")
-    return _conv(call)
+    name = call.attr("activation", "")
+    if name not in _ACTIVATIONS:
+        raise Unsupported(f"FusedConv with the activation {name}")
+    found, added = _conv(call), call.get(3)
+    found = found if added is None else found + added
+    return _ACTIVATIONS[name](found, *(call.attr("activation_params") or ()))
 
 
 def _conv_transpose(call: Call) -> Tensor:
