@@ -58,14 +58,16 @@ class Pool:
 
     def __post_init__(self) -> None:
         """Open the sessions, and see whether samples may share a run."""
-        self._teacher = open_session(self.teacher, extra_outputs=self.names, threads=self.threads)
+        self._teacher = self._open(self.teacher, self.names)
         own = self.program.borders
-        self._student: Session | None = None
-        if own:
-            self._student = open_session(self.student, extra_outputs=own, threads=self.threads)
+        self._student = self._open(self.student, own) if own else None
         self.together = stackable(self._teacher, self.samples, self.names)
         if self._student is not None and self.together:
             self.together = stackable(self._student, self.samples, own)
+
+    def _open(self, model: Model, names: Sequence[str]) -> Session:
+        """Its threads do not wait actively: torch's work in between."""
+        return open_session(model, extra_outputs=names, threads=self.threads, spinning=False)
 
     def answers(self, indices: Sequence[int]) -> list[Answers]:
         """What the teacher says to these samples, and the student's values at the borders."""

@@ -1,4 +1,4 @@
-"""Gradient descent on a student until the time is up: Adam, warmup and a cosine to zero."""
+"""Gradient descent on a student until the time is up: warmup, and a cosine to zero."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from onnxslim.passes.distill.graph.api import Tensor, torch
 from onnxslim.passes.distill.graph.checkpoint import Checkpoint, Saved
 from onnxslim.passes.distill.graph.data import Part, Pool
 from onnxslim.passes.distill.graph.loss import Target, loss_of
+from onnxslim.passes.distill.graph.optimizer import Optimizer
 from onnxslim.passes.distill.graph.program import Program
 from onnxslim.passes.distill.graph.rates import CAREFUL, FEWEST, MOST, SHARE, best_rate
 from onnxslim.passes.distill.graph.rounds import Rounds
@@ -80,7 +81,7 @@ class Trainer:
         if saved is not None and saved.ended:
             return self._done_before(saved, before)
         rate = self._rate(first, before, saved)
-        self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
+        self._optimizer = Optimizer(self.weights.leaves)
         self._best: Mapping[str, Any] = first
         self._best_error = before
         self._looked, self._worse = 0.0, 0
@@ -112,8 +113,7 @@ class Trainer:
     def _steps(self, rate: float, done: int, start: float) -> tuple[str, int]:
         saved = self.clock()
         while (share := self._share(done, start)) < 1:
-            self._set_rate(rate * _schedule(share))
-            loss = self._step(self._next())
+            loss = self._step(self._next(), rate * _schedule(share))
             done += 1
             self._losses.append(loss)
             if not math.isfinite(loss):
@@ -153,8 +153,8 @@ class Trainer:
         mixed = self._rounds[1].take(self.settings.batch // 2)
         return self._rounds[0].take(self.settings.batch - len(mixed)) + mixed
 
-    def _step(self, indices: Sequence[int]) -> float:
-        self._optimizer.zero_grad(set_to_none=True)
+    def _step(self, indices: Sequence[int], rate: float) -> float:
+        self._optimizer.zero_grad()
         total = 0.0
         for part in self.pool.batch(indices):
             loss = self._loss(part) * part.share
@@ -164,7 +164,7 @@ class Trainer:
         if not math.isfinite(total):
             return total
         torch.nn.utils.clip_grad_norm_(list(self.weights.leaves.values()), CLIP)
-        self._optimizer.step()
+        self._optimizer.step(rate)
         return total
 
     def _loss(self, part: Part) -> Tensor:
@@ -202,30 +202,25 @@ class Trainer:
         """How many steps the time is enough for, from the second of two."""
         self._trial(CAREFUL, first, 1)
         start = self.clock()
-        self._step(self._next())
+        self._step(self._next(), CAREFUL)
         self.weights.load(first)
         return self.settings.seconds / max(self.clock() - start, 1e-6)
 
     def _trial(self, rate: float, first: Mapping[str, Array], count: int) -> float:
         """The loss on the samples held out after so many steps; the weights are as before."""
-        self._optimizer = torch.optim.Adam(list(self.weights.leaves.values()), lr=rate)
+        self._optimizer = Optimizer(self.weights.leaves)
         for step in range(count):
-            self._set_rate(rate * _schedule(step / count))
-            if not math.isfinite(self._step(self._next())):
+            if not math.isfinite(self._step(self._next(), rate * _schedule(step / count))):
                 break
         found = self.error()
         self.weights.load(first)
         return found
 
-    def _set_rate(self, rate: float) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-
     def _save(self, rate: float, done: int, spent: float) -> None:
         assert self.checkpoint is not None
         state = {
             "leaves": {n: leaf.detach().cpu() for n, leaf in self.weights.leaves.items()},
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self._optimizer.state(),
             "rng": self._rng.bit_generator.state,
             "rounds": [[int(index) for index in rounds.left] for rounds in self._rounds],
             "looked": self._looked,
@@ -239,7 +234,7 @@ class Trainer:
         """Go on there; the steps and seconds so far."""
         state = saved.state
         self.weights.load(state["leaves"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load(state["optimizer"])
         self._rng.bit_generator.state = state["rng"]
         for rounds, left in zip(self._rounds, state["rounds"], strict=True):
             rounds.left = list(left)

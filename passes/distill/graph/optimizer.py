@@ -1,0 +1,84 @@
+"""Adam, and of weights that are matrices the momentum made orthogonal (Muon).
+
+Muon (Jordan et al. 2024) takes of a gradient's running mean G = U S V^T the step U V^T, which moves
+all directions of a matrix alike; U V^T comes from five rounds of a Newton-Schulz iteration. Scaled
+to the root mean square that Adam's steps have (Liu et al. 2025, "Muon is scalable for LLM
+training", eq. 4), both go by one learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onnxslim.passes.distill.graph.api import Tensor, torch
+
+_MOMENTUM = 0.95
+RMS = 0.6  # of Adam's steps
+_ROUNDS = 5
+_FACTORS = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5 draws all of (0, 1] near to 1
+_LEAST = 1e-7
+
+
+class Optimizer:
+    """The leaves' next values from their gradients."""
+
+    def __init__(self, leaves: Mapping[str, Tensor]) -> None:
+        self._matrices = [leaf for leaf in leaves.values() if is_matrix(leaf)]
+        held = {id(leaf) for leaf in self._matrices}
+        self._leaves = list(leaves.values())
+        self._means = [torch.zeros_like(leaf) for leaf in self._matrices]
+        others = [leaf for leaf in self._leaves if id(leaf) not in held]
+        self._adam = torch.optim.Adam(others, lr=0.0) if others else None
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for leaf in self._leaves:
+            leaf.grad = None
+
+    def step(self, rate: float) -> None:
+        """Move the leaves that have a gradient."""
+        if self._adam is not None:
+            for group in self._adam.param_groups:
+                group["lr"] = rate
+            self._adam.step()
+        with torch.no_grad():
+            by_shape: dict[Sequence[int], list[tuple[Tensor, Tensor]]] = {}
+            for leaf, mean in zip(self._matrices, self._means, strict=True):
+                if leaf.grad is not None:
+                    mean.lerp_(leaf.grad, 1 - _MOMENTUM)
+                    ahead = torch.lerp(leaf.grad, mean, _MOMENTUM).flatten(1)
+                    by_shape.setdefault(ahead.shape, []).append((leaf, ahead))
+            for shape, pairs in by_shape.items():
+                steps = orthogonal(torch.stack([ahead for _, ahead in pairs]))
+                for (leaf, _), step in zip(pairs, steps, strict=True):
+                    leaf.add_(step.reshape(leaf.shape), alpha=-rate * RMS * max(shape) ** 0.5)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on but the leaves."""
+        adam = {} if self._adam is None else self._adam.state_dict()
+        return {"adam": adam, "means": [mean.cpu() for mean in self._means]}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state."""
+        if self._adam is not None:
+            self._adam.load_state_dict(state["adam"])
+        for mean, saved in zip(self._means, state["means"], strict=True):
+            mean.copy_(saved)
+
+
+def is_matrix(leaf: Tensor) -> bool:
+    """Whether a leaf maps several features to several: no bias, and no filters of one channel."""
+    return leaf.dim() >= 2 and min(leaf.shape[:2]) > 1
+
+
+def orthogonal(stack: Tensor) -> Tensor:
+    """About U V^T of each U S V^T in [n, rows, columns]."""
+    wide = stack.shape[1] <= stack.shape[2]
+    x = stack if wide else stack.transpose(1, 2)
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + _LEAST)
+    a, b, c = _FACTORS
+    for _ in range(_ROUNDS):
+        gram = x @ x.transpose(1, 2)
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x if wide else x.transpose(1, 2)
