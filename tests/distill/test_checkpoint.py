@@ -32,7 +32,7 @@ def test_a_training_that_was_killed_goes_on_where_it_was(
     monkeypatch.setattr(checkpoint.Checkpoint, "every", 0.0)
     monkeypatch.setattr(checkpoint.Checkpoint.__init__, "__defaults__", (0.0,))
     model = build(NET, WEIGHTS)
-    options: dict[str, Any] = {"level": "model", "steps": 40, "batch": 16, "rate": 3e-3}
+    options: dict[str, Any] = {"level": "model", "steps": 40, "batch": 16, "rate": 0.01}
     whole = disturbed(model, "w2")
     distill(model, whole, samples, **options)
     seen = 0
@@ -61,7 +61,7 @@ def test_a_training_that_the_cache_holds_is_not_done_again(
     samples: list[Feed], tmp_path: Path
 ) -> None:
     model = build(NET, WEIGHTS)
-    options: dict[str, Any] = {"level": "model", "steps": 30, "batch": 16, "rate": 3e-3}
+    options: dict[str, Any] = {"level": "model", "steps": 30, "batch": 16, "rate": 0.01}
     steps: list[str] = []
 
     def note(what: str, done: int, total: int) -> None:

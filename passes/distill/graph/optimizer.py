@@ -14,7 +14,7 @@ from typing import Any
 from onnxslim.passes.distill.graph.api import Tensor, torch
 
 _MOMENTUM = 0.95
-RMS = 0.6  # of Adam's steps
+RMS = 0.2  # of Adam's steps
 _ROUNDS = 5
 _FACTORS = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5 draws all of (0, 1] near to 1
 _LEAST = 1e-7
