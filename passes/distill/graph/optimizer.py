@@ -8,7 +8,7 @@ training", eq. 4), both go by one learning rate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from onnxslim.passes.distill.graph.api import Tensor, torch
@@ -28,6 +28,9 @@ class Optimizer:
         held = {id(leaf) for leaf in self._matrices}
         self._leaves = list(leaves.values())
         self._means = [torch.zeros_like(leaf) for leaf in self._matrices]
+        self._alike: dict[tuple[int, ...], list[int]] = {}
+        for index, leaf in enumerate(self._matrices):
+            self._alike.setdefault(tuple(leaf.flatten(1).shape), []).append(index)
         others = [leaf for leaf in self._leaves if id(leaf) not in held]
         self._adam = torch.optim.Adam(others, lr=0.0) if others else None
 
@@ -43,16 +46,20 @@ class Optimizer:
                 group["lr"] = rate
             self._adam.step()
         with torch.no_grad():
-            by_shape: dict[Sequence[int], list[tuple[Tensor, Tensor]]] = {}
-            for leaf, mean in zip(self._matrices, self._means, strict=True):
-                if leaf.grad is not None:
-                    mean.lerp_(leaf.grad, 1 - _MOMENTUM)
-                    ahead = torch.lerp(leaf.grad, mean, _MOMENTUM).flatten(1)
-                    by_shape.setdefault(ahead.shape, []).append((leaf, ahead))
-            for shape, pairs in by_shape.items():
-                steps = orthogonal(torch.stack([ahead for _, ahead in pairs]))
-                for (leaf, _), step in zip(pairs, steps, strict=True):
+            for shape, indices in self._alike.items():
+                moved = [i for i in indices if self._matrices[i].grad is not None]
+                if not moved:
+                    continue
+                steps = orthogonal(torch.stack([self._ahead(index) for index in moved]))
+                for index, step in zip(moved, steps, strict=True):
+                    leaf = self._matrices[index]
                     leaf.add_(step.reshape(leaf.shape), alpha=-rate * RMS * max(shape) ** 0.5)
+
+    def _ahead(self, index: int) -> Tensor:
+        """The running mean with this gradient, and a step ahead of it (Nesterov), as a matrix."""
+        gradient, mean = self._matrices[index].grad, self._means[index]
+        mean.lerp_(gradient, 1 - _MOMENTUM)
+        return torch.lerp(gradient, mean, _MOMENTUM).flatten(1)
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on but the leaves."""
