@@ -76,7 +76,8 @@ class Optimizer:
 
 def is_matrix(leaf: Tensor) -> bool:
     """Whether a leaf maps several features to several: no bias, and no filters of one channel."""
-    return leaf.dim() >= 2 and min(leaf.shape[:2]) > 1
+    shape: tuple[int, ...] = tuple(leaf.shape)
+    return len(shape) >= 2 and min(shape[:2]) > 1
 
 
 def orthogonal(stack: Tensor) -> Tensor:
