@@ -91,7 +91,7 @@ def quantize_static(
     Raises RuntimeUnavailable where calibration samples are given and the model cannot be run.
     """
     target = ctx.env.target
-    facts, seen = _facts(model, ctx, choices)
+    facts, seen = facts_of(model, ctx, choices)
     db, trials, searched, last = None, 0, choices, None
     slower: Mapping[str, str] = {}
     if ctx.env.calib:
@@ -127,7 +127,7 @@ def quantize_static(
     return Static(trial.plan, final, db, report, trials, declined, errors)
 
 
-def _facts(model: Model, ctx: Context, choices: Choices) -> tuple[Facts, Ranges | None]:
+def facts_of(model: Model, ctx: Context, choices: Choices) -> tuple[Facts, Ranges | None]:
     """What is known of the tensors. Where nothing but their range is asked for, histograms are
     collected when first needed."""
     if not ctx.env.calib:

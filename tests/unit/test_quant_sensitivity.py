@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +15,18 @@ from onnxslim.config import Request
 from onnxslim.ir import Array, Model
 from onnxslim.passes.check.check import Check
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.choose.search import Search
+from onnxslim.passes.quant.choose.search import Search, weight_sizes
+from onnxslim.passes.quant.place import protection
+from onnxslim.passes.quant.place.placement import Placement
 from onnxslim.passes.quant.quant import Quant
+from onnxslim.passes.quant.rewrite.apply import plan_for
 from onnxslim.passes.quant.rewrite.plan import Plan
-from onnxslim.pipeline.base import PassResult
+from onnxslim.passes.quant.static import facts_of
+from onnxslim.pipeline.analysis import AnalysisManager
+from onnxslim.pipeline.base import Context, Environment, PassResult
 from onnxslim.report.record import Report
+from onnxslim.runtime.samples import FeedList
+from onnxslim.targets import get_target
 from tests.quantizing import build, feeds, quantize
 
 OUTLIER = (
@@ -80,6 +89,56 @@ def test_no_node_stays_in_float_that_the_goal_does_not_need(goal: float) -> None
         skip = tuple(other for other in kept if other != node)
         found = quantize(fewer, samples, scheme="int8", goal=0.0, skip=skip)
         assert float(found.stats["output_db"]) < goal
+
+
+def _answer(faster: bool) -> Callable[..., bool]:
+    def takes_at_most(*_: object) -> bool:
+        return faster
+
+    return takes_at_most
+
+
+FREER: dict[str, dict[str, Any]] = {
+    "free": {},
+    "slow": {"faster": False},
+    "many": {"free": 100},
+    "large": {"less": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", FREER)
+def test_of_few_weights_more_stay_in_float_where_the_model_is_still_small_and_fast(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: dict[str, Any] = {"faster": True, "free": 65536, "less": 0.9, **FREER[name]}
+    monkeypatch.setattr(Placement, "takes_at_most", _answer(limits["faster"]))
+    monkeypatch.setattr(protection, "FREE", limits["free"])
+    monkeypatch.setattr(protection, "LESS", limits["less"])
+    model = outlier()
+    samples, target = feeds(model, 8, {"N": 4}), get_target("ort-cpu-avx2")  # 7 bits everywhere
+    result = quantize(model, samples, target, scheme="int8", goal=40.0)
+    assert (result.declined != ()) == (name == "free")
+    assert (float(result.stats["output_db"]) >= 40) == (name == "free")
+
+
+def test_none_stay_in_float_where_none_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Placement, "takes_at_most", _answer(True))
+    model, target = outlier(), get_target("ort-cpu-avx2")
+    options: dict[str, Any] = {"scheme": "int8", "goal": 40.0, "float_share": 0.0}
+    assert not quantize(model, feeds(model, 8, {"N": 4}), target, **options).declined
+
+
+def test_a_weight_that_two_layers_share_counts_once() -> None:
+    model = build(
+        "net (float[N,8] x) => (float[N,8] y) { a = MatMul(x, w) b = Tanh(a) c = MatMul(b, w)"
+        " d = Tanh(c) y = MatMul(d, v) }",
+        {"w": (8, 8), "v": (8, 8)},
+    )
+    with ThreadPoolExecutor(1) as executor:
+        env = Environment(get_target("ort-cpu"), executor, calib=FeedList(feeds(model)))
+        facts, _ = facts_of(model, Context(env, AnalysisManager(model, env), model), Choices())
+    sizes = weight_sizes(plan_for(model, env.target, facts, Choices()))
+    assert sizes == {"a": 32, "c": 32, "y": 64}
 
 
 # The budget

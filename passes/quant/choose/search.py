@@ -7,6 +7,7 @@ is bounded: at most 6 for the settings and, where the outputs miss their goal, o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -109,6 +110,12 @@ def _without(choices: Choices, names: Iterable[str]) -> Choices:
     return replace(choices, excluded=choices.excluded | frozenset(names))
 
 
-def weight_sizes(plan: Plan) -> dict[str, int]:
-    """Node -> numbers in its weight."""
-    return {node_id(node): layer.weight.values.size for node, layer in plan.layers.items()}
+def weight_sizes(plan: Plan) -> dict[str, float]:
+    """Node -> numbers in its weight; its part of them where layers share one, as the file has it
+    once."""
+    keys = {node: id(ir.constant(layer.layer.weight)) for node, layer in plan.layers.items()}
+    users = Counter(keys.values())
+    return {
+        node_id(node): layer.weight.values.size / users[keys[node]]
+        for node, layer in plan.layers.items()
+    }

@@ -74,7 +74,7 @@ def added(db: float, base_db: float) -> float:
     return max(float(10 ** (-db / 10) - 10 ** (-base_db / 10)), 0.0)
 
 
-def chosen(noise: Mapping[str, float], sizes: Mapping[str, int], share: float) -> frozenset[str]:
+def chosen(noise: Mapping[str, float], sizes: Mapping[str, float], share: float) -> frozenset[str]:
     """The layers with most noise per weight that together hold at most this share of all weights.
 
     A layer that no longer fits is passed over. Layers with next to no noise are left out.

@@ -74,7 +74,7 @@ class Costs:
     def with_noise(
         self,
         noise: Mapping[str, float],
-        sizes: Mapping[str, int],
+        sizes: Mapping[str, float],
         rounding: Mapping[str, float] | None = None,
         each: Mapping[str, float] = precisions.FLOAT_NUMBERS,
     ) -> Problem:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
 
+from onnxslim import ir
 from onnxslim.analyses.sensitivity import sensitivities
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import FEW, Search, weight_sizes
@@ -20,6 +21,7 @@ from onnxslim.passes.quant.place.mixed import least_noise, least_time
 from onnxslim.passes.quant.place.mixed_problem import Problem
 from onnxslim.passes.quant.place.placement import Placement
 from onnxslim.passes.quant.place.precisions import ALONE, ALONE_4, NARROW
+from onnxslim.passes.quant.place.stored import stored_bytes
 from onnxslim.passes.quant.rewrite.apply import plan_for
 from onnxslim.passes.quant.weight_only.alone import few_bits_db
 
@@ -39,6 +41,16 @@ where both models are timed."""
 WORTH = 0.03
 """The part of the time that a decibel on the way to the aim is worth."""
 
+FREE = 65536
+"""So many numbers of weights (256 kB) may stay in float where the goal needs it, whatever share of
+all weights that is, as long as the model is still clearly smaller and faster than in float."""
+
+LESS = 0.9
+"""Clearly: of the bytes of all weights in float, and of the time, at most."""
+
+SMALLER = (4 * LESS - 1) / 3
+"""The part of all weights that may stay in float then: the others take a byte instead of four."""
+
 SECONDS = 10.0
 """For trials of single layers with weights of 4 bits alone; the others are predicted."""
 
@@ -49,7 +61,7 @@ MOST_RETURNS = 24
 @dataclass(frozen=True)
 class Limit:
     """What must be reached, what is wanted if it takes little time, and the part of all int8
-    weights that may stay in float for it."""
+    weights that may stay in float for it; of few weights more may, see `FREE`."""
 
     goal_db: float
     aim_db: float
@@ -68,7 +80,23 @@ def protected(
     if search.score(choices) >= max(limit.goal_db, limit.aim_db):
         return choices
     plan = plan_for(search.model, search.target, search.facts, choices)
-    noise, sizes = input_noise(search, placement, choices), weight_sizes(plan)
+    sizes = weight_sizes(plan)
+    few = min(FREE / max(sum(sizes.values()), 1), SMALLER)
+    found = _within(search, placement, choices, limit, sizes, alone)
+    if search.score(found) >= limit.goal_db or not 0 < limit.share < few:
+        return found
+    more = replace(limit, share=few)
+    freer = _within(search, placement, choices, more, sizes, alone)
+    gains = search.score(freer) > search.score(found) + STEP_DB
+    return freer if gains and _pays(search, placement, freer, choices, sizes) else found
+
+
+def _within(
+    search: Search, placement: Placement, choices: Choices, limit: Limit,
+    sizes: Mapping[str, float], alone: bool,
+) -> Choices:  # fmt: skip
+    """What `protected` does with its share of the weights."""
+    noise = input_noise(search, placement, choices)
     for price in (placement.with_alone, placement.costs) if alone else (placement.costs,):
         costs = price(choices)
         rounding = _of_codes(search, placement, choices, costs)
@@ -78,6 +106,17 @@ def protected(
         if not found.alone or sizes.keys() - found.excluded:
             return found
     return choices
+
+
+def _pays(
+    search: Search, placement: Placement, found: Choices, choices: Choices,
+    sizes: Mapping[str, float],
+) -> bool:  # fmt: skip
+    """Whether what was found is still clearly smaller and faster than the model in float."""
+    if stored_bytes(search, found) > LESS * ir.weight_bytes(search.model):
+        return False
+    in_float = replace(choices, excluded=choices.excluded | sizes.keys())
+    return placement.takes_at_most(found, in_float, LESS)
 
 
 def input_noise(search: Search, placement: Placement, choices: Choices) -> Mapping[str, float]:
@@ -116,7 +155,7 @@ class Protection:
         search: Search,
         costs: Costs,
         noise: Mapping[str, float],
-        sizes: Mapping[str, int],
+        sizes: Mapping[str, float],
         share: float,
         rounding: Mapping[str, float] | None = None,
     ) -> None:

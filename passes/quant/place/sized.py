@@ -12,19 +12,18 @@ from math import ceil, inf
 
 from onnxslim import ir
 from onnxslim.errors import OptionError
-from onnxslim.ir import Editor, Model
+from onnxslim.ir import Model
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Search, weight_sizes
 from onnxslim.passes.quant.choose.widths import rounding_noise
-from onnxslim.passes.quant.embeddings import quantize_embeddings
 from onnxslim.passes.quant.place.costs import INT8, Costs
 from onnxslim.passes.quant.place.mixed import least_noise, least_time
 from onnxslim.passes.quant.place.mixed_problem import Problem
 from onnxslim.passes.quant.place.placement import Placement
 from onnxslim.passes.quant.place.precisions import ALONE_4, BYTES
 from onnxslim.passes.quant.place.protection import applied, input_noise
-from onnxslim.passes.quant.rewrite.apply import plan_for, quantize
-from onnxslim.passes.quant.rewrite.packed import pack
+from onnxslim.passes.quant.place.stored import stored_bytes
+from onnxslim.passes.quant.rewrite.apply import plan_for
 from onnxslim.pipeline.base import Context
 
 SLOWER = (1.02, 1.25, inf)
@@ -80,18 +79,6 @@ def within_size(
     problem = costs.with_noise(noise, sizes, rounding.get(choices), BYTES)
     whole = stored_bytes(search, choices)
     return _Sized(search, costs, problem, choices, whole).best(budget, goal_db)
-
-
-def stored_bytes(search: Search, choices: Choices) -> int:
-    """What all weights take in the file with these choices."""
-    twin = ir.snapshot(search.model)
-    editor = Editor(twin)
-    quantize(editor, search.target, search.facts, choices)
-    if choices.coarse:
-        pack(editor)
-    if search.target.local:
-        quantize_embeddings(editor, choices.excluded)
-    return ir.weight_bytes(twin)
 
 
 @dataclass
