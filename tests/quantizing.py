@@ -13,6 +13,8 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.quant.prepare.neighbours import pairs
+from onnxslim.passes.quant.prepare.seen import Seen, look
 from onnxslim.passes.quant.quant import Quant
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Environment, PassResult
@@ -99,6 +101,13 @@ def quantize(
         result = Quant(**options).run(model, context)  # type: ignore[arg-type]
     ir.verify(model)
     return result
+
+
+def seen_of(model: Model, samples: Sequence[Feed]) -> Seen:
+    """What samples show of the channels between layers."""
+    with ThreadPoolExecutor(1) as executor:
+        env = Environment(get_target("ort-cpu"), executor, calib=FeedList(samples))
+        return look(model, pairs(model, bounded=True), env)
 
 
 def any_size(target: Target) -> Target:

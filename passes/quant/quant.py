@@ -90,8 +90,9 @@ class Quant(Pass):
     )
     equalize: Literal["auto", "on", "off"] = option(
         "auto",
-        "scale channels between two layers so that both weights round better; auto where "
-        "per_channel is off",
+        "scale channels between two layers so that both weights round better, and move constants "
+        "of channels into the bias behind, where samples show a gain; auto where weights have one "
+        "scale each",
     )
     smooth: Literal["auto", "on", "off"] = option(
         "auto", "move outliers of MatMul and Gemm inputs into their weights"
@@ -106,7 +107,12 @@ class Quant(Pass):
     wide_share: float = option(
         0.1, "of the weights, at most so many keep 8 bits where the others get fewer", "0 to 1"
     )
-    float_share: float = option(0.05, "of the weights, at most so many stay float", "0 to 1")
+    float_share: float = option(
+        0.05,
+        "of the weights, at most so many stay float; of models with few weights up to 256 kB where "
+        "the goal needs it and they are still a tenth smaller and faster than in float",
+        "0 to 1",
+    )
     size: float | None = option(
         None,
         "bytes of all weights after over before, at most, of auto and int8: which get 4 bits, 8 or "

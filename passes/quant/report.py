@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from onnxslim import ir
 from onnxslim.ir import Model
 from onnxslim.passes.quant.audit.coverage import conversions, coverage
+from onnxslim.passes.quant.prepare.fitted import Fitted
 from onnxslim.passes.quant.rewrite.plan import Plan
 from onnxslim.passes.quant.static import Static
 from onnxslim.passes.quant.weights.layers import FEW_BITS, LayerPlan
@@ -24,7 +25,7 @@ class Done:
     """All that was done to a model."""
 
     folded: int = 0
-    equalized: int = 0  # layers
+    equal: Fitted = field(default_factory=Fitted)
     blind: str = ""  # what no calibration samples meant, if there were none
     static: Static | None = None
     layers: tuple[Layer, ...] = ()  # rows of what is not static
@@ -90,8 +91,10 @@ def result_of(done: Done, before: Model) -> PassResult:
     """The result of a pass that changed the model, which was `before`."""
     layers = list(done.layers)
     stats: Stats = {"int8_layers": done.int8, "folded": done.folded}
-    if done.equalized:
-        stats["equalized"] = done.equalized
+    if done.equal.equalized:
+        stats["equalized"] = done.equal.equalized
+    if done.equal.absorbed:
+        stats["absorbed"] = done.equal.absorbed
     if done.static is not None and done.static.plan is not None and done.changed_static:
         stats.update(_static_stats(done.static, done.static.plan))
         stats.update(_bits(done.static.plan, done.packed))

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from onnxslim.ir import Model
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.place.costs import Costs
+from onnxslim.passes.quant.prepare.fitted import Fitted
 from onnxslim.pipeline.base import Context
 
 
@@ -23,6 +25,9 @@ class Known:
         default_factory=dict["Choices", "Mapping[str, float]"]
     )
     costs: dict[Choices, Costs] = field(default_factory=dict["Choices", Costs])
+    fitted: dict[Choices, tuple[Fitted, Model]] = field(
+        default_factory=dict["Choices", "tuple[Fitted, Model]"]
+    )
     faster: dict[Choices, tuple[Choices, Mapping[str, str]]] = field(
         default_factory=dict["Choices", "tuple[Choices, Mapping[str, str]]"]
     )

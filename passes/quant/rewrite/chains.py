@@ -39,7 +39,7 @@ def chain_from(start: Value, rules: Mapping[str, StaticRule], affine: bool = Tru
     chain = Chain(start, start, start)
     while (node := _only_reader(chain.at)) is not None:
         rule = rules.get(ir.op(node))
-        bounds = _bounds(node) if rule is not None and rule.role == "absorbed" else None
+        bounds = limits_of(node) if rule is not None and rule.role == "absorbed" else None
         if bounds is None:
             break
         both = max(chain.bounds[0], bounds[0]), min(chain.bounds[1], bounds[1])
@@ -64,7 +64,7 @@ def _only_reader(value: Value) -> Node | None:
     return node if node.graph is ir.graph_of(value) else None
 
 
-def _bounds(node: Node) -> tuple[float, float] | None:
+def limits_of(node: Node) -> tuple[float, float] | None:
     """What a Relu or Clip leaves through if saturation to uint8 can do the same, else None."""
     if ir.op(node) == "Relu":
         return 0.0, np.inf
