@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING
 from onnxslim import ir
 from onnxslim.errors import EditError, OptionError
 from onnxslim.ir import Editor, Model
-from onnxslim.ir.state import assign
 from onnxslim.passes.quant import steps
-from onnxslim.passes.quant.asked import first_choices
 from onnxslim.passes.quant.contrib import DOMAIN
 from onnxslim.passes.quant.place.known import Known
 from onnxslim.passes.quant.place.sized import Budget, bytes_before
 from onnxslim.passes.quant.prepare.canonical import canonicalize
-from onnxslim.passes.quant.prepare.equalize import equalize
-from onnxslim.passes.quant.prepare.fitted import Fitted, fit_channels
+from onnxslim.passes.quant.prepare.equal import transformed
+from onnxslim.passes.quant.prepare.fitted import Fitted
 from onnxslim.passes.quant.prepare.gates import GATED, GATES_SINCE
-from onnxslim.passes.quant.prepare.neighbours import Pair, Wanted, pairs
 from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.rewrite.packed import PACKED_BITS, PACKED_SINCE
 from onnxslim.passes.quant.selection import excluded_names
@@ -55,7 +52,8 @@ def by_scheme(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
     operators = _gates(model, ctx.env.target, options.scheme) | _fused(ctx.env.target, options)
     folded = canonicalize(Editor(model), operators, named=bool(options.skip)).count
     excluded = excluded_names(model, options.ops, options.skip)
-    equal = _transformed(model, ctx, options, excluded, known)
+    statically = steps.static in SCHEMES[options.scheme]
+    equal = transformed(model, ctx, options, excluded, known) if statically else Fitted()
     ctx.analyses.invalidate(Aspect.ALL)
     job = steps.Job(model, ctx, options, excluded, known, budget)
     blind = "" if ctx.env.calib else _blind(options)
@@ -80,41 +78,6 @@ def _budget(model: Model, ctx: Context, options: Quant) -> Budget | None:
             "--calib"
         )
     return Budget(options.size, bytes_before(model, ctx), options.rounding != "nearest")
-
-
-def _transformed(
-    model: Model, ctx: Context, options: Quant, excluded: frozenset[str], known: Known
-) -> Fitted:
-    """Scale and move channels between layers in place, where that helps; see `_wanted`."""
-    if options.equalize == "off" or steps.static not in SCHEMES[options.scheme]:
-        return Fitted()
-    target = ctx.env.target.written(options.scheme)
-    wanted = _wanted(target, options)
-    if not any(map(wanted, pairs(model, bounded=True))):
-        return Fitted()
-    choices = first_choices(replace(options, ranges="minmax"), excluded)
-    choices = replace(choices, second_order=False, smooth=False)
-    if choices not in known.fitted:
-        count = equalize(Editor(model), options.weight_bits, wanted)
-        found = fit_channels(model, replace(ctx.env, target=target), choices, wanted)
-        whole = replace(found, equalized=max(found.equalized, count))  # some are in both
-        known.fitted[choices] = whole, ir.snapshot(model)
-        return whole
-    found, transformed = known.fitted[choices]
-    assign(model, ir.snapshot(transformed))
-    return found
-
-
-def _wanted(target: Target, options: Quant) -> Wanted:
-    """The pairs that are to be transformed: those of layers that get one scale each gain by it."""
-    static = target.static
-
-    def wanted(pair: Pair) -> bool:
-        rules = [static.get(ir.op(layer.node)) for layer in (pair.first, pair.second)]
-        every = options.equalize == "on" or not options.per_channel
-        return all(rule is not None and (every or not rule.per_channel) for rule in rules)
-
-    return wanted
 
 
 def _own(model: Model) -> Counter[str]:

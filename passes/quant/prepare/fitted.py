@@ -34,8 +34,8 @@ from onnxslim.passes.quant.rewrite.regions import find_regions
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Environment
 
-MOST_OUT = 16
-"""Samples that are held out."""
+MOST, MOST_OUT = 256, 16
+"""Samples that are looked at, and those of them that are held out."""
 
 SLACKS = (0.0, 0.5)
 """By how much channels are taken to go beyond what was seen, in turn (`seen.highest`)."""
@@ -58,7 +58,7 @@ def fit_channels(model: Model, env: Environment, choices: Choices, wanted: Wante
     RuntimeUnavailable.
     """
     found = [pair for pair in pairs(model, bounded=True) if wanted(pair)]
-    fit, out = split(len(env.calib) if env.calib else 0, most_out=MOST_OUT)
+    fit, out = split(len(env.calib) if env.calib else 0, MOST, MOST_OUT)
     if env.calib is None or not found or not out:
         return Fitted()
     own = replace(env, calib=env.calib.take(fit))
