@@ -25,7 +25,8 @@ from models.samples import save_folder
 Array = NDArray[Any]
 RatedPair = tuple[str, str, float]
 WORD_SETS = {metrics.WORDSIM353: "wordsim353.tsv", metrics.SIMLEX999: "simlex999.txt"}
-CALIBRATION_TEXTS = 32
+ARTICLES, WORDS = 32, 32
+MORE_ARTICLES, MORE_WORDS = 300, 512
 SEED = 0
 LONGEST = 256
 
@@ -82,15 +83,15 @@ def evaluation(tokens: Tokenizer, archive: Archive) -> Iterator[dict[str, Array]
             yield feeds | {"labels": label}
 
 
-def calibration_texts(archive: Archive) -> list[str]:
-    """Articles, then words of theirs that no rated pair contains."""
+def calibration_texts(archive: Archive, count: int, single: int) -> list[str]:
+    """So many articles, then single words of all articles that no rated pair contains."""
     articles = corpora.background(archive)
     pairs = [pair for file in WORD_SETS.values() for pair in corpora.word_pairs(archive, file)]
     rated = {word.lower() for first, second, _ in pairs for word in (first, second)}
     found = set(re.findall(r"\b[a-z]{3,}\b", " ".join(articles)))
     random = np.random.default_rng(SEED)
-    words = random.choice(sorted(found - rated), CALIBRATION_TEXTS, replace=False)
-    return [*pick(articles, CALIBRATION_TEXTS), *words.tolist()]
+    words = random.choice(sorted(found - rated), single, replace=False)
+    return [*pick(articles, count), *words.tolist()]
 
 
 def pick(items: Sequence[str], count: int) -> Iterable[str]:
@@ -100,7 +101,16 @@ def pick(items: Sequence[str], count: int) -> Iterable[str]:
 
 def make(recipe: Recipe, store: Store, folder: Path) -> None:
     """Writes calibration and evaluation texts."""
+    _write(recipe, store, folder, ARTICLES, WORDS)
+
+
+def make_texts(recipe: Recipe, store: Store, folder: Path) -> None:
+    """The same with more to calibrate with: a table of words is cut by which of them are read."""
+    _write(recipe, store, folder, MORE_ARTICLES, MORE_WORDS)
+
+
+def _write(recipe: Recipe, store: Store, folder: Path, articles: int, words: int) -> None:
     tokens, archive = tokenizer(recipe, store), store.open(recipe.data[0])
-    calibration = (encode(tokens, text) for text in calibration_texts(archive))
-    save_folder(folder / recipe.calib, calibration)
+    texts = calibration_texts(archive, articles, words)
+    save_folder(folder / recipe.calib, (encode(tokens, text) for text in texts))
     save_folder(folder / recipe.eval, evaluation(tokens, archive))

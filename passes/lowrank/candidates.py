@@ -55,6 +55,7 @@ class Candidate:
     params: int
     loss: float  # relative to the variance of the output
     ms: float | None = None  # predicted
+    reading: int = 0  # of a table: which of its readings
 
     def cost(self, unit: Unit) -> float:
         """What a budget of this unit counts."""

@@ -8,7 +8,8 @@ of M^1/2 E^T E M^1/2 (`svd`'s argument with columns for outputs). Without a head
 outputs feel of the rows (`felt`), and p weights these: the principal components of what is read
 (Hotelling 1933), uncentred, where M is I.
 Rows that are read often are then worth more as they are than the directions that they would take up
-(a low-rank matrix and a few whole rows: Xu, Caramanis and Sanghavi 2010, arXiv 1010.4237).
+(a low-rank matrix and a few whole rows: Xu, Caramanis and Sanghavi 2010, arXiv 1010.4237); such a
+row needs no place in the narrow table (adaptive inputs: Baevski and Auli 2018, arXiv 1809.10853).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import numpy as np
 from onnxslim.ir import Array
 
 _FLOOR = 1e-10  # of the mean eigenvalue of the metric
-_KEPT = (16, 64, 256, 512, 1024, 2048, 4096)  # how many rows may stay whole
-_FEWEST_CUT = 8  # rows that are cut for one that stays
+_KEPT = (0, 16, 64, 256, 512, 1024, 2048, 4096, 6144, 8192, 12288, 16384, 32768)  # stay whole
+_MOST_KEPT = 0.5  # of the rows
 _MOST_UNSEEN = 0.5  # of what is read, however few samples there are
 
 
@@ -37,38 +38,44 @@ class Split:
 
 @dataclass(frozen=True)
 class Reading:
-    """A table that is read alone: its split, the rows that stay whole, and the loss by rank."""
+    """One way to read a table: its split, the rows that stay whole, and the loss by rank."""
 
     split: Split
     kept: Array
     read: Mapping[int, float]
 
+    def numbers(self, size: tuple[int, int], rank: int) -> int:
+        """What stands for a table of this size: of rows that stay whole nothing is in the narrow
+        one, and two indices tell where each row is (`table_write`)."""
+        v, d = size
+        kept = len(self.kept)
+        if not kept:
+            return rank * (v + d)
+        return rank * (v - kept + 1 + d) + (kept + 1) * d + 2 * v
 
-def split_and_keep(
+
+def readings(
     rows: Array, often: Array, judged: Array, ranks: Sequence[int], metric: Array
-) -> Reading:
-    """The split of rows that are read with probability `often`, in the metric [d, d], of which as
-    many stay whole as lose least for the same numbers: those of a middle rank, read as `judged`
-    [v]. Cost: v d^2."""
-    size, each = rows.shape[1], sum(rows.shape)
+) -> list[Reading]:
+    """Splits of rows that are read with probability `often`, in the metric [d, d], with none and
+    more and more of them whole: those that lose most without. Losses are those of a table read as
+    `judged` [v], absolute. Cost: v d^2, and d^3 for each."""
     order = np.argsort(-often * powers_in(rows, metric), kind="stable")
-    numbers = min(ranks, key=lambda r: abs(r - size // 2)) * each
-    powers = weighted(rows, often), weighted(rows, judged)
-    best: tuple[float, Reading] | None = None
-    for count in (0, *(n for n in _KEPT if n <= len(rows) // _FEWEST_CUT)):
-        kept = np.sort(order[:count])
-        rest, apart = (
-            power - weighted(rows[kept], p[kept])
-            for power, p in zip(powers, (often, judged), strict=True)
-        )
-        found = split(rest, metric)
-        losses = _projected(apart, found, metric)
-        left = (numbers - (count + 1) * size * (count > 0)) / each  # not whole: between two ranks
-        loss = float(np.interp(left, range(len(losses)), losses))
-        if left >= ranks[0] and (best is None or loss < best[0]):
-            best = loss, Reading(found, kept, {r: float(losses[r]) for r in ranks})
-    assert best is not None
-    return best[1]
+    felt = halves(metric)
+    rests = [weighted(rows, p) for p in (often, judged)]
+    found: list[Reading] = []
+    before = 0
+    for count in (n for n in _KEPT if n <= _MOST_KEPT * len(rows)):
+        more = order[before:count]
+        rests = [
+            rest - weighted(rows[more], p[more])
+            for rest, p in zip(rests, (often, judged), strict=True)
+        ]
+        before = count
+        made = split_in(rests[0], felt)
+        losses = _projected(rests[1], made, metric)
+        found.append(Reading(made, np.sort(order[:count]), {r: float(losses[r]) for r in ranks}))
+    return found
 
 
 def _projected(power: Array, found: Split, metric: Array) -> Array:
@@ -93,13 +100,24 @@ def weighted(rows: Array, often: Array) -> Array:
     return power
 
 
-def split(power: Array, metric: Array) -> Split:
-    """From E^T diag(q) E = `power` [d, d] and M [d, d]. Cost: d^3."""
+def halves(metric: Array) -> tuple[Array, Array]:
+    """M^1/2 and its inverse, [d, d]; directions that M does not have count a little. Cost: d^3."""
     values, axes = np.linalg.eigh(metric)
     floor = _FLOOR * max(float(values.mean()), 1e-300)
     roots = np.sqrt(np.maximum(values, floor))
     half: Array = (axes * roots) @ np.transpose(axes)
     inverse: Array = (axes / roots) @ np.transpose(axes)
+    return half, inverse
+
+
+def split(power: Array, metric: Array) -> Split:
+    """From E^T diag(q) E = `power` [d, d] and M [d, d]. Cost: d^3."""
+    return split_in(power, halves(metric))
+
+
+def split_in(power: Array, felt: tuple[Array, Array]) -> Split:
+    """The same from M^1/2 and its inverse."""
+    half, inverse = felt
     white: Array = half @ power @ half
     found, vectors = np.linalg.eigh(white)
     order = np.argsort(found)[::-1]

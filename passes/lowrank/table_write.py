@@ -1,8 +1,9 @@
 """Puts a narrow table and what maps it back into the place of a table.
 
 Gather(E, ids)           -> MatMul(Gather(A, ids), B)
-Gather(E, ids)           -> MatMul(Gather(A, ids), B) + Gather(S, Gather(index, ids))
-                            where rows stay whole: they are zero in A, and all others in S
+Gather(E, ids)           -> MatMul(Gather(A, Gather(i, ids)), B) + Gather(S, Gather(j, ids))
+                            where rows stay whole: i is the row's number in A or that of a row of
+                            zeros, which comes last, and j the same for S
 MatMul(h, Transpose(E))  -> MatMul(MatMul(h, B^T), Transpose(A))    where E is tied
 """
 
@@ -12,55 +13,66 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxslim.ir import Editor, Graph, Node, Value
+from onnxslim.ir import Array, Editor, Graph, Node, Value
+from onnxslim.passes.lowrank.candidates import Candidate
 from onnxslim.passes.lowrank.tables import Table, content
 from onnxslim.pipeline.base import Layer
 
 
 @dataclass(frozen=True)
+class _Some:
+    """Some rows of a table, and where each row of it is among them: the others at the last, which
+    is zero."""
+
+    rows: Value
+    index: Value
+
+
+@dataclass(frozen=True)
 class _Parts:
-    """The constants in the place of the table."""
+    """The constants in the place of the table: all of it narrow, or some of it whole."""
 
-    narrow: Value
+    narrow: Value | _Some
     up: Value
-    index: Value | None = None  # where each row that stays is in `whole`; the others: the last
-    whole: Value | None = None
+    whole: _Some | None = None
 
 
-def write_table(editor: Editor, table: Table, rank: int) -> Layer:
+def write_table(editor: Editor, table: Table, part: Candidate) -> Layer:
     """Replace the table wherever it is read; its readers' results keep their names."""
     scope = table.value.graph or editor.model.graph
     hint = str(table.value.name)
-    narrow, up = (a.astype(np.float32) for a in table.factors(rank))
-    parts = _Parts(
-        editor.initializer(scope, f"{hint}_reduced", narrow),
-        editor.initializer(scope, f"{hint}_expand", up),
-        *_whole(editor, scope, table),
-    )
+    reading = table.readings[part.reading]
+    narrow, up = (a.astype(np.float32) for a in table.factors(part))
+    expand = editor.initializer(scope, f"{hint}_expand", up)
+    if len(reading.kept):
+        rest = np.delete(np.arange(len(narrow)), reading.kept)
+        parts = _Parts(
+            _some(editor, scope, f"{hint}_reduced", narrow, rest),
+            expand,
+            _some(editor, scope, f"{hint}_whole", content(table.value), reading.kept),
+        )
+    else:
+        parts = _Parts(editor.initializer(scope, f"{hint}_reduced", narrow), expand)
     for gather in table.gathers:
         nodes = _read(editor, gather, parts)
         editor.replace_node(gather, nodes, [nodes[-1].outputs[0]])
     if table.turned is not None and table.head is not None:
+        assert isinstance(parts.narrow, Value)
         turned = editor.initializer(scope, f"{hint}_head", np.transpose(up))
         _write_head(editor, table, parts.narrow, turned)
-    loss = 10 * np.log10(1 / max(table.read[rank], 1e-30))
+    loss = 10 * np.log10(1 / max(reading.read[part.rank], 1e-30))
     tied = " and its tied head" if table.head is not None else ""
-    stay = f", {len(table.kept)} rows stay as they are" if len(table.kept) else ""
-    action = f"table{tied} rank {rank} of {table.size[1]}{stay}"
+    stay = f", {len(reading.kept)} rows stay as they are" if len(reading.kept) else ""
+    action = f"table{tied} rank {part.rank} of {table.size[1]}{stay}"
     return Layer(table.name, "Gather", action, float(loss))
 
 
-def _whole(editor: Editor, scope: Graph, table: Table) -> tuple[Value, Value] | tuple[()]:
-    if not len(table.kept):
-        return ()
-    rows = content(table.value)
-    index = np.full(len(rows), len(table.kept), np.int32)
-    index[table.kept] = np.arange(len(table.kept))
-    whole = np.concatenate([rows[table.kept], np.zeros((1, rows.shape[1]), rows.dtype)])
-    hint = str(table.value.name)
-    return (
-        editor.initializer(scope, f"{hint}_index", index),
-        editor.initializer(scope, f"{hint}_whole", whole),
+def _some(editor: Editor, scope: Graph, hint: str, rows: Array, chosen: Array) -> _Some:
+    index = np.full(len(rows), len(chosen), np.int32)
+    index[chosen] = np.arange(len(chosen))
+    some = np.concatenate([rows[chosen], np.zeros((1, rows.shape[1]), rows.dtype)])
+    return _Some(
+        editor.initializer(scope, hint, some), editor.initializer(scope, f"{hint}_index", index)
     )
 
 
@@ -74,13 +86,19 @@ def _read(editor: Editor, gather: Node, parts: _Parts) -> list[Node]:
             kind, inputs, outputs=[f"{output}_{what}"], name=f"{name}_{what}", like=gather
         )
 
-    one = node("Gather", [parts.narrow, ids], "reduced")
-    two = node("MatMul", [one.outputs[0], parts.up], "expanded")
-    if parts.index is None or parts.whole is None:
-        return [one, two]
-    at = node("Gather", [parts.index, ids], "index")
-    row = node("Gather", [parts.whole, at.outputs[0]], "whole")
-    return [one, two, at, row, node("Add", [two.outputs[0], row.outputs[0]], "sum")]
+    def looked_up(some: Value | _Some, what: str) -> list[Node]:
+        if not isinstance(some, _Some):
+            return [node("Gather", [some, ids], what)]
+        at = node("Gather", [some.index, ids], f"{what}_index")
+        return [at, node("Gather", [some.rows, at.outputs[0]], what)]
+
+    nodes = looked_up(parts.narrow, "reduced")
+    nodes.append(node("MatMul", [nodes[-1].outputs[0], parts.up], "expanded"))
+    if parts.whole is None:
+        return nodes
+    rows = looked_up(parts.whole, "whole")
+    both: list[Value | None] = [nodes[-1].outputs[0], rows[-1].outputs[0]]
+    return [*nodes, *rows, node("Add", both, "sum")]
 
 
 def _write_head(editor: Editor, table: Table, small: Value, down: Value) -> None:

@@ -20,14 +20,14 @@ from onnxslim.passes.lowrank.gain import DISTURBANCE, Probe
 from onnxslim.passes.lowrank.schemes import Scheme
 from onnxslim.passes.lowrank.survey import held_out
 from onnxslim.passes.lowrank.table import (
-    Split,
+    Reading,
     expected,
     head_error,
     powers_in,
     read_error,
+    readings,
     shares,
     split,
-    split_and_keep,
 )
 from onnxslim.pipeline.base import Context, Declined
 from onnxslim.runtime.samples import Samples
@@ -40,7 +40,8 @@ _LEAST = 256  # rows: smaller tables are not worth it
 @dataclass(frozen=True)
 class Table:
     """A table, who reads it, and what can be done to it. Losses of reading and of the head are
-    relative; `rows` are how many a run reads and how many the head multiplies."""
+    relative; `rows` are how many a run reads and how many the head multiplies. With a head there
+    is one reading, without rows that stay whole."""
 
     name: str
     value: Value
@@ -48,11 +49,9 @@ class Table:
     turned: Node | None  # the Transpose before the head
     head: Node | None
     rows: tuple[int, int]
-    split: Split
-    kept: Array  # numbers of the rows that stay as they are
     often: Array  # [v] the probability that each row is read
+    readings: tuple[Reading, ...]
     covariance: Array | None  # of the head's input
-    read: Mapping[int, float]
     headed: Mapping[int, float]
 
     @property
@@ -66,40 +65,44 @@ class Table:
         v, d = self.size
         reads, heads = self.rows
         made = [Candidate(None, 0, heads * v * d, v * d, 0.0)]
-        exact = (len(self.kept) + 1) * d if len(self.kept) else 0
-        for r in self.read:
-            loss = gains[0] * self.read[r] + gains[1] * self.headed.get(r, 0.0)
-            macs = reads * r * d + heads * r * (v + d)
-            params = r * (v + d) + exact
-            made.append(Candidate(Cut(TABLE, 0.0, {}, {}), r, macs, params, loss))
+        for number, reading in enumerate(self.readings):
+            for r, error in reading.read.items():
+                loss = gains[0] * error + gains[1] * self.headed.get(r, 0.0)
+                macs = reads * r * d + heads * r * (v + d)
+                params = reading.numbers((v, d), r)
+                if params < v * d:
+                    cut = Cut(TABLE, 0.0, {}, {})
+                    made.append(Candidate(cut, r, macs, params, loss, reading=number))
         return made
 
-    def factors(self, rank: int) -> tuple[Array, Array]:
+    def factors(self, part: Candidate) -> tuple[Array, Array]:
         """A [v, r] and B [r, d], balanced in scale; A is zero for rows that are kept."""
+        reading = self.readings[part.reading]
         table = content(self.value).astype(np.float64)
-        narrow: Array = table @ self.split.down[:, :rank]
-        narrow[self.kept] = 0.0
-        up = self.split.up[:rank]
+        narrow: Array = table @ reading.split.down[:, : part.rank]
+        narrow[reading.kept] = 0.0
+        up = reading.split.up[: part.rank]
         spread = np.sqrt(np.maximum(self.often @ np.square(narrow), 1e-30))
         scale = np.sqrt(np.maximum(np.linalg.norm(up, axis=1), 1e-30) / spread)
         return narrow * scale, up / scale[:, None]
 
     def probes(self) -> list[Probe | None]:
         """Of its first reader and of the head."""
-        rank = min(self.read, key=lambda r: abs(self.read[r] / DISTURBANCE - 1))
-        narrow, up = self.factors(rank)
+        part = min(self.candidates((1.0, 0.0))[1:], key=lambda c: abs(c.loss / DISTURBANCE - 1))
+        reading, rank = self.readings[part.reading], part.rank
+        narrow, up = self.factors(part)
         table = content(self.value).astype(np.float64)
         change = (narrow @ up - table).astype(np.float32)
-        change[self.kept] = 0.0
-        gather = self.gathers[0]
+        change[reading.kept] = 0.0
 
-        def reading(ids: Array) -> Array:
-            read: Array = change[ids]
-            return read
+        def looked_up(ids: Array) -> Array:
+            result: Array = change[ids]
+            return result
 
-        found: list[Probe | None] = [
-            Probe(str(gather.inputs[1].name), str(gather.outputs[0].name), reading, self.read[rank])  # type: ignore[union-attr]
-        ]
+        ids, row = self.gathers[0].inputs[1], self.gathers[0].outputs[0]
+        assert ids is not None
+        error = reading.read[rank]
+        found: list[Probe | None] = [Probe(str(ids.name), str(row.name), looked_up, error)]
         if self.head is None or self.covariance is None:
             return [*found, None]
 
@@ -163,7 +166,7 @@ def _table(
         return "no rank makes it smaller" if ctx.env.calib else "it needs calibration samples"
     return _judged(ctx, model, Table(
         name, value, tuple(gathers), turned, head, _rows(ctx, gathers, head),
-        Split(np.zeros((d, 0)), np.zeros((0, d))), np.zeros(0, np.int64), np.zeros(v), None, {}, {},
+        np.zeros(v), (), None, {},
     ), ranks)  # fmt: skip
 
 
@@ -191,41 +194,69 @@ def _judged(ctx: Context, model: Model, table: Table, ranks: range) -> Table | s
     assert ctx.env.calib is not None
     rows = content(table.value).astype(np.float64)
     fit, held = held_out(ctx.env.calib)
-    reads_fit = _reads(model, table, fit)
-    often = expected(_together(reads_fit), len(rows))
-    judged = often
-    if held is not None:
-        judged = shares(_together(_reads(model, table, held)), len(rows))
-    if not (reads := float(judged @ np.square(rows).sum(axis=1))) > 0:
+    reads = _reads(model, table, fit)
+    others = None if held is None else _reads(model, table, held)
+    use = _use(reads, others, len(rows))
+    if not float(use.judged @ np.square(rows).sum(axis=1)) > 0:
         return "the samples read only rows of zeros"
+    table = replace(table, often=use.every)
     if table.head is None:
         made = str(table.gathers[0].outputs[0].name)
-        lengths = [read[0].size for read in reads_fit]
-        metric = felt(model, made, rows, lengths, fit, ctx.env)
-        return _judged_alone(table, rows, often, judged, ranks, metric)
+        metric = felt(model, made, rows, [read[0].size for read in reads], fit, ctx.env)
+        return _judged_alone(table, rows, use, ranks, metric)
     covariance = _head_input(ctx, table.head)
     if isinstance(covariance, str):
         return covariance
+    return _judged_with_head(table, rows, use.judged, covariance, ranks)
+
+
+@dataclass(frozen=True)
+class _Use:
+    """How often each row is read, [v]: by what is fitted to, by what judges, and expected of all
+    samples together."""
+
+    fit: Array
+    judged: Array
+    every: Array
+
+
+def _use(reads: list[list[Array]], others: list[list[Array]] | None, size: int) -> _Use:
+    fit = expected(_together(reads), size)
+    if others is None:
+        return _Use(fit, fit, fit)
+    judged, every = _together(others), _together([*reads, *others])
+    return _Use(fit, shares(judged, size), expected(every, size))
+
+
+def _judged_alone(
+    table: Table, rows: Array, use: _Use, ranks: range, metric: Array | None
+) -> Table:
+    """A table that no head shares: split for all samples, with the losses that splits for some of
+    them have on the others."""
+    metric = np.eye(rows.shape[1]) if metric is None else metric
+    judged = readings(rows, use.fit, use.judged, ranks, metric)
+    final = judged if use.every is use.fit else readings(rows, use.every, use.every, ranks, metric)
+    reads = float(use.judged @ powers_in(rows, metric))
+    known = (
+        replace(last, read={r: e / reads for r, e in first.read.items()})
+        for first, last in zip(judged, final, strict=True)
+    )
+    return replace(table, readings=tuple(known))
+
+
+def _judged_with_head(
+    table: Table, rows: Array, judged: Array, covariance: Array, ranks: range
+) -> Table:
+    """One split for both uses of the rows."""
+    reads = float(judged @ np.square(rows).sum(axis=1))
     gram: Array = np.transpose(rows) @ rows
     whole, size = float(np.sum(gram * covariance)), rows.shape[1]
     metric = np.eye(size) / np.trace(gram) + covariance / whole
     both = split(gram, metric)
     read = {r: e / reads for r, e in read_error(rows, judged, both, ranks).items()}
     headed = {r: e / whole for r, e in head_error(gram, covariance, both, ranks).items()}
-    return replace(
-        table, split=both, often=often, covariance=covariance, read=read, headed=headed
-    )  # fmt: skip
-
-
-def _judged_alone(
-    table: Table, rows: Array, often: Array, judged: Array, ranks: range, metric: Array | None
-) -> Table:
-    """A table that no head shares, by how often rows are read, and are where it is judged."""
-    metric = np.eye(rows.shape[1]) if metric is None else metric
-    found = split_and_keep(rows, often, judged, ranks, metric)
-    reads = float(judged @ powers_in(rows, metric))
-    read = {r: e / reads for r, e in found.read.items()}
-    return replace(table, split=found.split, kept=found.kept, often=often, read=read)
+    reading = Reading(both, np.zeros(0, np.int64), read)
+    return replace(table, readings=(reading,), covariance=covariance, headed=headed)
 
 
 def _head_input(ctx: Context, head: Node) -> Array | str:

@@ -71,6 +71,6 @@ def _with(model: Model, settled: Settled) -> Model:
     emit_into(copy, settled.decisions)
     editor = Editor(copy)
     for table, part in settled.tables:
-        write_table(editor, twin_table(copy, table), part.rank)
+        write_table(editor, twin_table(copy, table), part)
     editor.remove_dead()
     return copy

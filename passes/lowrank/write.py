@@ -62,7 +62,7 @@ def write(
                 _row(site, made, candidates[site.name], settled.speeds.get(site.name), len(sites))
                 for site, made in zip(sites, pairs, strict=True)
             ]
-    done.layers += [write_table(editor, table, part.rank) for table, part in settled.tables]
+    done.layers += [write_table(editor, table, part) for table, part in settled.tables]
     if done.layers:
         editor.remove_dead()
     if names and fitting:

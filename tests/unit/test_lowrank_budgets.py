@@ -180,7 +180,7 @@ def test_rows_that_every_sample_reads_stay_as_they_are(executor: ThreadPoolExecu
     )
     result = run(model, executor, often, Lowrank(params=0.6, measure=False))
     assert "rows stay as they are" in result.layers[0].action
-    assert parameters(model) - 300 <= 0.6 * table.size  # an index for each row is beside them
+    assert parameters(model) <= 0.6 * table.size  # two indices of each row are among them
     (found,) = open_session(model).run({"ids": np.array([0, 7, -1, 298])}).values()
     np.testing.assert_array_equal(found, table[[0, 7, 299, 298]])
 

@@ -10,7 +10,7 @@ import pytest
 from onnxslim.ir import Array, Model
 from onnxslim.passes.lowrank import felt as module
 from onnxslim.passes.lowrank.felt import felt
-from onnxslim.passes.lowrank.table import split, split_and_keep, weighted
+from onnxslim.passes.lowrank.table import readings, split, weighted
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import FeedList
 from onnxslim.targets import get_target
@@ -69,12 +69,14 @@ def test_the_losses_of_every_rank_are_those_of_the_rows() -> None:
     assert found is not None
     often = np.random.default_rng(3).random(40)
     rows = ROWS.astype(np.float64)
-    reading = split_and_keep(rows, often, often, range(1, 6), found)
-    for rank, loss in reading.read.items():
-        cut = reading.split
-        rest = rows - rows @ cut.down[:, :rank] @ cut.up[:rank]
-        rest[reading.kept] = 0.0
-        assert loss == pytest.approx(float(np.sum(often[:, None] * (rest @ found) * rest)))
+    none, some = readings(rows, often, often, range(1, 6), found)
+    assert (len(none.kept), len(some.kept)) == (0, 16)
+    for reading in (none, some):
+        for rank, loss in reading.read.items():
+            cut = reading.split
+            rest = rows - rows @ cut.down[:, :rank] @ cut.up[:rank]
+            rest[reading.kept] = 0.0
+            assert loss == pytest.approx(float(np.sum(often[:, None] * (rest @ found) * rest)))
 
 
 @pytest.mark.parametrize("body", [FIXED, MIXED])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from onnxslim.ir import Array
 from onnxslim.passes.lowrank.table import (
+    Reading,
     Split,
     expected,
     head_error,
     read_error,
+    readings,
     shares,
     split,
-    split_and_keep,
     weighted,
 )
 
@@ -95,26 +98,44 @@ def test_where_every_row_was_read_none_is_expected_besides() -> None:
 
 
 def flat(often: Array) -> tuple[Array, Array]:
-    """Rows [400, 16] of which no direction stands out, and how often each is read."""
-    rows = np.random.default_rng(0).standard_normal((400, 16))
+    """Rows [400, 64] of which no direction stands out, and how often each is read."""
+    rows = np.random.default_rng(0).standard_normal((400, 64))
     return rows, often / often.sum()
 
 
+def least(found: Sequence[Reading], numbers: int) -> tuple[float, Reading, int]:
+    """Of a table [400, 64] in at most so many numbers: loss, reading and rank."""
+    every = [
+        (loss, reading, rank)
+        for reading in found
+        for rank, loss in reading.read.items()
+        if reading.numbers((400, 64), rank) <= numbers
+    ]
+    return min(every, key=lambda one: one[0])
+
+
 def test_rows_read_often_stay_where_that_loses_less_for_the_same_numbers() -> None:
-    rows, often = flat(np.append(np.full(16, 100.0), np.ones(384)))
-    reading = split_and_keep(rows, often, often, range(1, 16), np.eye(16))
-    np.testing.assert_array_equal(reading.kept, np.arange(16))
-    rest = change(rows, reading.split, 7)
+    rows, often = flat(np.append(np.full(64, 100.0), np.ones(336)))
+    found = readings(rows, often, often, range(1, 64), np.eye(64))
+    loss, reading, rank = least(found, 32 * 464)
+    assert set(range(64)) <= set(reading.kept.tolist())
+    rest = change(rows, reading.split, rank)
     rest[reading.kept] = 0.0
-    assert reading.read[7] == pytest.approx(float(often @ np.square(rest).sum(axis=1)))
-    assert 7 * 416 + 17 * 16 <= 8 * 416  # of rank 8 without
-    plain = split(weighted(rows, often), np.eye(16))
-    assert reading.read[7] < 0.6 * read_error(rows, often, plain, [8])[8]
+    assert loss == pytest.approx(float(often @ np.square(rest).sum(axis=1)))
+    assert loss < 0.6 * found[0].read[32]
 
 
 def test_rows_read_alike_are_all_cut() -> None:
     rows, often = flat(np.ones(400))
-    reading = split_and_keep(rows, often, often, range(1, 16), np.eye(16))
+    found = readings(rows, often, often, range(1, 64), np.eye(64))
+    _, reading, _ = least(found, 32 * 464)
     assert len(reading.kept) == 0
-    for rank, loss in read_error(rows, often, reading.split, range(1, 16)).items():
+    for rank, loss in read_error(rows, often, reading.split, range(1, 64)).items():
         assert reading.read[rank] == pytest.approx(loss, abs=1e-12)
+
+
+def test_a_whole_row_takes_no_place_in_the_narrow_table() -> None:
+    rows, often = flat(np.ones(400))
+    none, some = readings(rows, often, often, [3], np.eye(64))[:2]
+    assert none.numbers((400, 64), 3) == 3 * (400 + 64)
+    assert some.numbers((400, 64), 3) == 3 * (384 + 1 + 64) + 17 * 64 + 2 * 400

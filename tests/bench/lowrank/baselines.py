@@ -63,7 +63,7 @@ def factorized(model: Model, options: Lowrank, ctx: Context) -> dict[str, Model]
         for decision in settled.decisions:
             _write(own, copy, decision, seen)
         for table, part in settled.tables:  # cut like ours: the question is the layers
-            write_table(own, twin_table(copy, table), part.rank)
+            write_table(own, twin_table(copy, table), part)
         found[name] = copy
         own.remove_dead()
     return found
