@@ -94,6 +94,7 @@ def layer_ends(model: Model) -> list[str]:
     return [str(n.outputs[0].name) for n in norms[2::2]]
 
 
+_FOUR_BITS = "simplify,quant{scheme=int8 weight_bits=4 wide_share=0}"
 STUDENTS = (
     Student("fashion_vgg", "25 % of the MACs", "simplify,prune{ratio=0.25}"),
     Student("fashion_resnet", "40 % of the MACs", "simplify,prune{ratio=0.4}"),
@@ -106,12 +107,10 @@ STUDENTS = (
     Student("fashion_vgg", "2 bits", "simplify,quant{scheme=int8 portable=true}", coarser(2)),
     Student("fashion_resnet", "3 bits", "simplify,quant{scheme=int8 portable=true}", coarser(3)),
     Student("fashion_vit", "3 bits", "simplify,quant{scheme=int8 portable=true}", coarser(3)),
-    Student(
-        "efficientnet_lite0",
-        "4 bits",
-        "simplify,quant{scheme=int8 weight_bits=4 wide_share=0}",
-    ),
+    Student("efficientnet_lite0", "4 bits", _FOUR_BITS),
     Student("minilm_l6", "layers 0, 2 and 4 of 6", "simplify", every_other_layer),
+    Student("efficientnet_lite0_photos", "4 bits", _FOUR_BITS),
+    Student("minilm_l6_texts", "layers 0, 2 and 4 of 6", "simplify", every_other_layer),
 )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.bench.lowrank.report import Row
 
-PANELS = ("fashion_vgg", "fashion_resnet", "minilm_l6")
+PANELS = ("fashion_vgg", "fashion_resnet", "minilm_l6_texts")
 WIDTH, HEIGHT, MARGIN = 420, 320, 56
 COLOURS = ("#000000", "#1f77b4", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#ff7f0e",
            "#17becf", "#7f7f7f")  # fmt: skip

@@ -130,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kept: dict[str, Any] = json.loads(known.read_text("utf-8")) if known.exists() else {}
     old: list[dict[str, Any]] = kept.get("rows", [])
     old_layers: list[dict[str, Any]] = kept.get("layers", [])
-    rows = [Row(**r) for r in old]
-    layers = [LayerRow(**r) for r in old_layers]
+    rows = [Row(**r) for r in old if r["model"] in SETTINGS]
+    layers = [LayerRow(**r) for r in old_layers if r["model"] in SETTINGS]
     with tempfile.TemporaryDirectory() as folder:
         for name in asked.names:
             for more, of_layers in measure(name, Path(folder), asked.settings, asked.rows):

@@ -49,8 +49,10 @@ SETTINGS: Mapping[str, tuple[Setting, ...]] = {
         Setting("prune{ratio=0.65}"),
         Setting("prune{ratio=0.8},lowrank{ratio=0.8},quant"),
     ),
-    "efficientnet_lite0": tuple(Setting(f"lowrank{{ratio={r} measure=false}}") for r in SWEEP),
-    "minilm_l6": (
+    "efficientnet_lite0_photos": tuple(
+        Setting(f"lowrank{{ratio={r} measure=false}}") for r in SWEEP
+    ),
+    "minilm_l6_texts": (
         Setting("lowrank{params=0.8}"),  # which cuts the table alone, in which baselines agree
         Setting("lowrank{ratio=0.9}", beside=True),
         Setting("quant"),
