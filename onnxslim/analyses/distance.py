@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,6 +71,13 @@ def distance_to(
     return _compared(wanted, model, samples, threads).value()
 
 
+def errors_of(
+    wanted: Sequence[Mapping[str, Array]], found: Iterable[Mapping[str, Array]]
+) -> Array | None:
+    """Like `errors_to`, where both are known."""
+    return _gathered(wanted, found).by_feed()
+
+
 def errors_to(
     wanted: Sequence[Mapping[str, Array]],
     model: Model,
@@ -90,10 +97,16 @@ def _compared(
     optimize: Optimize = "all",
 ) -> Distance:
     session = open_session(model, threads=threads, optimize=optimize)
-    found = Distance()
-    for reference, feed in zip(wanted, samples, strict=True):
-        found.add(reference, session.run(feed))
-    return found
+    return _gathered(wanted, (session.run(feed) for feed in samples))
+
+
+def _gathered(
+    wanted: Sequence[Mapping[str, Array]], found: Iterable[Mapping[str, Array]]
+) -> Distance:
+    made = Distance()
+    for reference, outputs in zip(wanted, found, strict=True):
+        made.add(reference, outputs)
+    return made
 
 
 def _squares(found: Array, wanted: Array) -> tuple[float, float]:

@@ -25,3 +25,9 @@ def errs_less(after: Array, before: Array, runs: int, certainty: float = CERTAIN
     gains: Array = np.array([part.mean() for part in parts])
     error = float(gains.std(ddof=1)) / batches**0.5
     return bool(gains.mean() > max(float(stdtrit(batches - 1, certainty)) * error, 0.0))
+
+
+def likely_harms(after: Array, before: Array, runs: int) -> bool:
+    """Whether the errors likely grew, or one is no number. Of a first of many changes that is
+    enough to know, where a later one may gain by it, and all of them are judged in the end."""
+    return not np.isfinite(after).all() or errs_less(before, after, runs, LIKELY)

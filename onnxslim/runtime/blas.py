@@ -31,8 +31,10 @@ def longest_first(
     executor: Executor, function: Callable[[T], R], items: Iterable[T], work: Callable[[T], float]
 ) -> list[R]:
     """The same, and what is most work is begun first: none is left over for one thread at the end.
-    Results come in the order of the items."""
+    Results come in the order of the items. A single one has all threads for its products."""
     given = list(items)
+    if len(given) == 1:
+        return [function(given[0])]
     order = sorted(range(len(given)), key=lambda i: -work(given[i]))
     found = dict(
         zip(order, side_by_side(executor, lambda i: function(given[i]), order), strict=True)

@@ -19,7 +19,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.analyses.distance import errors_to, outputs_of
 from onnxslim.analyses.linear import Linear, linear
-from onnxslim.analyses.paired import LIKELY, errs_less
+from onnxslim.analyses.paired import errs_less, likely_harms
 from onnxslim.analyses.seen import Shapes, observed_shapes
 from onnxslim.ir import Array, Model, Node
 from onnxslim.passes.distill.grids import Grid, floated, grid_of, written_back
@@ -94,7 +94,7 @@ def refit_layers(
         start = ir.snapshot(copy)
         fitted = run.fit(stage.tolist(), np.concatenate([[], *stages[number + 1 :]]).tolist())
         after = errors_to(wanted, copy, held_out, env.threads, "float") if fitted else None
-        if after is not None and not _harmed(after, best, parts.runs):
+        if after is not None and not likely_harms(after, best, parts.runs):
             best = after
             rows += fitted
         elif fitted:
@@ -109,12 +109,6 @@ def refit_layers(
     return Refitted(
         len(held_out), float(before.mean()), float(best.mean()), tuple(rows), tuple(declined)
     )
-
-
-def _harmed(after: Array, best: Array, runs: int) -> bool:
-    """Whether the errors likely grew. A first layer of many may have to move before a later one
-    gains by it, hence that is enough; all together are judged in the end."""
-    return not np.isfinite(after).all() or errs_less(best, after, runs, LIKELY)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from onnxslim.passes.prune.evidence import ROWS_PER_FEATURE, Evidence, collect
 from onnxslim.passes.prune.importance import Importance, rank, readers, taps
 from onnxslim.passes.prune.timed import measure
 from onnxslim.passes.prune.trial import Trials, gains, together
-from onnxslim.passes.refit.refit import SAMPLES
 from onnxslim.pipeline.base import Context
 from onnxslim.runtime.blas import longest_first, side_by_side
 
@@ -37,6 +36,7 @@ KINDS: Mapping[str, str] = {
 GOALS = ("ratio", "params", "latency", "share")
 _COUNTED = {"ratio": "the MACs", "params": "the parameters", "latency": "the measured latency"}
 _TRIES = 4  # of budgets in milliseconds, each set by what the one before turned out to be
+_REFITS = 512  # samples at most when layers are fitted again
 _NEAR = 0.02  # of the time before: closer is not worth another try
 
 
@@ -226,7 +226,7 @@ class Chooser:
 
     def _refits(self) -> int:
         """Samples for the refit, which runs two models up to 8 times."""
-        return affordable(REFIT, 16.0 * self.ctx.analyses.get(Cost()).total_macs, 60, SAMPLES)
+        return affordable(REFIT, 16.0 * self.ctx.analyses.get(Cost()).total_macs, 60, _REFITS)
 
     def _work(self, group: Group) -> float:
         """What to rank a group is in proportion to: covariances are inverted."""

@@ -62,12 +62,15 @@ def lost_columns(axes: AxisMap, layer: Layer, own: Linear, removed: Array) -> Ar
 
 
 def give_biases(editor: Editor) -> None:
-    """Dense Conv and Gemm without a bias get one of zeros, which a fit can change."""
+    """Dense Conv and Gemm without a bias get one of zeros, which a fit can change, and those that
+    share one their own: the analysis is to know what a fit writes to."""
     for node in list(editor.model.graph):
         own = linear(node)
         if not isinstance(own, Linear) or own.bias_index is None or own.groups > 1:
             continue
-        if own.bias is None:
+        if own.bias is not None:
+            editor.unshare(node, own.bias_index)
+        else:
             zeros = own.from_bias(np.zeros(own.out_features))
             hint = f"{node.outputs[0].name}_bias"
             node.resize_inputs(3)
@@ -125,10 +128,11 @@ def _write(editor: Editor, own: Linear, found: _Fit) -> None:
 
 
 def sliced(reference: Model, axes: AxisMap, removed: Array, names: list[str]) -> None:
-    """Let values of the reference be what the cut model has of them, under the same names."""
+    """Let values of the reference be what the cut model has of them, under the same names. Those
+    that the analysis does not know stay."""
     editor, twins = Editor(reference), makers(reference)
     kinds = {str(value.name): axes.axes(value) for value in axes.trace.axes}
-    for name in names:
+    for name in (name for name in names if name in kinds and name in twins):
         value = next(v for v in twins[name].outputs if v.name == name)
         for axis, classes in enumerate(kinds[name]):
             if classes is not None and removed[classes].any():

@@ -11,7 +11,7 @@ from onnxslim.passes.prune.compensate import compensate, fitted, sliced, spots
 from onnxslim.passes.prune.cut import cut
 from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.safety import differs
-from onnxslim.passes.refit.refit import activation_work, refit, spots_of
+from onnxslim.passes.refit.refit import activation_work, refit, skips, spots_of
 from onnxslim.pipeline.base import Environment
 
 
@@ -30,7 +30,9 @@ class Repair:
         lost = fitted(axes, removed)
         if repairs:
             compensate(editor, axes, removed, chosen.evidence, self.env.executor)
-            sliced(self.reference, axes, removed, spots(axes))
+            own = spots(axes)
+            known = dict.fromkeys([*own, *skips(editor.model, own)])
+            sliced(self.reference, axes, removed, list(known))
         apart = self._cut(editor, axes, removed)
         if repairs and not apart:
             self._refit(editor.model, _affordable(editor.model, spots(axes), lost), chosen.evidence)
@@ -49,8 +51,9 @@ class Repair:
     def _refit(self, model: Model, names: list[str], evidence: Evidence) -> None:
         known = activation_work(model, names) <= _FITS
         done, why = refit(
-            self.reference, model, names, self.env, activations=known, most=evidence.refits
-        )
+            self.reference, model, names, self.env, activations=known, in_turn=True,
+            most=evidence.refits,
+        )  # fmt: skip
         self.notes.append(
             f"refit not kept: {why}" if done is None else
             f"{done.layers} layers fitted again: error of the outputs on samples held out "

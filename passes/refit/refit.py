@@ -3,23 +3,26 @@
 Minimises E|y - H z - b|^2 over H and b with y the original layer's output and z what reaches the
 layer in the compressed model: the asymmetric step of Zhang et al. 2015 (arXiv 1505.06798,
 section 3.3), a ridge regression towards the H at hand. A fit is kept where the error on the
-samples held out falls, and those of a stage only where that of the model's outputs falls. Where an
-activation follows that is known, the errors may be those after it; then a fit to those is tried
-too (`activation`).
+samples held out falls, and those of a stage unless the model's outputs likely err more: a layer
+may have to move before a later one gains by it. What stands in the end is where they err least.
+Where an activation follows that is known, the errors may be those after it; then a fit to those is
+tried too (`activation`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.analyses.distance import distance_to, outputs_of
+from onnxslim.analyses.distance import errors_of, outputs_of
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.moments import Moments
-from onnxslim.ir import Array, Editor, Model, Node
+from onnxslim.analyses.paired import likely_harms
+from onnxslim.ir import Array, Editor, Model, Node, Value
 from onnxslim.passes.refit.activation import (
     NOTHING,
     Pieces,
@@ -34,7 +37,7 @@ from onnxslim.passes.refit.stretches import Pair, halves
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.blas import longest_first
 
-_STAGES = 8  # runs of the samples at most: layers of one stage are fitted from one run
+_STAGES = 8  # parts of the layers that are judged
 SAMPLES = 256
 """At most, spread over all of them."""
 _RIDGES = (1e-3, 1e-2, 1e-1)  # of the mean variance of z
@@ -57,12 +60,15 @@ def refit(
     env: Environment,
     *,
     activations: bool = False,
+    in_turn: bool = False,
     most: int = SAMPLES,
 ) -> tuple[Fitted | None, str]:
     """Fit the second factors of the layers with these outputs (in order), in place.
 
-    With `activations`, to what they give after their activation where that is known; to `most` of
-    the calibration samples.
+    With `activations`, to what they give after their activation where that is known;
+    `in_turn` one after the other, so that each makes up for those before it and for what the value
+    lacks that it is added to; without, an eighth of them from one run; to `most` of the
+    calibration samples.
     Returns what was done, or None with the reason why nothing was kept.
 
     Raises:
@@ -71,37 +77,57 @@ def refit(
     if env.calib is None or len(env.calib) < _FEWEST:
         return None, f"a refit needs at least {_FEWEST} calibration samples"
     parts = halves(env.calib, most)
-    held_out = parts.held_out
-    wanted = outputs_of(original, held_out, env.threads)
-    before = distance_to(wanted, model, held_out, env.threads)
+    wanted = outputs_of(original, parts.held_out, env.threads)
+    pair = Pair.of(original, model, parts, env.threads)
+    before = _judged(pair, wanted)
     if before is None:
         return None, "no output of the model is a float to compare"
-    best, least, layers = before, np.inf, 0
-    stages = np.array_split(np.array(names, dtype=object), min(_STAGES, len(names)))
-    pair = Pair.of(original, model, parts, env.threads)
-    for number, stage in enumerate(stages):
-        env.progress("refit", number, len(stages))
-        found, start = spots_of(model, stage.tolist()), ir.snapshot(model)
-        later = spots_of(model, np.concatenate([[], *stages[number + 1 :]]).tolist())
-        fitted = fit_stage(pair, found, env, activations=activations, later=later)
-        if not fitted:
+    best, now, layers, least = _State(ir.snapshot(model), before, 0), before, 0, np.inf
+    ends = np.linspace(0, len(names), min(_STAGES, len(names)) + 1).round().astype(int).tolist()
+    for number, (first, last) in enumerate(pairwise(ends)):
+        env.progress("refit", number, len(ends) - 1)
+        start, kept, fitted = ir.snapshot(model), pair.new.kept, 0
+        for at in range(first, last, 1 if in_turn else last - first):
+            end = at + 1 if in_turn else last
+            fitted += fit_stage(
+                pair, spots_of(model, names[at:end]), env, activations=activations,
+                residual=in_turn, later=spots_of(model, names[end:]),
+            )  # fmt: skip
+        after = _judged(pair, wanted) if fitted else None
+        if after is None:
             continue
-        after = distance_to(wanted, model, held_out, env.threads) or np.inf
-        least = min(least, after)
-        if after < best:
-            best, layers = after, layers + fitted
-        else:
+        least = min(least, float(after.mean()))
+        if likely_harms(after, now, parts.runs):
             ir.restore(model, start)
-    if not layers:
-        return None, f"held-out error of the outputs {before:.3g} would have become {least:.3g}"
-    return Fitted(layers, before, best), ""
+            pair.new.kept = kept
+            continue
+        now, layers = after, layers + fitted
+        if now.mean() < best.errors.mean():
+            best = _State(ir.snapshot(model), now, layers)
+    if layers > best.layers:
+        ir.restore(model, best.model)
+    if not best.layers:
+        return None, f"held-out error of the outputs {before.mean():.3g} became {least:.3g} at best"
+    return Fitted(best.layers, float(before.mean()), float(best.errors.mean())), ""
+
+
+@dataclass(frozen=True)
+class _State:
+    model: Model
+    errors: Array  # of the outputs, by sample held out
+    layers: int  # fitted so far
+
+
+def _judged(pair: Pair, wanted: Sequence[Mapping[str, Array]]) -> Array | None:
+    """The errors of the new model's outputs, by sample held out."""
+    return errors_of(wanted, pair.new.outputs(len(pair.parts.fit)))
 
 
 def activation_work(model: Model, names: Sequence[str]) -> float:
     """Multiply-accumulates that `activations` takes of `refit` beside the rest."""
     total = 0.0
     for spot in spots_of(model, names):
-        if _activation(model, spot) is not None:
+        if activation(spot.value) is not None:
             layer, rows = spot.layer, most_rows(Wanted(spot.layer, spot.output, True))
             total += work(rows, layer.in_features, layer.out_features)
     return total
@@ -117,6 +143,11 @@ class Spot:
     holder: Node | None
     index: int
     output: str
+
+    @property
+    def value(self) -> Value:
+        """The result with the constant."""
+        return (self.holder or self.layer.node).outputs[0]
 
     def offset(self) -> Array | None:
         """The constant added, [out], where it is one number per output."""
@@ -158,20 +189,22 @@ def fit_stage(
     project: Project | None = None,
     *,
     activations: bool = False,
+    residual: bool = False,
     later: Sequence[Spot] = (),
 ) -> int:
     """Fit layers of the new model from one run of the samples, in place; how many were changed.
 
-    With `activations`, to what known activations make of their outputs. `later`: all the layers
-    that are fitted afterwards, if they are.
+    With `activations`, to what known activations make of their outputs; with `residual`, to what
+    they are added to as well. `later`: all the layers that are fitted afterwards, if they are.
     """
     if not spots:
         return 0
     model = pair.new.model
     editor = Editor(model)
-    pieces = [_activation(model, spot) if activations else None for spot in spots]
+    pieces = [activation(spot.value) if activations else None for spot in spots]
+    order = {node: at for at, node in enumerate(model.graph)} if residual else {}
     wanted = [
-        Wanted(spot.layer, spot.output, after is not None)
+        Wanted(spot.layer, spot.output, after is not None, _skip(spot, order) if residual else "")
         for spot, after in zip(spots, pieces, strict=True)
     ]
     nodes = [str(spot.layer.node.outputs[0].name) for spot in (*spots, *later)] if later else []
@@ -188,9 +221,24 @@ def fit_stage(
     )
 
 
-def _activation(model: Model, spot: Spot) -> Pieces | None:
-    values = (v for node in model.graph for v in node.outputs if v.name == spot.output)
-    return activation(next(values))
+def skips(model: Model, names: Sequence[str]) -> list[str]:
+    """The names of what the layers with these outputs are added to."""
+    order = {node: at for at, node in enumerate(model.graph)}
+    found = (_skip(spot, order) for spot in spots_of(model, names))
+    return list(dict.fromkeys(name for name in found if name))
+
+
+def _skip(spot: Spot, order: Mapping[Node, int]) -> str:
+    """The name of what a layer's result is added to, if it is there before the layer runs; `order`
+    are the places of the nodes of the main graph."""
+    readers = [use.node for use in spot.value.uses()]
+    if len(readers) != 1 or ir.op(readers[0]) != "Add" or spot.value.is_graph_output():
+        return ""
+    other = next((value for value in readers[0].inputs if value is not spot.value), None)
+    maker = None if other is None else other.producer()
+    if other is None or maker is None or ir.constant(other) is not None:
+        return ""
+    return str(other.name) if order.get(maker, len(order)) < order[spot.layer.node] else ""
 
 
 def spot_of(node: Node) -> Spot | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 
@@ -28,12 +28,14 @@ _WIDE = 32 << 20  # bytes of sums; more lie in a file
 
 @dataclass(frozen=True)
 class Wanted:
-    """A layer of the new model, the value of the old one to compare with, and whether rows are to
-    be kept."""
+    """A layer of the new model, the value of the old one to compare with, whether rows are to be
+    kept, and what is added to the value next: where it differs in the new model, the layer is to
+    make up for that (He et al. 2017, arXiv 1707.06168, section 3.3, residual branches)."""
 
     layer: Linear
     output: str
     keep: bool
+    skip: str = ""
 
 
 @dataclass
@@ -72,11 +74,13 @@ def collect(
     `later`: what comes next of the old and of the new model (see `Stretches.over`)."""
     inputs = list(dict.fromkeys(wanted.layer.tap.tensor for wanted in layers))
     outputs, samples = [wanted.output for wanted in layers], len(pair.parts.both)
-    runs = zip(pair.old.over(outputs, later[0]), pair.new.over(inputs, later[1]), strict=True)
+    skips = [wanted.skip for wanted in layers if wanted.skip]
+    olds = pair.old.over(list(dict.fromkeys([*outputs, *skips])), later[0])
+    news = pair.new.over(list(dict.fromkeys([*inputs, *skips])), later[1])
     found: dict[str, tuple[Seen, Seen]] = {}
     rng, spill = np.random.default_rng(env.seed), Spill()
     sides = chain(repeat(0, len(pair.parts.fit)), repeat(1, len(pair.parts.held_out)))
-    for (ys, zs), side in zip(ahead(runs), sides, strict=True):
+    for (ys, zs), side in zip(ahead(zip(olds, news, strict=True)), sides, strict=True):
         tasks = list[_Task]()
         for wanted in layers:
             z = zs[wanted.layer.tap.tensor]
@@ -85,9 +89,17 @@ def collect(
             if wanted.output not in found:
                 found[wanted.output] = _empty(wanted, len(chosen) * len(pair.parts.held_out), spill)
             seen = found[wanted.output][side]
-            tasks.append(_Task(wanted.layer, z, ys[wanted.output], chosen, seen))
+            tasks.append(_Task(wanted.layer, z, target_of(wanted, ys, zs), chosen, seen))
         list(env.executor.map(_Task.done, tasks))
     return [found[name] for name in outputs]
+
+
+def target_of(wanted: Wanted, ys: Mapping[str, Array], zs: Mapping[str, Array]) -> Array:
+    """What the layer is to give in the new model."""
+    y = ys[wanted.output]
+    if not wanted.skip or not y.shape == ys[wanted.skip].shape == zs[wanted.skip].shape:
+        return y
+    return y + (ys[wanted.skip] - zs[wanted.skip])
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,17 @@ class Stretches:
         if crossing:
             self.kept = found
 
+    def outputs(self, first: int) -> Iterator[dict[str, Array]]:
+        """The model's outputs, of the samples from this number on; what was kept stays."""
+        names = [str(value.name) for value in self.model.graph.outputs]
+        session = self._open(names)
+        for number in range(first, len(self.samples)):
+            before = self.kept[number] if self.kept else {}
+            missing = [name for name in names if name not in before]
+            feed = {**self.samples[number], **before}
+            made = {} if session is None else session.run(feed, missing)
+            yield {name: made[name] if name in made else before[name] for name in names}
+
     def _open(self, wanted: Sequence[str]) -> Session | None:
         """What makes these values from those kept; nothing where they are among them."""
         known = list(self.kept[0]) if self.kept else []

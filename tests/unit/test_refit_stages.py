@@ -42,9 +42,9 @@ def test_a_stage_that_harms_the_outputs_is_undone(monkeypatch: pytest.MonkeyPatc
     before = {name: weight(model, name) for name in "acy"}
 
     def spoiled(
-        pair: Pair, spots: list[Spot], env: Environment, *, activations: bool, later: list[Spot]
+        pair: Pair, spots: list[Spot], env: Environment, *, later: list[Spot], **options: bool
     ) -> int:
-        count = fit_stage(pair, spots, env, activations=activations, later=later)
+        count = fit_stage(pair, spots, env, later=later, **options)
         for spot in spots:
             if spot.output == "c":
                 editor = Editor(pair.new.model)
@@ -62,6 +62,46 @@ def test_a_stage_that_harms_the_outputs_is_undone(monkeypatch: pytest.MonkeyPatc
     assert done.after < 0.1 * done.before
     assert np.array_equal(weight(model, "c"), before["c"])
     assert not np.array_equal(weight(model, "a"), before["a"])
+
+
+@pytest.mark.parametrize(
+    ("second", "third", "layers"), [(0.5, 0.5005, 2), (0.5, 0.4, 3), (1.001, 1.002, 0)]
+)
+def test_what_stands_in_the_end_is_where_the_outputs_err_least(
+    monkeypatch: pytest.MonkeyPatch, second: float, third: float, layers: int
+) -> None:
+    """A first stage that may have harmed by chance stands until all are judged."""
+    original = build(TEXT, WEIGHTS)
+    model, rng = ir.snapshot(original), np.random.default_rng(0)
+    noise = iter(rng.normal(0, 0.05, (4, 8)))
+    errors = iter([1.0, 1.0005, second, third])
+
+    def errors_of(*_: object) -> Array:
+        own: Array = next(noise)
+        return next(errors) + own - own.mean()
+
+    def fit_stage(pair: Pair, spots: list[Spot], env: Environment, **_: object) -> int:
+        for spot in spots:
+            editor = Editor(pair.new.model)
+            held = editor.unshare(spot.layer.node, 1)
+            editor.replace_initializer(held, 2 * weight(pair.new.model, spot.output))
+        return len(spots)
+
+    monkeypatch.setattr(module, "errors_of", errors_of)
+    monkeypatch.setattr(module, "fit_stage", fit_stage)
+    with ThreadPoolExecutor(1) as executor:
+        samples = FeedList(feeds(original, 40, {"N": 4}))
+        env = Environment(get_target("ort-cpu"), executor, calib=samples)
+        done, why = refit(original, model, ["a", "c", "y"], env)
+    changed = [not np.array_equal(weight(model, n), weight(original, n)) for n in "acy"]
+    assert changed == [at < layers for at in range(3)]
+    if layers:
+        assert done is not None
+        assert done.layers == layers
+        assert done.after == pytest.approx(min(second, third))
+    else:
+        assert done is None
+        assert why == "held-out error of the outputs 1 became 1 at best"
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (1, 5, 5), (3, 5, 5)])
