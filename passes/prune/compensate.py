@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 
 import numpy as np
 
+from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap, Layer
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Array, Editor, Model
@@ -69,7 +70,8 @@ def give_biases(editor: Editor) -> None:
         if not isinstance(own, Linear) or own.bias_index is None or own.groups > 1:
             continue
         if own.bias is not None:
-            editor.unshare(node, own.bias_index)
+            if ir.constant(own.bias) is not None:
+                editor.unshare(node, own.bias_index)
         else:
             zeros = own.from_bias(np.zeros(own.out_features))
             hint = f"{node.outputs[0].name}_bias"
