@@ -11,6 +11,7 @@ from onnxslim.passes.prune.compensate import compensate, fitted, sliced, spots
 from onnxslim.passes.prune.cut import cut
 from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.safety import differs
+from onnxslim.passes.refit.activation import activation
 from onnxslim.passes.refit.refit import activation_work, refit, skips, spots_of
 from onnxslim.pipeline.base import Environment
 
@@ -66,10 +67,12 @@ _BYTES = 4 << 30  # of moments of layers that are fitted again, an eighth of the
 
 
 def _affordable(model: Model, names: list[str], lost: list[str]) -> list[str]:
-    """All layers that errors of earlier ones reach; of a large model those that lost columns."""
+    """Layers that errors of earlier ones reach, of a large model those that lost columns. One that
+    lost none and is followed by an activation is left: its inputs hardly tell what they lack."""
     sizes = {
         spot.output: 16 * (spot.layer.in_features + spot.layer.out_features) ** 2
         for spot in spots_of(model, names)
+        if spot.output in lost or activation(spot.value) is None
     }
     small = [name for name in names if sizes.get(name, _BYTES) <= _BYTES // 8]
     if sum(sizes[name] for name in small) <= _BYTES:
