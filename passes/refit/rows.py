@@ -99,7 +99,7 @@ def target_of(wanted: Wanted, ys: Mapping[str, Array], zs: Mapping[str, Array]) 
     y = ys[wanted.output]
     if not wanted.skip or not y.shape == ys[wanted.skip].shape == zs[wanted.skip].shape:
         return y
-    return y + (ys[wanted.skip] - zs[wanted.skip])
+    return np.asarray(y + (ys[wanted.skip] - zs[wanted.skip]))
 
 
 @dataclass(frozen=True)

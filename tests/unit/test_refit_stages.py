@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_a_stage_that_harms_the_outputs_is_undone(monkeypatch: pytest.MonkeyPatc
     before = {name: weight(model, name) for name in "acy"}
 
     def spoiled(
-        pair: Pair, spots: list[Spot], env: Environment, *, later: list[Spot], **options: bool
+        pair: Pair, spots: list[Spot], env: Environment, *, later: list[Spot], **options: Any
     ) -> int:
         count = fit_stage(pair, spots, env, later=later, **options)
         for spot in spots:
@@ -78,7 +79,7 @@ def test_what_stands_in_the_end_is_where_the_outputs_err_least(
 
     def errors_of(*_: object) -> Array:
         own: Array = next(noise)
-        return next(errors) + own - own.mean()
+        return np.asarray(next(errors) + own - own.mean())
 
     def fit_stage(pair: Pair, spots: list[Spot], env: Environment, **_: object) -> int:
         for spot in spots:
