@@ -121,6 +121,7 @@ class Pass(ABC):
     summary: ClassVar[str] = ""
     needs_run: ClassVar[bool] = False  # whether ONNX Runtime must be able to run the model
     guarded: ClassVar[bool] = False  # whether a result slower than the model before is undone
+    inlines: ClassVar[bool] = False  # whether calls of the model's functions become bodies first
 
     def prepare(self, ctx: Context) -> None:  # noqa: B027 - most passes have nothing to refuse
         """Called for every pass before the first one runs: raise what the user must change."""

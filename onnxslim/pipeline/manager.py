@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from onnxslim import ir
 from onnxslim.errors import OnnxSlimError, OutputError, PassError
 from onnxslim.ir import Model
+from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Pass, PassResult
 from onnxslim.pipeline.guard import Guard
 from onnxslim.pipeline.instruments import Failure, Instrument
@@ -84,7 +85,7 @@ def _run_one(
         instrument.before(pass_, model, ctx)
     reset_peak()
     start = time.perf_counter()
-    result = pass_.run(model, ctx)
+    result = _inlined(model, before, pass_, ctx) if pass_.inlines else pass_.run(model, ctx)
     ctx.analyses.invalidate(result.changed)
     kept = True
     local = ctx.env.target.local  # other machines' times are not measured here
@@ -96,6 +97,21 @@ def _run_one(
         instrument.after(pass_, model, ctx, result)
     after = ir.snapshot(model) if result.changed else before
     return Stage(pass_, result, seconds, peak, after, kept)
+
+
+def _inlined(model: Model, before: Model, pass_: Pass, ctx: Context) -> PassResult:
+    """Run a pass on the model without functions; where it changes nothing they stay."""
+    calls = ir.inline_functions(model)
+    if not calls:
+        return pass_.run(model, ctx)
+    ctx.analyses.invalidate(Aspect.ALL)
+    result = pass_.run(model, ctx)
+    if not result.changed:
+        ir.restore(model, before)
+        ctx.analyses.invalidate(Aspect.ALL)
+        return result
+    note = f"{pass_.name} put what functions hold in place of the {calls} nodes that call them"
+    return replace(result, changed=result.changed | Aspect.STRUCTURE, notes=(*result.notes, note))
 
 
 def _broken(

@@ -68,4 +68,13 @@ class FootprintEach(Instrument):
         del self.seen[kept + 1 :]
 
     def _footprint(self, model: Model, ctx: Context) -> Footprint:
-        return footprint(model, ctx.analyses if self._may_run else None)
+        return footprint(model, _without_calls(model, ctx) if self._may_run else None)
+
+
+def _without_calls(model: Model, ctx: Context) -> AnalysisManager:
+    """Analyses that see what functions hold."""
+    if not model.functions:
+        return ctx.analyses
+    twin = ir.snapshot(model)
+    ir.inline_functions(twin)
+    return AnalysisManager(twin, ctx.env)

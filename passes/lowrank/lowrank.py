@@ -43,6 +43,7 @@ class Lowrank(Pass):
     name: ClassVar[str] = "lowrank"
     summary: ClassVar[str] = "factorize linear layers by what their inputs are"
     guarded: ClassVar[bool] = True
+    inlines: ClassVar[bool] = True
 
     ratio: float | None = option(None, "MACs of the whole model after over before", "0 to 1")
     params: float | None = option(None, "parameters after over before, instead of ratio", "0 to 1")

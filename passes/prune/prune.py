@@ -42,6 +42,7 @@ class Prune(Pass):
     name: ClassVar[str] = "prune"
     summary: ClassVar[str] = "remove channels, hidden units and attention heads, repair the rest"
     guarded: ClassVar[bool] = True
+    inlines: ClassVar[bool] = True
 
     ratio: float | None = option(
         None, "MACs of the whole model after over before; 0.7 without another goal", "0 to 1"

@@ -50,6 +50,7 @@ class Quant(Pass):
     name: ClassVar[str] = "quant"
     summary: ClassVar[str] = "int8 weights and activations where the target runs them fast"
     guarded: ClassVar[bool] = True
+    inlines: ClassVar[bool] = True
 
     scheme: Literal["auto", "int8", "int16", "fp8", "dynamic", "weight", "fp16", "bf16"] = option(
         "auto",

@@ -43,6 +43,13 @@ class Do(Pass):
         return self.what(model, ctx)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inlining(Do):
+    """The same without functions."""
+
+    inlines: ClassVar[bool] = True
+
+
 def rename(model: Model, ctx: Context) -> PassResult:
     """Changes the model for real."""
     for node in model.graph:
@@ -68,8 +75,12 @@ def model() -> Model:
 @pytest.fixture
 def ctx(model: Model) -> Iterator[Context]:
     with ThreadPoolExecutor(1) as executor:
-        env = Environment(get_target("ort-cpu"), executor)
-        yield Context(env, AnalysisManager(model, env), ir.snapshot(model))
+        yield context_of(model, executor)
+
+
+def context_of(model: Model, executor: ThreadPoolExecutor) -> Context:
+    env = Environment(get_target("ort-cpu"), executor)
+    return Context(env, AnalysisManager(model, env), ir.snapshot(model))
 
 
 def names(model: Model) -> list[str | None]:
@@ -310,3 +321,43 @@ def test_a_pass_may_choose_what_it_is_timed_on(model: Model, ctx: Context) -> No
 def test_user_errors_are_a_family_of_their_own() -> None:
     assert issubclass(PassError, OnnxSlimError)
     assert (PassError.exit_code, DataError.exit_code) == (70, 1)
+
+
+CALLS = """<ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+net (float[N,4] x) => (float[N,4] y) { a = local.block (x) y = local.block (a) }
+<domain: "local", opset_import: ["" : 17]>
+block (u) => (v) { t = Relu (u) v = Neg (t) }
+"""
+
+
+def operators(model: Model) -> list[str]:
+    return [ir.op(node) for node in model.graph]
+
+
+def test_a_pass_may_have_functions_inlined_first() -> None:
+    model = ir.parse_text(CALLS)
+    seen: list[str] = []
+
+    def look(model: Model, ctx: Context) -> PassResult:
+        seen.extend(operators(model))
+        return rename(model, ctx)
+
+    with ThreadPoolExecutor(1) as executor:
+        ctx = context_of(model, executor)
+        stages = run_passes(model, [Inlining(what=look)], ctx, [Verify()])
+    assert seen == operators(model) == ["Relu", "Neg", "Relu", "Neg"]
+    assert not model.functions
+    assert stages[0].result.notes == (
+        "do put what functions hold in place of the 2 nodes that call them",
+    )
+    ir.verify(model)
+
+
+def test_functions_stay_where_the_pass_changes_nothing() -> None:
+    model = ir.parse_text(CALLS)
+    with ThreadPoolExecutor(1) as executor:
+        ctx = context_of(model, executor)
+        stages = run_passes(model, [Inlining()], ctx, [Verify()])
+    assert operators(model) == ["local::block", "local::block"]
+    assert len(model.functions) == 1
+    assert not stages[0].result.notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import onnxslim
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.quant.recurrent import quantize_gates
@@ -303,6 +304,17 @@ def test_layers_of_functions_are_quantized_dynamically(calibrated: bool) -> None
     assert [(row.node, row.action) for row in result.layers] == [("layer", "dynamic int8")]
     assert len(model.functions) == 1
     assert sqnr_db(before, model, samples) > 30
+
+
+def test_a_run_calibrates_what_functions_hold() -> None:
+    model = function_model()
+    samples = feeds(model)
+    report = onnxslim.compress(model, passes="quant", calib=samples, allow_slower=True).report
+    assert [row.action for row in report.passes[0].layers] == [
+        "int8 weights (96 channels), uint8 input"
+    ] * 2
+    assert report.macs.before == report.macs.after == samples[0]["x"].size * 2 * 96
+    assert "in place of the 2 nodes" in " ".join(report.passes[0].notes)
 
 
 def test_an_lstm_of_a_branch_is_quantized() -> None:
