@@ -10,7 +10,7 @@ from onnxslim.passes.distill.graph.api import torch
 from onnxslim.passes.distill.graph.optimizer import RMS, Optimizer, is_matrix, orthogonal
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 6, 20), (2, 20, 6)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 6, 40), (2, 10, 6)])
 def test_what_remains_of_a_matrix_are_its_directions(shape: tuple[int, ...]) -> None:
     """Singular values of .02 and more of their norm come to lie from .65 to 1.25 (the factors are
     for fast growth, not for 1); the directions stay."""

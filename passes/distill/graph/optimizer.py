@@ -85,8 +85,27 @@ def orthogonal(stack: Tensor) -> Tensor:
     wide = stack.shape[1] <= stack.shape[2]
     x = stack if wide else stack.transpose(1, 2)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + _LEAST)
+    x = _by_product(x) if x.shape[2] > 2 * x.shape[1] else _by_rounds(x)
+    return x if wide else x.transpose(1, 2)
+
+
+def _by_rounds(x: Tensor) -> Tensor:
+    """x <- (a + b x x^T + c (x x^T)^2) x."""
     a, b, c = _FACTORS
     for _ in range(_ROUNDS):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x if wide else x.transpose(1, 2)
+    return x
+
+
+def _by_product(x: Tensor) -> Tensor:
+    """The same for long rows: the factors before x are polynomials of the first x x^T and commute,
+    so that their product is formed of small matrices and multiplied by x once."""
+    a, b, c = _FACTORS
+    gram = x @ x.transpose(1, 2)
+    product = unit = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    for _ in range(_ROUNDS):
+        factor = a * unit + b * gram + c * (gram @ gram)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    return product @ x
