@@ -297,6 +297,30 @@ def test_half_of_a_batch_are_mixes_where_samples_are_seen_often(
     assert set(mixed) == ({0, 8} if often else {0})  # none of those held out
 
 
+def test_how_many_steps_fit_is_told_by_the_quickest_of_some(
+    samples: list[Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of steps of 9, .5, .1 and .9 s the first is not looked at, and by the last 1 % is over."""
+    now, seconds = 0.0, iter([9, 0.5, 0.1, 0.9])
+    plans = list[float]()
+
+    def step(self: Trainer, indices: Sequence[int], rate: float) -> float:
+        nonlocal now
+        now += next(seconds, 10.0)
+        return 1.0
+
+    def planned(self: Trainer, first: Any, plan: float, start: float) -> float:
+        plans.append(plan)
+        return 1e-3
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "_best_rate", planned)
+    monkeypatch.setattr(Trainer.__init__, "__defaults__", (None, frozenset[str](), lambda: now))
+    model = build(NET, WEIGHTS)
+    distill(model, disturbed(model, "w2"), samples, level="model", minutes=100 / 60)
+    assert plans == pytest.approx([100 / 0.1])
+
+
 def test_the_loss_is_chosen_by_what_the_teacher_answers() -> None:
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(8, 5)).astype(np.float32)
