@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
 from onnxslim import ir
+from onnxslim.analyses.held_out import split
 from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.quant.place.known import Known
 from onnxslim.passes.quant.prepare.absorb import absorb, constants
+from onnxslim.passes.quant.prepare.equal import transformed
 from onnxslim.passes.quant.prepare.neighbours import pairs
-from onnxslim.runtime.samples import Feed
-from tests.quantizing import build, feeds, outputs, seen_of
+from onnxslim.passes.quant.quant import Quant
+from onnxslim.pipeline.analysis import AnalysisManager
+from onnxslim.pipeline.base import Context, Environment
+from onnxslim.runtime.samples import Feed, FeedList
+from onnxslim.targets import get_target
+from tests.quantizing import build, feeds, outputs, quantize, seen_of, sqnr_db
 
 LIFTED = np.array([40.0, 0.0, 60.0, 0.0, 30.0, 0.0], np.float32)
 WEIGHTS: dict[str, Sequence[int] | Array] = {
@@ -127,3 +136,59 @@ def test_a_bias_that_another_layer_reads_stays_as_it_is_there() -> None:
     for feed in samples:
         for one, two in zip(outputs(before, feed), outputs(after, feed), strict=True):
             assert np.abs(one - two).max() <= 1e-5 * np.abs(one).max()
+
+
+# By samples
+
+
+def lifted() -> tuple[Model, list[Feed]]:
+    model = image(BETWEEN["relu"][0])
+    return model, feeds(model, 48)
+
+
+def test_it_is_kept_where_int8_gains_by_it() -> None:
+    model, samples = lifted()
+    options: dict[str, Any] = {"scheme": "int8", "goal": 0.0, "rounding": "nearest"}
+    plain, moved = ir.snapshot(model), ir.snapshot(model)
+    quantize(plain, samples[:24], equalize="off", **options)
+    result = quantize(moved, samples[:24], equalize="on", **options)
+    assert result.stats["absorbed"] == 3
+    others = samples[24:]
+    assert sqnr_db(model, moved, others) > sqnr_db(model, plain, others) + 1
+
+
+def test_it_is_not_where_samples_held_out_fall_below() -> None:
+    model, samples = lifted()
+    _, held = split(24, most_out=16)
+    samples = [
+        {"x": -20 * feed["x"]} if index in held else feed for index, feed in enumerate(samples[:24])
+    ]
+    options: dict[str, Any] = {"scheme": "int8", "goal": 0.0, "equalize": "on"}
+    assert "absorbed" not in quantize(model, samples, **options).stats
+
+
+def test_too_few_samples_to_hold_some_out_move_nothing() -> None:
+    model, samples = lifted()
+    options: dict[str, Any] = {"scheme": "int8", "goal": 0.0, "equalize": "on"}
+    assert "absorbed" not in quantize(model, samples[:7], **options).stats
+
+
+def test_a_second_try_has_what_the_first_found() -> None:
+    model, samples = lifted()
+    with ThreadPoolExecutor(1) as executor:
+        env = Environment(get_target("ort-cpu"), executor, calib=FeedList(samples[:24]))
+        known, made = Known(), [ir.snapshot(model) for _ in range(2)]
+        found = [
+            transformed(
+                twin,
+                Context(env, AnalysisManager(twin, env), model),
+                Quant(scheme="int8", equalize="on"),
+                frozenset(),
+                known,
+            )
+            for twin in made
+        ]
+    assert found[0] == found[1]
+    assert found[0].absorbed == 3
+    assert len(known.fitted) == 1
+    assert ir.to_text(made[0]) == ir.to_text(made[1]) != ir.to_text(model)

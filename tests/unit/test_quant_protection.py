@@ -16,7 +16,8 @@ from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Search
 from onnxslim.passes.quant.place.costs import Costs
 from onnxslim.passes.quant.place.mixed_problem import Border, Choice, Problem
-from onnxslim.passes.quant.place.protection import Protection, power
+from onnxslim.passes.quant.place.noise import power
+from onnxslim.passes.quant.place.protection import Protection
 
 
 @dataclass

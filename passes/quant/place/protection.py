@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf, sqrt
+from math import sqrt
 
 from onnxslim import ir
-from onnxslim.analyses.sensitivity import sensitivities
 from onnxslim.passes.quant.choices import Choices
-from onnxslim.passes.quant.choose.search import FEW, Search, weight_sizes
+from onnxslim.passes.quant.choose.search import Search, weight_sizes
 from onnxslim.passes.quant.place.costs import Costs
 from onnxslim.passes.quant.place.mixed import least_noise, least_time
 from onnxslim.passes.quant.place.mixed_problem import Problem
+from onnxslim.passes.quant.place.noise import input_noise, noise_of_codes, power
 from onnxslim.passes.quant.place.placement import Placement
 from onnxslim.passes.quant.place.precisions import ALONE, ALONE_4, NARROW
 from onnxslim.passes.quant.place.stored import stored_bytes
 from onnxslim.passes.quant.rewrite.apply import plan_for
-from onnxslim.passes.quant.weight_only.alone import few_bits_db
 
 TRIALS = 8
 """Budgets of noise that are tried."""
@@ -50,9 +49,6 @@ LESS = 0.9
 
 SMALLER = (4 * LESS - 1) / 3
 """The part of all weights that may stay in float then: the others take a byte instead of four."""
-
-SECONDS = 10.0
-"""For trials of single layers with weights of 4 bits alone; the others are predicted."""
 
 MOST_RETURNS = 24
 """Operators in float that are tried in int8 again, those first that cost most time."""
@@ -99,7 +95,7 @@ def _within(
     noise = input_noise(search, placement, choices)
     for price in (placement.with_alone, placement.costs) if alone else (placement.costs,):
         costs = price(choices)
-        rounding = _of_codes(search, placement, choices, costs)
+        rounding = noise_of_codes(search, placement, choices, costs)
         tried = Protection(search, costs, noise, sizes, limit.share, rounding)
         found = tried.protect(choices, limit.goal_db)
         found = tried.quieter(choices, found, limit.aim_db, placement.takes_at_most)
@@ -117,33 +113,6 @@ def _pays(
         return False
     in_float = replace(choices, excluded=choices.excluded | sizes.keys())
     return placement.takes_at_most(found, in_float, LESS)
-
-
-def input_noise(search: Search, placement: Placement, choices: Choices) -> Mapping[str, float]:
-    """The noise over signal that each operator in int8 adds to the outputs, found once."""
-    known = placement.known.noise
-    if choices not in known:
-        plan = plan_for(search.model, search.target, search.facts, choices)
-        known[choices] = {s.name: power(s.db) for s in search.sensitivities(plan, choices)}
-    return known[choices]
-
-
-def _of_codes(
-    search: Search, placement: Placement, choices: Choices, costs: Costs
-) -> Mapping[str, float]:
-    """The noise over signal that weights of 4 bits alone add, for those for which that is a choice:
-    of each by itself, found once."""
-    names, known = costs.having(ALONE_4), placement.known.rounding
-    if names and choices not in known:
-        rest = replace(choices, excluded=choices.excluded | frozenset(costs.names))
-
-        def alone(name: str) -> float:
-            only = frozenset({name})
-            return search.trial(replace(rest, alone=only, coarse=only), FEW)
-
-        local = few_bits_db(search.model, names, search.facts)
-        known[choices] = {s.name: power(s.db) for s in sensitivities(local, alone, SECONDS)}
-    return known.get(choices, {})
 
 
 class Protection:
@@ -268,8 +237,3 @@ def without(choices: Choices, name: str) -> Choices:
         alone=choices.alone - {name},
         coarse=choices.coarse - {name},
     )
-
-
-def power(db: float) -> float:
-    """Of noise, over that of the signal, with so many dB."""
-    return 10 ** (-db / 10) if db > -inf else inf

@@ -19,9 +19,10 @@ from onnxslim.passes.quant.choose.widths import rounding_noise
 from onnxslim.passes.quant.place.costs import INT8, Costs
 from onnxslim.passes.quant.place.mixed import least_noise, least_time
 from onnxslim.passes.quant.place.mixed_problem import Problem
+from onnxslim.passes.quant.place.noise import input_noise
 from onnxslim.passes.quant.place.placement import Placement
 from onnxslim.passes.quant.place.precisions import ALONE_4, BYTES
-from onnxslim.passes.quant.place.protection import applied, input_noise
+from onnxslim.passes.quant.place.protection import applied
 from onnxslim.passes.quant.place.stored import stored_bytes
 from onnxslim.passes.quant.rewrite.apply import plan_for
 from onnxslim.pipeline.base import Context
