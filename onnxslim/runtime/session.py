@@ -230,11 +230,11 @@ def _explained(what: str) -> Generator[None, None, None]:
         raise RuntimeUnavailable(explain(str(error), what)) from error
 
 
-_MISSING = (  # how ONNX Runtime says that it has no kernel or no schema: domain, operator
+_MISSING = (  # how ONNX Runtime says that it has no schema of an operator: domain, operator
     re.compile(r"Fatal error: (?P<domain>[^:\s]*):(?P<op>\w+)\(-?\d+\) is not a registered"),
     re.compile(r"No Op registered for (?P<op>\w+) with domain_version of (?P<version>\d+)"),
-    re.compile(r"Could not find an implementation for (?P<op>[\w.:]+)\((?P<version>\d+)\)"),
 )
+_NO_KERNEL = re.compile(r"Could not find an implementation for (?P<op>[\w.:]+)\((?P<version>\d+)\)")
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 
 
@@ -249,5 +249,11 @@ def explain(message: str, what: str) -> str:
                 f"ONNX Runtime has no operator {operator}{version}, which the model uses; "
                 "only what need not run the model can be done"
             )
+    if (match := _NO_KERNEL.search(message)) is not None:
+        operator = f"{match['op']} (version {match['version']})"
+        return (
+            f"ONNX Runtime has no kernel of {operator} for the types that the model gives it; "
+            "only what need not run the model can be done"
+        )
     line = " ".join(_STATUS.sub("", message).split())
     return f"ONNX Runtime cannot {what} the model: {line[:500]}"

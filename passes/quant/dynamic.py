@@ -19,6 +19,7 @@ from onnxslim.passes.quant.marks import FLOAT, FloatLayer
 from onnxslim.passes.quant.qparams import QWeight, quantize_weight
 from onnxslim.passes.quant.recurrent import quantize_lstm
 from onnxslim.passes.quant.selection import first_output
+from onnxslim.passes.quant.uncovered import other_type
 from onnxslim.pipeline.base import Declined, Layer
 from onnxslim.targets import Target
 from onnxslim.targets.forms import Numbers
@@ -89,7 +90,7 @@ def _is_quantized(weight: Value | None) -> bool:
 def _misfit(layer: Linear) -> str | None:
     weight = ir.array(layer.weight)
     if weight is None or weight.dtype != np.float32:
-        return "the weight is not float32"
+        return other_type("the weight", layer.weight.dtype)
     if not np.isfinite(weight).all():
         return "the weight holds NaN or infinity"
     if weight.size < SMALLEST:

@@ -14,6 +14,7 @@ from onnxslim.ir import Array, Editor, Node, TensorProtocol, Value
 from onnxslim.passes.quant.contrib import DOMAIN, import_domain
 from onnxslim.passes.quant.marks import FLOAT, FloatRecurrent
 from onnxslim.passes.quant.qparams import TINY, rounded
+from onnxslim.passes.quant.uncovered import other_type
 from onnxslim.targets.forms import INT8, Numbers
 
 SMALLEST = 16384
@@ -78,11 +79,12 @@ def restore_lstm(editor: Editor, node: Node, mark: FloatRecurrent) -> None:
 
 def _misfit(node: Node) -> str | None:
     for index, name in ((1, "weight"), (2, "recurrence weight")):
-        weight = ir.array(node.inputs[index])
-        if weight is None:
+        held = node.inputs[index]
+        weight = ir.array(held)
+        if held is None or weight is None:
             return f"the {name} is computed, not a constant"
         if weight.dtype != np.float32:
-            return f"the {name} is not float32"
+            return other_type(f"the {name}", held.dtype)
         if not np.isfinite(weight).all():
             return f"the {name} holds NaN or infinity"
     if ir.attribute(node, "layout", 0):

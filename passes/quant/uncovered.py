@@ -7,12 +7,19 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.ir import Model
+from onnxslim.ir import DataType, Model
 from onnxslim.pipeline.base import Declined
 from onnxslim.targets import Target
 
 WEIGHTED = {"ConvTranspose": 1, "GRU": 1, "LSTM": 1, "RNN": 1, "Einsum": 1}
 """Operators that multiply by a weight, besides Conv, Gemm and MatMul, and which input it is."""
+
+
+def other_type(what: str, found: DataType | None) -> str:
+    """Why what is not float32 is left alone, and what helps with float16."""
+    if found == DataType.FLOAT16:
+        return f"{what} is float16: cast{{to=float32}} before quant makes it float32"
+    return f"{what} is not float32"
 
 
 def uncovered(

@@ -106,6 +106,8 @@ def refit(
             best = _State(ir.snapshot(model), now, layers)
     if layers > best.layers:
         ir.restore(model, best.model)
+    if not best.layers and np.isinf(least):
+        return None, "no fit of a layer lowers its own error on samples held out"
     if not best.layers:
         return None, f"held-out error of the outputs {before.mean():.3g} became {least:.3g} at best"
     return Fitted(best.layers, float(before.mean()), float(best.errors.mean())), ""

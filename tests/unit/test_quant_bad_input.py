@@ -266,3 +266,18 @@ def test_a_model_that_the_runtime_could_never_run_tells_nothing_about_quantizati
     with ThreadPoolExecutor(1) as executor:
         env = Environment(target=get_target("ort-cpu"), executor=executor)
         assert rejected(model, model, env) is None
+
+
+@pytest.mark.parametrize("scheme", ["int8", "weight"])
+def test_a_model_of_float16_is_told_what_helps(scheme: str) -> None:
+    model = build(
+        "net (float16[N,64] x) => (float16[N,64] y) { y = MatMul (x, w) }", {"w": (64, 64)}
+    )
+    weight = ir.array(model.graph.initializers["w"])
+    assert weight is not None
+    Editor(model).replace_initializer(model.graph.initializers["w"], weight.astype(np.float16))
+    samples = [{"x": np.ones((2, 64), np.float16)}] * 4
+    result = quantize(model, samples if scheme == "int8" else None, scheme=scheme)
+    assert not result.layers
+    (why,) = [declined.reason for declined in result.declined]
+    assert why.endswith(" is float16: cast{to=float32} before quant makes it float32")

@@ -120,3 +120,13 @@ def test_the_work_of_fits_to_activations_is_that_of_known_ones() -> None:
     with 16 right sides, in float64; Tanh is unknown."""
     model = build(TEXT, WEIGHTS)
     assert activation_work(model, ["a", "c", "y"]) == (4096 * 12 * 16 + 12 * 12 * 16) * 2 * 16
+
+
+def test_where_no_layer_can_be_fitted_better_it_says_so() -> None:
+    original = build(TEXT, WEIGHTS)
+    samples = FeedList(feeds(original, 40, {"N": 16}))
+    with ThreadPoolExecutor(1) as executor:
+        env = Environment(get_target("ort-cpu"), executor, calib=samples)
+        done, why = refit(original, ir.snapshot(original), [], env)
+    assert done is None
+    assert why == "no fit of a layer lowers its own error on samples held out"

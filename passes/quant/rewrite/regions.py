@@ -11,6 +11,7 @@ from onnxslim import ir
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Model, Node, Value
 from onnxslim.passes.quant.rewrite.chains import Chain, chain_from
+from onnxslim.passes.quant.uncovered import other_type
 from onnxslim.pipeline.base import Declined
 from onnxslim.targets import Form, StaticRule, Target
 
@@ -135,8 +136,9 @@ def _misfit(node: Node, rule: StaticRule) -> str | None:
         constant = ir.constant(value)
         if constant is not None and (not rule.constants or constant.dtype.name != "FLOAT"):
             return "an input is a constant"
-    if any(output.type is not None and not _is_float(output) for output in node.outputs):
-        return "its output is not float32"
+    for output in node.outputs:
+        if output.type is not None and not _is_float(output):
+            return other_type("its output", output.dtype)
     return None
 
 
@@ -174,7 +176,7 @@ def _both_below(sizes: tuple[int, int], most: tuple[int, int]) -> bool:
 def _unfit_layer(layer: Linear, rule: StaticRule) -> str | None:
     weight = ir.array(layer.weight)
     if weight is None or weight.dtype != np.float32:
-        return "the weight is not float32"
+        return other_type("the weight", layer.weight.dtype)
     if not np.isfinite(weight).all():
         return "the weight holds NaN or infinity"
     if layer.bias is not None and layer.bias_vector() is None:

@@ -12,6 +12,7 @@ from onnxslim.analyses.columns import Tap
 from onnxslim.analyses.linear import linear
 from onnxslim.ir import Array, DataType, Model, Node, TensorProtocol, Value
 from onnxslim.passes.quant.selection import first_output
+from onnxslim.passes.quant.uncovered import other_type
 from onnxslim.pipeline.base import Declined
 
 SMALLEST = 4096
@@ -143,7 +144,7 @@ def _fitting(layer: WeightLayer, block: int) -> WeightLayer | str:
     """The layer with the largest block up to the one asked for that divides d, or why none."""
     content = ir.array(layer.held)
     if content is None or content.dtype != np.float32:
-        return "the weight is not float32"
+        return other_type("the weight", layer.held.dtype)
     if content.size < SMALLEST:
         return f"its {content.size} weights are too few to gain anything"
     if not np.isfinite(content).all():
