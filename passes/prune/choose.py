@@ -12,6 +12,7 @@ from onnxslim.analyses.axes import Axes, AxisMap, Group
 from onnxslim.analyses.axes.groups import CHANNELS, CONV_GROUPS, HEADS, HIDDEN, QK, VO
 from onnxslim.analyses.axes.site import STATISTIC
 from onnxslim.analyses.cost import Cost
+from onnxslim.analyses.shapes import Shapes
 from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Model
 from onnxslim.passes.prune.amount import Amounts, macs, milliseconds, parameters
@@ -142,6 +143,8 @@ class Chooser:
 
     def _by_amount(self, amounts: Amounts) -> tuple[list[int], float]:
         total = amounts.total(self.axes.nothing())
+        if total <= 0:
+            raise OptionError(self._uncounted(amounts))
         budget = self.rules.value * total
         taken, left = within(self.axes, amounts, self.choices, budget)
         if left > budget * (1 + 1e-9):
@@ -212,6 +215,13 @@ class Chooser:
         reasons = "; ".join(f"{s.node}: {s.reason}" for s in stuck)
         hint = "; width=true lets it go" if any(STATISTIC in s.reason for s in stuck) else ""
         return f"prune: nothing of the model can be pruned: {reasons}{hint}"
+
+    def _uncounted(self, amounts: Amounts) -> str:
+        why = self.ctx.analyses.get(Shapes()).reason or "the sizes of its tensors are not known"
+        return (
+            f"prune: the {amounts.currency} of the model cannot be counted ({why}); give params, a "
+            "part of the parameters, instead"
+        )
 
     def _measure(self, groups: Sequence[Group]) -> Evidence:
         if self.ctx.env.calib is None:

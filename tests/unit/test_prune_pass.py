@@ -233,6 +233,31 @@ def test_what_cannot_be_pruned_is_refused_with_the_reason_and_left_alone() -> No
     assert ir.checksum(model) == before
 
 
+def test_macs_that_cannot_be_counted_are_told() -> None:
+    net = """g (float[N,8] x) => (float[N,4] q) {
+      h = MatMul (x, w1)  y = MatMul (h, w2)  q = com.microsoft.Nope (y) }"""
+    model = build(net, {"w1": (8, 32), "w2": (32, 4)})
+    before = ir.checksum(model)
+    with pytest.raises(OptionError, match=r"MACs .* cannot be counted .*::Nope.* give params"):
+        prune(model)
+    assert ir.checksum(model) == before
+    prune(model, params=0.7)
+    assert ir.checksum(model) != before
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+def test_an_input_of_unknown_rank_is_that_of_the_convolution_it_goes_to(groups: int) -> None:
+    conv = "Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]"
+    net = f"""g (float[N,8,6,6] x) => (float[N,8,6,6] y) {{
+      a = {conv}, group = {groups}> (x, w0)  b = Relu (a)  y = {conv}> (b, w1) }}"""
+    model = build(net, {"w0": (32, 8 // groups, 3, 3), "w1": (8, 32, 3, 3)})
+    samples, original = feeds(model, 12), ir.snapshot(model)
+    model.graph.inputs[0].shape = None
+    result = prune(model, samples, ratio=0.7)
+    assert [row.node for row in result.layers] == ["a"]
+    assert error(model, original, samples) < 0.5
+
+
 def test_a_budget_that_cannot_be_met_is_refused_with_the_nearest() -> None:
     model = mlp()
     before = ir.checksum(model)

@@ -23,7 +23,7 @@ def _conv_transpose(site: Site) -> None:
 
 def _convolution(site: Site, rows: int, columns: int) -> None:
     """Weight [out, C/g, ...] or transposed [C, out/g, ...]; x [N, C, ...]."""
-    x, w = site.axes(0), site.axes(1)
+    x, w = _read(site), site.axes(1)
     for axis in (*x[2:], *w[2:]):
         site.freeze(axis, _WINDOW)
     groups = int(site.attr("group", 1))
@@ -41,9 +41,17 @@ def _convolution(site: Site, rows: int, columns: int) -> None:
     site.set(0, [x[0], out, *[None] * (len(x) - 2)])
 
 
+def _read(site: Site) -> tuple[Axis, ...]:
+    """The axes of the input; where nothing is known of it, as many as those of the weight."""
+    value = site.input(0)
+    if not site.trace.of(value):
+        site.trace.axes[value] = (None,) * len(site.axes(1))
+    return site.axes(0)
+
+
 def _grouped(site: Site, groups: int, rows: int, columns: int) -> Axis:
     """Channels are (group, channel of the group); a group goes with all that is in it."""
-    x, w = site.axes(0), site.axes(1)
+    x, w = _read(site), site.axes(1)
     total, part = (rows, columns) if rows == 0 else (columns, rows)
     sizes = site.dims(1)
     whole, inner = sizes[total], sizes[part]

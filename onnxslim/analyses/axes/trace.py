@@ -35,8 +35,9 @@ def trace(model: Model, *, width: bool = False) -> Trace:
     """
     found = Trace(Facts(model), width)
     for value in model.graph.inputs:
-        if not ir.is_fixed(value):
-            found.axes[value] = (None,) * (found.facts.rank(value) or 0)
+        rank = found.facts.rank(value)
+        if rank is not None and not ir.is_fixed(value):
+            found.axes[value] = (None,) * rank
     for node in model.graph:
         if ir.op(node) != "Constant":
             _visit(Site(node, found))
