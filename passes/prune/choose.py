@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
+import numpy as np
+
 from onnxslim import ir
 from onnxslim.analyses.axes import Axes, AxisMap, Group
 from onnxslim.analyses.axes.groups import CHANNELS, CONV_GROUPS, HEADS, HIDDEN, QK, VO
@@ -95,6 +97,7 @@ class Chooser:
         groups = [group for group in self.axes.groups if self._wanted(group)]
         if not groups:
             raise OptionError(self._nothing())
+        _require_numbers(groups)
         for group in groups:
             self.sizes.setdefault(group.name, group.size)
         self.evidence = self._measure(groups)
@@ -271,3 +274,15 @@ def _few(found: Evidence, samples: int) -> list[str]:
             f"{max(short)} more rows are needed"
         )
     return notes
+
+
+def _require_numbers(groups: Sequence[Group]) -> None:
+    """Raises OptionError where a weight that units are ranked by holds NaN or infinity."""
+    layers = {layer.node: layer for group in groups for layer in (*group.rows, *group.columns)}
+    for node, layer in layers.items():
+        weight = ir.array(layer.weight)
+        if weight is not None and not np.isfinite(weight).all():
+            raise OptionError(
+                f"prune: the weight of '{ir.label(node)}' holds NaN or infinity, so that units "
+                "cannot be ranked; expected numbers: mend the weight first"
+            )

@@ -11,7 +11,7 @@ import pytest
 from onnxslim import ir
 from onnxslim.analyses.axes import axis_map
 from onnxslim.errors import OptionError
-from onnxslim.ir import Array, Model
+from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.prune.budget import steps
 from onnxslim.passes.prune.prune import Prune
 from onnxslim.passes.prune.score import Consumer, greedy
@@ -256,6 +256,17 @@ def test_an_input_of_unknown_rank_is_that_of_the_convolution_it_goes_to(groups: 
     result = prune(model, samples, ratio=0.7)
     assert [row.node for row in result.layers] == ["a"]
     assert error(model, original, samples) < 0.5
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_weight_that_holds_no_number_is_named(calibrated: bool, samples: list[Feed]) -> None:
+    model = mlp()
+    weight = model.graph.initializers["w2"]
+    content = np.array(ir.array(weight))
+    content[0, 0] = np.nan
+    Editor(model).replace_initializer(weight, content)
+    with pytest.raises(OptionError, match=r"the weight of 'b' holds NaN or infinity"):
+        prune(model, samples if calibrated else None)
 
 
 def test_a_budget_that_cannot_be_met_is_refused_with_the_nearest() -> None:
