@@ -19,7 +19,7 @@ from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Model
 from onnxslim.passes.prune.amount import Amounts, macs, milliseconds, parameters
 from onnxslim.passes.prune.budget import Choice, by_share, removal, steps, within
-from onnxslim.passes.prune.effort import REFIT, affordable
+from onnxslim.passes.prune.effort import REFIT, REFITS, affordable
 from onnxslim.passes.prune.evidence import ROWS_PER_FEATURE, Evidence, collect
 from onnxslim.passes.prune.importance import Importance, rank, readers, taps
 from onnxslim.passes.prune.timed import measure
@@ -39,7 +39,6 @@ KINDS: Mapping[str, str] = {
 GOALS = ("ratio", "params", "latency", "share")
 _COUNTED = {"ratio": "the MACs", "params": "the parameters", "latency": "the measured latency"}
 _TRIES = 4  # of budgets in milliseconds, each set by what the one before turned out to be
-_REFITS = 512  # samples at most when layers are fitted again
 _NEAR = 0.02  # of the time before: closer is not worth another try
 
 
@@ -239,7 +238,7 @@ class Chooser:
 
     def _refits(self) -> int:
         """Samples for the refit, which runs two models up to 8 times."""
-        return affordable(REFIT, 16.0 * self.ctx.analyses.get(Cost()).total_macs, 60, _REFITS)
+        return affordable(REFIT, 16.0 * self.ctx.analyses.get(Cost()).total_macs, *REFITS)
 
     def _work(self, group: Group) -> float:
         """What to rank a group is in proportion to: covariances are inverted."""

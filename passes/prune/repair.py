@@ -9,6 +9,7 @@ from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.prune.choose import Chosen
 from onnxslim.passes.prune.compensate import compensate, fitted, sliced, spots
 from onnxslim.passes.prune.cut import cut
+from onnxslim.passes.prune.effort import REFITS
 from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.safety import differs
 from onnxslim.passes.refit.activation import activation
@@ -52,8 +53,8 @@ class Repair:
     def _refit(self, model: Model, names: list[str], evidence: Evidence) -> None:
         known = activation_work(model, names) <= _FITS
         done, why = refit(
-            self.reference, model, names, self.env, activations=known, in_turn=True,
-            most=evidence.refits,
+            self.reference, model, names, self.env, activations=known,
+            in_turn=evidence.refits > REFITS[0], most=evidence.refits,
         )  # fmt: skip
         self.notes.append(
             f"refit not kept: {why}" if done is None else

@@ -10,6 +10,7 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.prune import choose, repair
 from onnxslim.passes.refit import rows as module
 from onnxslim.passes.refit.refit import refit, skips, spots_of
 from onnxslim.passes.refit.rows import Wanted, collect, target_of
@@ -139,3 +140,18 @@ def test_what_a_cut_stream_lacks_is_compared_with_what_is_left_of_it(
     prune(ir.snapshot(original), feeds(original, 40, {"N": 1}), share=0.5, schedule=steps)
     assert set(met) == {"a", "s"}
     assert all(min(sizes) < 16 for sizes in met.values())
+
+
+@pytest.mark.parametrize("afforded", [60, 61])
+def test_layers_are_fitted_in_turn_where_that_can_be_afforded(
+    afforded: int, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noted(*_: object, in_turn: bool, **__: object) -> tuple[None, str]:
+        seen.append(in_turn)
+        return None, "not tried"
+
+    seen: list[bool] = []
+    monkeypatch.setattr(choose, "affordable", lambda *_: afforded)
+    monkeypatch.setattr(repair, "refit", noted)
+    prune(build(BLOCKS, WEIGHTS), list(env.calib or ()), share=0.5, multiple=1)
+    assert seen == [afforded > 60]
