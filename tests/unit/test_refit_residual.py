@@ -150,8 +150,11 @@ def test_layers_are_fitted_in_turn_where_that_can_be_afforded(
         seen.append(in_turn)
         return None, "not tried"
 
+    def affordable(*_: object) -> int:
+        return afforded
+
     seen: list[bool] = []
-    monkeypatch.setattr(choose, "affordable", lambda *_: afforded)
+    monkeypatch.setattr(choose, "affordable", affordable)
     monkeypatch.setattr(repair, "refit", noted)
     prune(build(BLOCKS, WEIGHTS), list(env.calib or ()), share=0.5, multiple=1)
     assert seen == [afforded > 60]
