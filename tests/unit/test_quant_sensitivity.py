@@ -137,8 +137,11 @@ def test_a_weight_that_two_layers_share_counts_once() -> None:
     with ThreadPoolExecutor(1) as executor:
         env = Environment(get_target("ort-cpu"), executor, calib=FeedList(feeds(model)))
         facts, _ = facts_of(model, Context(env, AnalysisManager(model, env), model), Choices())
-    sizes = weight_sizes(plan_for(model, env.target, facts, Choices()))
-    assert sizes == {"a": 32, "c": 32, "y": 64}
+    plan = plan_for(model, env.target, facts, Choices())
+    assert weight_sizes(plan) == {"a": 32, "c": 32, "y": 64}
+    one, other = (Choices(excluded=frozenset({name})) for name in "ay")
+    assert protection.with_shared(plan, one).excluded == {"a", "c"}
+    assert protection.with_shared(plan, other) == other
 
 
 # The budget

@@ -22,7 +22,8 @@ from onnxslim.passes.quant.place.noise import input_noise, noise_of_codes, power
 from onnxslim.passes.quant.place.placement import Placement
 from onnxslim.passes.quant.place.precisions import ALONE, ALONE_4, NARROW
 from onnxslim.passes.quant.place.stored import stored_bytes
-from onnxslim.passes.quant.rewrite.apply import plan_for
+from onnxslim.passes.quant.rewrite.apply import node_id, plan_for
+from onnxslim.passes.quant.rewrite.plan import Plan
 
 TRIALS = 8
 """Budgets of noise that are tried."""
@@ -83,8 +84,20 @@ def protected(
         return found
     more = replace(limit, share=few)
     freer = _within(search, placement, choices, more, sizes, alone)
-    gains = search.score(freer) > search.score(found) + STEP_DB
-    return freer if gains and _pays(search, placement, freer, choices, sizes) else found
+    for tried in (freer, with_shared(plan, freer)):
+        gains = search.score(tried) > search.score(found) + STEP_DB
+        if gains and _pays(search, placement, tried, choices, sizes):
+            return tried
+    return found
+
+
+def with_shared(plan: Plan, choices: Choices) -> Choices:
+    """The choices with every layer in float that shares its weight with one in float, so that the
+    file does not have the weight twice."""
+    keys = {node_id(node): id(ir.constant(x.layer.weight)) for node, x in plan.layers.items()}
+    floats = {keys[name] for name in choices.excluded - choices.alone if name in keys}
+    more = {name for name, key in keys.items() if key in floats}
+    return replace(choices, excluded=choices.excluded | more)
 
 
 def _within(
