@@ -25,6 +25,7 @@ _FLOOR = 1e-10  # of the mean eigenvalue of the metric
 _KEPT = (0, 16, 64, 256, 512, 1024, 2048, 4096, 6144, 8192, 12288, 16384, 32768)  # stay whole
 _MOST_KEPT = 0.5  # of the rows
 _MOST_UNSEEN = 0.5  # of what is read, however few samples there are
+_NEAR, _EVERY = 256, 64  # rows that tell of one, and as how many of them all others count
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,8 @@ def expected(reads: Sequence[Array], size: int) -> Array:
 
     Good and Turing's estimate (Good 1953), sample by sample: rows that none has read get together
     the share that each sample reads of rows that no other does, one more sample of nothing else
-    counted in.
+    counted in. It goes to each as rows near it were read by one sample, since the words of a
+    vocabulary are numbered by how common they are.
     """
     found, counts = shares(reads, size), np.zeros(size, np.int64)
     for rows in reads:
@@ -181,5 +183,17 @@ def expected(reads: Sequence[Array], size: int) -> Array:
     if not unseen.any():
         return found
     mass = min((own + 1) / (len(reads) + 1), _MOST_UNSEEN)
-    mixed: Array = np.where(unseen, mass / np.sum(unseen), (1 - mass) * found)
+    near = np.where(unseen, _near(counts == 1) / np.maximum(_near(unseen), 1e-30), 0.0)
+    mixed: Array = np.where(unseen, mass * near / near.sum(), (1 - mass) * found)
     return mixed
+
+
+def _near(flags: Array) -> Array:
+    """The share of rows with a flag among those near each, and all rows counted in as a few."""
+    size = len(flags)
+    sums = np.concatenate([[0.0], np.cumsum(flags)])
+    first = np.maximum(np.arange(size) - _NEAR // 2, 0)
+    last = np.minimum(np.arange(size) + _NEAR // 2, size)
+    every = max(float(sums[-1]), 0.5) / size
+    shares: Array = (sums[last] - sums[first] + _EVERY * every) / (last - first + _EVERY)
+    return shares

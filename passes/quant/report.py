@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from onnxslim import ir
 from onnxslim.ir import Model
 from onnxslim.passes.quant.audit.coverage import conversions, coverage
-from onnxslim.passes.quant.prepare.fitted import Fitted
+from onnxslim.passes.quant.place.fitted import Fitted
 from onnxslim.passes.quant.rewrite.plan import Plan
 from onnxslim.passes.quant.static import Static
 from onnxslim.passes.quant.weights.layers import FEW_BITS, LayerPlan

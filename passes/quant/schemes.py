@@ -13,11 +13,11 @@ from onnxslim.errors import EditError, OptionError
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.quant import steps
 from onnxslim.passes.quant.contrib import DOMAIN
+from onnxslim.passes.quant.place.equal import transformed
+from onnxslim.passes.quant.place.fitted import Fitted
 from onnxslim.passes.quant.place.known import Known
 from onnxslim.passes.quant.place.sized import Budget, bytes_before
 from onnxslim.passes.quant.prepare.canonical import canonicalize
-from onnxslim.passes.quant.prepare.equal import transformed
-from onnxslim.passes.quant.prepare.fitted import Fitted
 from onnxslim.passes.quant.prepare.gates import GATED, GATES_SINCE
 from onnxslim.passes.quant.report import Done
 from onnxslim.passes.quant.rewrite.packed import PACKED_BITS, PACKED_SINCE

@@ -92,6 +92,20 @@ def test_rows_that_no_sample_reads_get_what_samples_read_alone() -> None:
     assert many.sum() == pytest.approx(1.0)
 
 
+def test_rows_near_those_that_are_read_are_expected_rather() -> None:
+    rng = np.random.default_rng(0)
+    chance = 1 / (50 + np.arange(4000.0))
+    reads = [rng.choice(4000, 10, p=chance / chance.sum()) for _ in range(100)]
+    unseen = np.delete(np.arange(4000), np.unique(np.concatenate(reads)))
+    found = expected(reads, 4000)[unseen] / (chance / chance.sum())[unseen]
+    common, rare = found[unseen < 500].mean(), found[unseen >= 2000].mean()
+    assert 0.5 < common < 2
+    assert 0.5 < rare < 2  # by even shares .24 and 2.05
+    shuffled = rng.permutation(4000)
+    spread = expected([shuffled[read] for read in reads], 4000)
+    assert np.std(spread[shuffled[unseen]]) < 0.5 * np.mean(spread[shuffled[unseen]])
+
+
 def test_where_every_row_was_read_none_is_expected_besides() -> None:
     reads = [np.array([0, 1]), np.array([2])]
     np.testing.assert_allclose(expected(reads, 3), shares(reads, 3))

@@ -12,9 +12,9 @@ import pytest
 from onnxslim import ir
 from onnxslim.analyses.held_out import split
 from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.quant.place.equal import transformed
 from onnxslim.passes.quant.place.known import Known
 from onnxslim.passes.quant.prepare.absorb import absorb, constants
-from onnxslim.passes.quant.prepare.equal import transformed
 from onnxslim.passes.quant.prepare.neighbours import pairs
 from onnxslim.passes.quant.quant import Quant
 from onnxslim.pipeline.analysis import AnalysisManager

@@ -9,7 +9,7 @@ from typing import cast
 from onnxslim.ir import Model
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.place.costs import Costs
-from onnxslim.passes.quant.prepare.fitted import Fitted
+from onnxslim.passes.quant.place.fitted import Fitted
 from onnxslim.pipeline.base import Context
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from onnxslim import ir
 from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Array, Model, Node, Value
-from onnxslim.passes.quant.rewrite.chains import limits_of
+from onnxslim.passes.quant.clipping import limits_of
 
 ELEMENTWISE = frozenset({"Identity", "LeakyRelu", "Relu"})
 """Operators with f(x / s) = f(x) / s for s > 0 per channel, wherever the channels lie."""

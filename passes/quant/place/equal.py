@@ -9,9 +9,9 @@ from onnxslim import ir
 from onnxslim.ir import Editor, Model
 from onnxslim.ir.state import assign
 from onnxslim.passes.quant.asked import first_choices
+from onnxslim.passes.quant.place.fitted import Fitted, fit_channels
 from onnxslim.passes.quant.place.known import Known
 from onnxslim.passes.quant.prepare.equalize import equalize
-from onnxslim.passes.quant.prepare.fitted import Fitted, fit_channels
 from onnxslim.passes.quant.prepare.neighbours import Pair, Wanted, pairs
 from onnxslim.pipeline.base import Context
 from onnxslim.targets import Target
