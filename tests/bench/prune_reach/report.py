@@ -28,7 +28,8 @@ the outputs; of the five shipped models real samples), relative to the largest v
 A gap over {TOLERANCE:.0e} is held against *noise*: the masked model against itself with the inputs
 of every layer summed in another order, three times; it is right up to {MARGIN:g} times that, and
 bold beyond. *Latency* is the pruned model's over the original's, one thread, the first size,
-medians of turns in one process, with the 99 % interval. *Width* columns are the same with
+medians of turns in one process, with the 99 % interval; a detector with random weights may find
+more boxes or fewer afterwards, which its time depends on. *Width* columns are the same with
 `width=true`: what enters a LayerNorm goes too, and the norm is over what stays; the masked original
 is then that with its norms over what stays. *Stays* is the share of the MACs whose outputs cannot
 go without `width`, with the reason.
@@ -38,6 +39,8 @@ Exports are torchvision's and timm's with random weights, opset 17. Of a CNN at 
 {MOST_LEFT[ATTENTION]:.2f}. A CNN with LayerNorm over its channels (ConvNeXt) can lose only the
 hidden units of each block without `width`.
 """
+NEAR = 0.15
+"""So much slower than its share of the MACs a pruned CNN may be."""
 _SUITES = {
     "tv": "classifiers of torchvision",
     "seg": "segmentation models",
@@ -93,6 +96,22 @@ def _summary(rows: Rows) -> Iterable[str]:
         both = [n for n in more if n not in wide or wide[n]["macs"] > most]
         yield f"{family}: {len(own)} models, over {most:.2f} without `width`: {_names(more)}; "
         yield f"with it: {_names(both)}. "
+    yield _speed(rows)
+
+
+def _speed(rows: Rows) -> str:
+    """How many CNNs come near to the time that their MACs promise."""
+    ratios = {
+        name: latency["ratio"] / row["plain"]["macs"]
+        for name, (subject, row, latency) in rows.items()
+        if subject.family == CNN and "ratio" in latency and "macs" in row.get("plain", {})
+    }
+    slower = sorted((r, n) for n, r in ratios.items() if r > 1 + NEAR)
+    named = ", ".join(f"{name} {ratio:.2f}" for ratio, name in slower) or "none"
+    return (
+        f"CNN, of {len(ratios)} with a latency {len(ratios) - len(slower)} have one of at most "
+        f"{1 + NEAR:g} times their share of MACs; the others: {named}. "
+    )
 
 
 def _names(names: Iterable[str]) -> str:
