@@ -24,6 +24,7 @@ from onnxslim.ir import Array
 _FLOOR = 1e-10  # of the mean eigenvalue of the metric
 _KEPT = (0, 16, 64, 256, 512, 1024, 2048, 4096, 6144, 8192, 12288, 16384, 32768)  # stay whole
 _MOST_KEPT = 0.5  # of the rows
+_WIDE = 512  # numbers in a row
 _MOST_UNSEEN = 0.5  # of what is read, however few samples there are
 _NEAR, _EVERY = 256, 64  # rows that tell of one, and as how many of them all others count
 
@@ -66,7 +67,7 @@ def readings(
     order = _order(rows, often, metric, rests[0], felt)
     found: list[Reading] = []
     before = 0
-    for count in (n for n in _KEPT if n <= _MOST_KEPT * len(rows)):
+    for count in _counts(*rows.shape):
         more = order[before:count]
         rests = [
             rest - weighted(rows[more], p[more])
@@ -77,6 +78,12 @@ def readings(
         losses = _projected(rests[1], made, metric)
         found.append(Reading(made, np.sort(order[:count]), {r: float(losses[r]) for r in ranks}))
     return found
+
+
+def _counts(size: int, width: int) -> Sequence[int]:
+    """How many of `size` rows may stay whole; of wide ones fewer numbers are tried, as each takes
+    width^3 of time and two matrices of memory."""
+    return [n for n in _KEPT if n <= _MOST_KEPT * size][:: max(1, width // _WIDE)]
 
 
 def _order(

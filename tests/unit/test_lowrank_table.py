@@ -153,3 +153,15 @@ def test_a_whole_row_takes_no_place_in_the_narrow_table() -> None:
     none, some = readings(rows, often, often, [3], np.eye(64))[:2]
     assert none.numbers((400, 64), 3) == 3 * (400 + 64)
     assert some.numbers((400, 64), 3) == 3 * (384 + 1 + 64) + 17 * 64 + 2 * 400
+
+
+def test_of_wide_rows_fewer_numbers_are_tried() -> None:
+    rng = np.random.default_rng(0)
+    often = np.full(2100, 1 / 2100)
+
+    def counts(width: int) -> list[int]:
+        rows = rng.standard_normal((2100, width))
+        return [len(x.kept) for x in readings(rows, often, often, [1], np.eye(width))]
+
+    assert counts(8) == [0, 16, 64, 256, 512, 1024]
+    assert counts(1024) == [0, 64, 512]
