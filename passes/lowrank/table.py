@@ -202,5 +202,5 @@ def _near(flags: Array) -> Array:
     first = np.maximum(np.arange(size) - _NEAR // 2, 0)
     last = np.minimum(np.arange(size) + _NEAR // 2, size)
     every = max(float(sums[-1]), 0.5) / size
-    shares: Array = (sums[last] - sums[first] + _EVERY * every) / (last - first + _EVERY)
-    return shares
+    part: Array = (sums[last] - sums[first] + _EVERY * every) / (last - first + _EVERY)
+    return part
