@@ -227,6 +227,9 @@ def _latency(
         return Latency(None, None, env.threads), ()
     if outcome.model is original:
         return Latency(None, None, env.threads), ("No pass changed the model.",)
+    if not env.target.here:
+        note = f"Latency was not measured: '{env.target.name}' is not the runtime of this machine."
+        return Latency(None, None, env.threads), (note,)
     try:
         times = time_in_turn(original, outcome.model, env)
     except OnnxSlimError as error:

@@ -43,8 +43,8 @@ class Environment:
     @property
     def arithmetic(self) -> Optimize:
         """How to run a model to see what it computes on the target. Kernels for integers of this
-        machine may saturate where the target's do not: for those, Q and DQ run one by one."""
-        return "all" if self.target.local else "basic"
+        machine may saturate where the target's do not: for those, sums are exact."""
+        return "all" if self.target.here else "exact"
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ def _run_one(
     result = _inlined(model, before, pass_, ctx) if pass_.inlines else pass_.run(model, ctx)
     ctx.analyses.invalidate(result.changed)
     kept = True
-    local = ctx.env.target.local  # other machines' times are not measured here
-    if guard is not None and local and pass_.guarded and result.changed:
+    here = ctx.env.target.here  # other machines' times are not measured here
+    if guard is not None and here and pass_.guarded and result.changed:
         result, kept = guard.judge(model, before, result, ctx)
     ctx.env.opened.clear()
     seconds, peak = time.perf_counter() - start, peak_mb()

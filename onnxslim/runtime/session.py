@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
+from onnxslim.runtime.exact import exact
 from onnxslim.runtime.lowbit import from_ort, to_ort
 from onnxslim.runtime.samples import Array, Feed
 from onnxslim.runtime.serialize import Serialized, serialize
@@ -31,15 +32,18 @@ __all__ = [
     "optimized_graph",
 ]
 
-Optimize = Literal["all", "float", "extended", "basic", "none"]
+Optimize = Literal["all", "float", "extended", "basic", "exact", "none"]
 """What ONNX Runtime may make of a graph. "float": all but kernels of integers. With those it also
-rounds float weights between quantized activations to 8 bits, one scale for each tensor."""
+rounds float weights between quantized activations to 8 bits, one scale for each tensor. "exact":
+basic, Q and DQ run one by one, and products of integers are those of processors that saturate no
+sum, whatever processor is here."""
 
 _LEVELS = {
     "all": "ORT_ENABLE_ALL",
     "float": "ORT_ENABLE_ALL",
     "extended": "ORT_ENABLE_EXTENDED",
     "basic": "ORT_ENABLE_BASIC",
+    "exact": "ORT_ENABLE_BASIC",
     "none": "ORT_DISABLE_ALL",
 }
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
@@ -106,7 +110,7 @@ def open_session(
     Raises:
         RuntimeUnavailable: ONNX Runtime cannot run the model; names the operator it lacks.
     """
-    source = serialize(model, extra_outputs)
+    source = serialize(exact(model) if optimize == "exact" else model, extra_outputs)
     options = _options(source, threads, optimize)
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -177,7 +181,7 @@ def _audited(
     model: ir.Model, threads: int, optimize: Optimize, profile: str | None = None
 ) -> Audited:
     """`profile` begins the name of the file that the profiler writes, if it is to."""
-    source = serialize(model)
+    source = serialize(exact(model) if optimize == "exact" else model)
     folder = Scratch()
     options = _options(source, threads, optimize)
     path = folder.path / "optimized.onnx"

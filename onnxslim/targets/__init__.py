@@ -11,7 +11,13 @@ from onnxslim.errors import ConfigError
 from onnxslim.targets.base import Output, Role, StaticRule, Target
 from onnxslim.targets.forms import FP8, INT7, INT8, UINT8, UINT16, Form, Numbers
 from onnxslim.targets.openvino import OPENVINO
-from onnxslim.targets.ort_cpu import ORT_CPU_ARM, ORT_CPU_AVX2, ORT_CPU_VNNI, ort_cpu_here
+from onnxslim.targets.ort_cpu import (
+    ORT_CPU_ARM,
+    ORT_CPU_AVX2,
+    ORT_CPU_VNNI,
+    for_processor,
+    ort_cpu_here,
+)
 from onnxslim.targets.qnn import QNN
 from onnxslim.targets.tensorrt import TENSORRT
 
@@ -31,10 +37,12 @@ __all__ = [
     "targets",
 ]
 
-_FIXED = (ORT_CPU_VNNI, ORT_CPU_AVX2, ORT_CPU_ARM, OPENVINO, QNN, TENSORRT)
+_PROCESSORS = (ORT_CPU_VNNI, ORT_CPU_AVX2, ORT_CPU_ARM)
+_OTHERS = (OPENVINO, QNN, TENSORRT)
 _TARGETS: dict[str, Callable[[], Target]] = {
     "ort-cpu": ort_cpu_here,
-    **{target.name: partial(replace, target) for target in _FIXED},
+    **{target.name: partial(for_processor, target) for target in _PROCESSORS},
+    **{target.name: partial(replace, target) for target in _OTHERS},
 }
 
 

@@ -54,8 +54,8 @@ class Target:
     `rank_multiple`: ranks and channels that dense fp32 kernels run fast; `conv_multiple`: the same
     for convolutions, whose channels are blocked. `forms` are the schemes of static quantization
     that it runs and how it wants them; `form` is the one that is written now. `local`: ONNX
-    Runtime here shows what the target does with a model; otherwise kernels and times found here
-    tell nothing about it.
+    Runtime here shows what the target makes of a model; otherwise kernels found here tell nothing
+    about it. `elsewhere`: it does so on another processor.
     """
 
     name: str
@@ -66,12 +66,18 @@ class Target:
     form: Form = DEFAULT
     forms: Mapping[str, Form] = field(default_factory=lambda: {"int8": DEFAULT})
     local: bool = True
+    elsewhere: bool = False
     dequantize_folds: frozenset[str] = frozenset()  # kernels that read integers by themselves
     fused: frozenset[str] = frozenset()  # operators that are no slower than written out
     half: frozenset[str] = frozenset()  # schemes of 16-bit floats that it gains speed by: "fp16"
     schemes: frozenset[str] | None = None  # of quant; None for all that quant has
     rounds: frozenset[str] = frozenset()  # float layers it quantizes itself between DQ and Q
     own: Mapping[str, str] = field(default_factory=dict[str, str])  # see below
+
+    @property
+    def here(self) -> bool:
+        """Whether times and sums of integers that are found on this machine are the target's."""
+        return self.local and not self.elsewhere
 
     def portable(self) -> Target:
         """This target without `own`: operator -> the runtime's own one that it is written as, which

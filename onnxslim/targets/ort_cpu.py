@@ -94,6 +94,12 @@ def ort_cpu_here() -> Target:
     return replace(by_instructions(platform.machine(), _flags()), name="ort-cpu")
 
 
+def for_processor(target: Target) -> Target:
+    """The table of one instruction set, which may be that of another machine."""
+    own = by_instructions(platform.machine(), _flags())
+    return replace(target, elsewhere=target.name != own.name)
+
+
 def by_instructions(machine: str, flags: frozenset[str]) -> Target:
     """The table for a machine (as `platform.machine` calls it) and the flags of its CPU.
 

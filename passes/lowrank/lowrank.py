@@ -94,7 +94,7 @@ class Lowrank(Pass):
                 latency is wanted of another machine.
             RuntimeUnavailable: there are calibration samples and the model cannot be run.
         """
-        if self.latency is not None and not ctx.env.target.local:
+        if self.latency is not None and not ctx.env.target.here:
             raise OptionError(
                 f"lowrank: latency is measured, and '{ctx.env.target.name}' is not the runtime of "
                 "this machine; give ratio or params instead"

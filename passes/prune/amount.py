@@ -99,7 +99,7 @@ def milliseconds(axes: AxisMap, model: Model, env: Environment) -> Amounts:
         OptionError: the target is not this machine, or the profile tells no kernels apart.
         RuntimeUnavailable: ONNX Runtime cannot run the model.
     """
-    if not env.target.local:
+    if not env.target.here:
         raise OptionError(
             f"prune: latency is measured, and '{env.target.name}' is not the runtime of this "
             "machine; give ratio or params instead"

@@ -286,14 +286,14 @@ def test_both_are_timed_to_know_by_how_much_one_is_slower(monkeypatch: pytest.Mo
     monkeypatch.setattr(placement, "remembered", measured)
     monkeypatch.setattr(placement.Placement, "_twin", twin)
 
-    def takes_at_most(times: float, local: bool) -> bool:
-        env = SimpleNamespace(target=SimpleNamespace(local=local), calib=[{}], threads=1)
+    def takes_at_most(times: float, here: bool) -> bool:
+        env = SimpleNamespace(target=SimpleNamespace(here=here), calib=[{}], threads=1)
         known = placement.Placement(cast("Any", None), cast("Any", SimpleNamespace(env=env)))
         return known.takes_at_most(slower, base, times)
 
-    assert takes_at_most(1.21, local=True)
-    assert not takes_at_most(1.1, local=True)
-    assert takes_at_most(1.1, local=False)  # nothing can be timed for another machine
+    assert takes_at_most(1.21, here=True)
+    assert not takes_at_most(1.1, here=True)
+    assert takes_at_most(1.1, here=False)  # nothing can be timed for another machine
 
 
 def test_nothing_is_tried_where_all_are_faster_in_int8(

@@ -55,7 +55,8 @@ def pair_layers(search: Search, ctx: Context, choices: Choices) -> None:
     samples = ctx.env.calib
     if len(samples) > SAMPLES:
         samples = samples.take([len(samples) * i // SAMPLES for i in range(SAMPLES)])
-    looking = Looking(samples, Sampling(POSITIONS, seed=ctx.env.seed), ctx.env.threads)
+    env, sampling = ctx.env, Sampling(POSITIONS, seed=ctx.env.seed)
+    looking = Looking(samples, sampling, env.threads, env.arithmetic)
     plan = plan_for(search.model, search.target, search.facts, choices)
     layers = {node_id(node): layer for node, layer in plan.layers.items()}
     order = list(layers)

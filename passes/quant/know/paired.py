@@ -19,7 +19,7 @@ from onnxslim.analyses.observe import Sampling, entries_of, padding_mask, unpadd
 from onnxslim.ir import Array, Model, Value
 from onnxslim.passes.quant.qparams import QParams
 from onnxslim.runtime.samples import Samples
-from onnxslim.runtime.session import open_part
+from onnxslim.runtime.session import Optimize, open_part
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,12 @@ class Reader:
 
 @dataclass(frozen=True)
 class Looking:
-    """At which samples and rows, with how many threads."""
+    """At which samples and rows, with how many threads, and in whose arithmetic."""
 
     samples: Samples
     sampling: Sampling
     threads: int
+    optimize: Optimize = "all"
 
     def rows(self, tap: Tap, features: int, x: Array, index: int) -> Array | None:
         """Which rows of a tensor at a tap, for a sample: the same ones in every model."""
@@ -83,7 +84,7 @@ class Looking:
 
     def tensors(self, model: Model, names: Sequence[str]) -> Iterator[Mapping[str, Array]]:
         """Some tensors of the main graph for each sample; the rest of the graph is not run."""
-        session = open_part(model, names, threads=self.threads)
+        session = open_part(model, names, threads=self.threads, optimize=self.optimize)
         return (session.run(feed, names) for feed in self.samples)
 
 

@@ -116,7 +116,7 @@ class Placement:
 
     def _measured(self, choices: Choices, regions: Regions) -> Times | None:
         env = self.ctx.env
-        if not env.target.local or not env.calib:
+        if not env.target.here or not env.calib:
             return None
         return self._profiled(choices, {node_id(node): ir.op(node) for node in regions.nodes})
 
@@ -145,7 +145,7 @@ class Placement:
     def takes_at_most(self, tried: Choices, choices: Choices, times: float) -> bool:
         """Whether with some choices the model takes at most so many times as long as with others,
         both timed here in turns; so it does where nothing can be."""
-        found = self._race(tried, choices) if self.ctx.env.target.local else None
+        found = self._race(tried, choices) if self.ctx.env.target.here else None
         return found is None or found.ratio(model=1, base=0) <= times
 
     def _is_faster(self, tried: Choices, choices: Choices) -> bool:
