@@ -77,9 +77,13 @@ def test_the_model_stays_and_what_has_no_such_products_is_not_copied() -> None:
     model = _model(text, {"b": columns})
     (twin,) = exact(model).graph
     (node,) = model.graph
-    constants = [ir.array(value) for value in (*twin.inputs, *node.inputs)]
-    kinds = [None if array is None else array.dtype.name for array in constants]
-    assert kinds == [None, "uint8", None, "uint8", None, "int8"]
+    codes, zero = (ir.array(twin.inputs[index]) for index in (1, 3))
+    assert codes is not None
+    assert zero is not None
+    assert codes.dtype == zero.dtype == np.uint8
+    assert np.array_equal(codes.astype(int) - zero, columns)
+    assert ir.array(node.inputs[1]) is not None
+    assert node.inputs[1].dtype == ir.DataType.INT8  # type: ignore[union-attr]
     computed = ir.parse_text(HEAD + text)  # both are inputs
     assert not exact(computed).graph.initializers
     plain = build("net (float[N,4] x) => (float[N,4] y) { y = Relu(x) }", {})

@@ -5,16 +5,19 @@ from __future__ import annotations
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from onnxslim import driver, ir
 from onnxslim.config import Request
+from onnxslim.ir import Model
 from onnxslim.passes.quant.choose import compare
 from onnxslim.passes.quant.place import placement
 from onnxslim.passes.quant.quant import Quant
 from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.samples import FeedList
 from onnxslim.targets import Target, get_target, ort_cpu
 from tests.quantizing import any_size, build, feeds, operators, quantize, sqnr_db
 
@@ -71,18 +74,23 @@ def test_what_would_saturate_here_is_judged_as_the_target_adds_and_not_timed(
 def test_without_a_clock_weights_alone_are_for_outputs_that_miss_the_goal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    levels = {"one": 20.0, "other": 30.0}
-    monkeypatch.setattr(compare.Judge, "__init__", lambda *args: None)
-    monkeypatch.setattr(compare.Judge, "sqnr_db", lambda self, model: levels[model])
+    class Known:
+        """Knows how good two models are."""
+
+        def __init__(self, *args: object) -> None:
+            pass
+
+        def sqnr_db(self, model: Model) -> float:
+            return 30.0 if model is other else 20.0
+
+    model = build("net (float[N,4] x) => (float[N,4] y) { y = Relu(x) }", {})
+    one, other = ir.snapshot(model), ir.snapshot(model)
+    monkeypatch.setattr(compare, "Judge", Known)
     with ThreadPoolExecutor(1) as executor:
-        env = Environment(_elsewhere(), executor)
-
-        def better(goal_db: float) -> bool:
-            return compare.is_better("before", "one", "other", [{}], goal_db, env)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(compare, "synthesize", lambda *args: [])
-        assert better(25.0)
-        assert not better(12.0)
+        env = Environment(_elsewhere(), executor, calib=FeedList(feeds(model)))
+        better = partial(compare.is_better, model, one, other, feeds(model), env=env)
+        assert better(goal_db=25.0)
+        assert not better(goal_db=12.0)
 
 
 def test_the_report_has_no_latency_of_another_machine() -> None:
