@@ -9,7 +9,7 @@ from functools import partial
 
 from onnxslim.errors import ConfigError
 from onnxslim.targets.base import Output, Role, StaticRule, Target
-from onnxslim.targets.forms import FP8, INT7, INT8, UINT8, UINT16, Form, Numbers
+from onnxslim.targets.forms import FP8, INT7, INT8, UINT8, UINT16, Blocks, Form, Numbers
 from onnxslim.targets.openvino import OPENVINO
 from onnxslim.targets.ort_cpu import (
     ORT_CPU_ARM,
@@ -27,6 +27,7 @@ __all__ = [
     "INT8",
     "UINT8",
     "UINT16",
+    "Blocks",
     "Form",
     "Numbers",
     "Output",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from onnxslim.targets.forms import DEFAULT, Form
+from onnxslim.targets.forms import BLOCKS, DEFAULT, Blocks, Form
 
 Role = Literal["linear", "compute", "move", "absorbed", "residual"]
 Output = Literal["required", "optional", "float", "same", "absorbed"]
@@ -53,7 +53,8 @@ class Target:
 
     `rank_multiple`: ranks and channels that dense fp32 kernels run fast; `conv_multiple`: the same
     for convolutions, whose channels are blocked. `forms` are the schemes of static quantization
-    that it runs and how it wants them; `form` is the one that is written now. `local`: ONNX
+    that it runs and how it wants them; `form` is the one that is written now; `blocks` is how it
+    wants weights alone. `local`: ONNX
     Runtime here shows what the target makes of a model; otherwise kernels found here tell nothing
     about it. `elsewhere`: it does so on another processor.
     """
@@ -65,6 +66,7 @@ class Target:
     dynamic: Mapping[str, str] = field(default_factory=dict[str, str])  # operator -> kernel
     form: Form = DEFAULT
     forms: Mapping[str, Form] = field(default_factory=lambda: {"int8": DEFAULT})
+    blocks: Blocks = BLOCKS
     local: bool = True
     elsewhere: bool = False
     dequantize_folds: frozenset[str] = frozenset()  # kernels that read integers by themselves

@@ -48,3 +48,21 @@ class Form:
 
 
 DEFAULT = Form()
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How a runtime wants weights alone: codes of at most so many `bits` in the file, blocks of
+    `sizes` inputs, from the smallest to the largest. `symmetric`: signed codes without zero points.
+    """
+
+    bits: int = 8
+    sizes: tuple[int, ...] = (16, 32, 64, 128, 256)
+    symmetric: bool = False
+
+    def nearest(self, size: int) -> int:
+        """The size that comes closest to one that is asked for."""
+        return min(self.sizes, key=lambda there: (abs(there - size), there))
+
+
+BLOCKS = Blocks()

@@ -40,6 +40,7 @@ def by_scheme(model: Model, ctx: Context, options: Quant, known: Known) -> Done:
     if options.portable:
         ctx = replace(ctx, env=replace(ctx.env, target=ctx.env.target.portable()))
     _check_target(ctx.env.target, options.scheme)
+    _check_blocks(ctx.env.target, options)
     budget = _budget(model, ctx, options)
     try:
         ir.raise_opset(model, _min_opset(ctx.env.target, options.scheme))
@@ -111,6 +112,21 @@ def _check_target(target: Target, scheme: str) -> None:
         raise OptionError(
             f"quant: scheme={scheme}: the target '{target.name}' does not run it; "
             f"take one of {there}, or another --target"
+        )
+
+
+def _check_blocks(target: Target, options: Quant) -> None:
+    if options.scheme != "weight":
+        return
+    if options.weight_bits > target.blocks.bits:
+        raise OptionError(
+            f"quant: weight_bits={options.weight_bits}: the target '{target.name}' takes weights "
+            f"alone in at most {target.blocks.bits} bits"
+        )
+    if options.weight_form == "nbits" and not target.local:
+        raise OptionError(
+            f"quant: weight_form=nbits: MatMulNBits is ONNX Runtime's own, and the target is "
+            f"'{target.name}'; take weight_form=standard"
         )
 
 

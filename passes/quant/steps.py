@@ -135,10 +135,13 @@ def _stored(half: Half, job: Job, done: Done) -> Done:
 
 def weight(job: Job, done: Done) -> Done:
     """Weights alone, in blocks."""
-    options = job.options
-    choices = WeightChoices(
-        options.weight_bits, options.block_size, options.table_bits, options.weight_form
-    )
+    options, kept = job.options, job.ctx.env.target.blocks
+    block = kept.nearest(options.block_size)
+    if block != options.block_size:
+        remark = BLOCKS.format(block, job.ctx.env.target.name)
+        done = replace(done, remarks=(*done.remarks, remark))
+    form = "signed" if kept.symmetric else str(options.weight_form)
+    choices = WeightChoices(options.weight_bits, block, options.table_bits, form, kept)
     with suppress(RuntimeUnavailable):  # where nothing can be timed anyway
         done = replace(done, timed_on=one_token(job.model, sample_of(job.model, job.ctx.env)))
     layers, declined, db = _judged(job, choices, language=done.timed_on is not None)
@@ -155,7 +158,8 @@ def _judged(
     """Weights in codes, with as much in more bits as the goal takes where samples, or made-up texts
     for a language model, show it."""
     options, env = job.options, job.ctx.env
-    limits = Limits(options.goal, options.wide_share, options.float_share)
+    wide = options.wide_share if choices.kept.bits == 8 else 0.0
+    limits = Limits(options.goal, wide, options.float_share)
     before = ir.snapshot(job.model)
     with suppress(RuntimeUnavailable):
         samples = env.calib
@@ -167,6 +171,9 @@ def _judged(
             return found.layers, found.declined, found.db
     ir.restore(job.model, before)
     return *quantize_weights(job.model, job.ctx, choices, job.excluded), None
+
+
+BLOCKS = "quant gave a scale to each {} inputs, as '{}' takes no blocks of the size asked for"
 
 
 STORED = (

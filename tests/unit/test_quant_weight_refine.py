@@ -81,3 +81,15 @@ def test_few_samples_are_believed_less() -> None:
 def _moment(rows: Array) -> Array:
     found: Array = np.matmul(np.transpose(rows), rows)
     return found / len(rows)
+
+
+def test_a_symmetric_grid_keeps_its_middle_and_is_fitted_too() -> None:
+    weight, second = case()
+    plain = fitted(weight, 4, 32, symmetric=True)
+    codes, grid = fit_codes(weight, 4, 32, second, MANY, symmetric=True)
+    for found in (plain, grid):
+        assert np.array_equal(found.zero, np.full_like(found.zero, 8))
+    assert codes.min() >= 0
+    assert codes.max() <= 15
+    nearest = error(weight, plain.codes(weight), plain, second).sum()
+    assert error(weight, codes, grid, second).sum() < 0.7 * nearest

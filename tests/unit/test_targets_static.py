@@ -11,6 +11,7 @@ import pytest
 from onnxslim import ir
 from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Model, Node
+from onnxslim.runtime.samples import Feed
 from onnxslim.runtime.session import Optimize
 from onnxslim.targets import INT8, Form, StaticRule, Target, get_target
 from tests.quantizing import any_size, build, feeds, operators, quantize, sqnr_db
@@ -200,6 +201,73 @@ def test_a_target_is_added_as_a_table() -> None:
     integers = _constant(gemm.inputs[1].producer(), 0)  # type: ignore[union-attr,arg-type]
     assert int(np.abs(integers.astype(int)).max()) == 7
     assert {_maker(conv, 1) for conv in _named(model, "Conv")} == {""}
+
+
+WEIGHTS_ALONE = (
+    "net (int64[N,S] ids) => (float[N,S,128] y) { e = Gather(t, ids) [up] h = MatMul(e, wa)"
+    " r = Relu(h) [odd] o = MatMul(r, wo) s = Relu(o) [down] d = MatMul(s, wd)"
+    " w = Transpose <perm = [1, 0]> (t) [head] y = MatMul(d, w) }"
+)
+
+
+def _decoder() -> tuple[Model, list[Feed]]:
+    sizes = {"t": (128, 192), "wa": (192, 256), "wo": (256, 96), "wd": (96, 192)}
+    rng = np.random.default_rng(2)
+    samples: list[Feed] = [{"ids": rng.integers(0, 128, (2, 9))} for _ in range(6)]
+    return build(WEIGHTS_ALONE, sizes, 21), samples
+
+
+def test_weights_alone_for_tensorrt_are_int4_in_blocks_without_zero_points() -> None:
+    model, samples = _decoder()
+    before = ir.snapshot(model)
+    result = quantize(
+        model, samples, get_target("tensorrt"), scheme="weight", weight_bits=4, goal=0.0
+    )
+    assert [row.node for row in result.layers] == ["up", "odd", "head"]
+    blocks = {
+        node.name: (ir.attribute(dq, "axis", 1), ir.attribute(dq, "block_size", 0), len(dq.inputs))
+        for node in _named(model, "MatMul")
+        if (dq := node.inputs[1].producer()) is not None  # type: ignore[union-attr]
+    }
+    assert blocks == {"up": (0, 64, 2), "odd": (0, 64, 2), "head": (0, 64, 2)}
+    codes = [_constant(dq, 0) for dq in _named(model, "DequantizeLinear")]
+    assert {array.dtype.name for array in codes} == {"int4"}
+    assert [tuple(array.shape) for array in codes] == [(192, 256), (256, 96), (192, 128)]
+    reasons = {declined.node: declined.reason for declined in result.declined}
+    assert "its 96 inputs are no multiple of 64" in reasons["down"]
+    assert "looks up no rows" in next(r for r in reasons.values() if "rows" in r)  # the table
+    assert any("64 inputs" in note for note in result.notes)  # 32 were asked for
+    assert sqnr_db(before, model, samples, AS_WRITTEN) > 14  # 4 bits
+
+
+def test_a_goal_leaves_layers_in_float_where_the_target_has_no_more_bits() -> None:
+    model, samples = _decoder()
+    before = ir.snapshot(model)
+    quantize(
+        model, samples, get_target("tensorrt"), scheme="weight", weight_bits=4,
+        goal=25.0, wide_share=1.0, float_share=1.0,
+    )  # fmt: skip
+    codes = [_constant(dq, 0) for dq in _named(model, "DequantizeLinear")]
+    assert 0 < len(codes) < 3
+    assert {array.dtype.name for array in codes} == {"int4"}
+    assert sqnr_db(before, model, samples, AS_WRITTEN) >= 25
+
+
+@pytest.mark.parametrize(
+    ("bits", "form", "reason"),
+    [
+        (8, "standard", "takes weights alone in at most 4 bits"),
+        (4, "nbits", "take weight_form=standard"),
+    ],
+)
+def test_weights_alone_that_tensorrt_does_not_read_are_refused(
+    bits: int, form: str, reason: str
+) -> None:
+    model, samples = _decoder()
+    target, scheme = get_target("tensorrt"), "weight"
+    with pytest.raises(OptionError, match=reason):
+        quantize(model, samples, target, scheme=scheme, weight_bits=bits, weight_form=form)
+    assert not _named(model, "DequantizeLinear")
 
 
 ATTENTION = (

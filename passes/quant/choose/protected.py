@@ -23,7 +23,7 @@ from onnxslim.passes.quant.decibels import BEST_DB, to_db
 from onnxslim.passes.quant.selection import first_output
 from onnxslim.passes.quant.weight_only.alone import FEW, write_alone
 from onnxslim.passes.quant.weight_only.grid import fitted
-from onnxslim.passes.quant.weight_only.layers import WeightLayer, find_layers
+from onnxslim.passes.quant.weight_only.layers import WeightLayer
 from onnxslim.passes.quant.weight_only.scheme import WeightChoices, quantize_weights
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Layer
@@ -75,7 +75,7 @@ def quantize_protected(
     done = _tried(model, ctx, choices, excluded, judge)
     if not done.layers or done.db >= limits.goal_db:
         return done
-    layers = _main_layers(before, choices.block, excluded)
+    layers = _main_layers(before, choices, excluded)
     noise = _noise(before, layers, choices.bits, judge)
     sizes = {name: layer.size for name, layer in layers.items()}
     tries = steps(noise, sizes, choices.bits, limits)
@@ -122,8 +122,10 @@ def steps(
     return list(dict.fromkeys(found))
 
 
-def _main_layers(model: Model, block: int, excluded: Collection[str]) -> dict[str, WeightLayer]:
-    found, _ = find_layers(model, block, excluded)
+def _main_layers(
+    model: Model, choices: WeightChoices, excluded: Collection[str]
+) -> dict[str, WeightLayer]:
+    found, _ = choices.layers(model, excluded)
     return {first_output(x.node): x for x in found if x.node.graph is model.graph}
 
 

@@ -15,7 +15,7 @@ class Stored:
 
     codes: Value
     scale: Value
-    zero: Value
+    zero: Value | None
     out: int
     d: int
     block: int
@@ -23,8 +23,9 @@ class Stored:
 
     @property
     def inputs(self) -> list[Value]:
-        """In the order in which operators take them."""
-        return [self.codes, self.scale, self.zero]
+        """In the order in which operators take them; without zero points where these are 0."""
+        zeros = [] if self.zero is None else [self.zero]
+        return [self.codes, self.scale, *zeros]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The grids on which blocks of a weight are rounded: w is close to scale * (code - zero).
 
-Each block of consecutive inputs of one output has a scale and a zero point. Starting from the
+Each block of consecutive inputs of one output has a scale and a zero point, which is the middle of
+the codes where the grid is symmetric. Starting from the
 block's range, which always contains zero, others are tried and the one with the smallest squared
 error is taken. Where E[x^2] of the inputs is known, it weighs the errors, and narrower ranges are
 tried. Where nothing is known, only wider ones: what is cut off is lost in one direction, and adds
@@ -56,7 +57,13 @@ class Grid:
         return wide
 
 
-def fitted(weight: Array, bits: int, block: int, importance: Array | None = None) -> Grid:
+def fitted(
+    weight: Array,
+    bits: int,
+    block: int,
+    importance: Array | None = None,
+    symmetric: bool = False,
+) -> Grid:
     """The grid of least squared error for a weight [out, d]; d is a multiple of `block`.
 
     `importance` [d], not negative, weighs the squared errors; all alike without it.
@@ -69,7 +76,10 @@ def fitted(weight: Array, bits: int, block: int, importance: Array | None = None
     best: Grid | None = None
     error: Array = np.full(blocks.shape[:2], np.inf, np.float32)
     for share, shift in trials:
-        trial = _ranged(blocks, bits, block, share, shift)
+        if symmetric and shift:
+            continue
+        ranged = _centred if symmetric else _ranged
+        trial = ranged(blocks, bits, block, share, shift)
         off = np.square(trial.values(trial.codes(weight)).reshape(blocks.shape) - blocks)
         found: Array = (off * weigh).sum(axis=2)
         better = found < error
@@ -82,6 +92,15 @@ def fitted(weight: Array, bits: int, block: int, importance: Array | None = None
 def _merged(better: Array, trial: Grid, best: Grid) -> Grid:
     scale = np.where(better, trial.scale, best.scale)
     return Grid(scale, np.where(better, trial.zero, best.zero), best.bits, best.block)
+
+
+def _centred(blocks: Array, bits: int, block: int, share: float, shift: int) -> Grid:
+    middle = 2 ** (bits - 1) + shift
+    scale = (np.abs(blocks).max(axis=2) * np.float32(share) / (2**bits - 1 - middle)).astype(
+        np.float32
+    )
+    scale = np.where(scale > np.finfo(np.float32).tiny, scale, np.float32(1))
+    return Grid(scale, np.full_like(scale, middle), bits, block)
 
 
 def _ranged(blocks: Array, bits: int, block: int, share: float, shift: int) -> Grid:

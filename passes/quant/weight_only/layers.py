@@ -75,16 +75,17 @@ class WeightLayer:
 
 
 def find_layers(
-    model: Model, block: int, excluded: Collection[str]
+    model: Model, block: int, excluded: Collection[str], smallest: int = SMALLEST_BLOCK
 ) -> tuple[list[WeightLayer], list[Declined]]:
-    """All layers of all scopes that fit, and the other MatMul and Gemm with reasons."""
+    """All layers of all scopes that fit, and the other MatMul and Gemm with reasons. Blocks are
+    halved until they divide the inputs, but not below the `smallest`."""
     found: list[WeightLayer] = []
     declined: list[Declined] = []
     tables = _tables(model)
     for node in ir.nodes(model):
         if ir.op(node) not in ("MatMul", "Gemm") or first_output(node) in excluded:
             continue
-        layer = _layer(node, block)
+        layer = _layer(node, block, smallest)
         if isinstance(layer, str):
             declined.append(Declined(ir.label(node), layer))
         else:
@@ -113,7 +114,7 @@ def _tied_by_content(layer: WeightLayer, tables: Iterable[Value]) -> WeightLayer
     return layer
 
 
-def _layer(node: Node, block: int) -> WeightLayer | str:
+def _layer(node: Node, block: int, smallest: int) -> WeightLayer | str:
     head = _tied(node, block)
     if head is None:
         read = linear(node)
@@ -122,7 +123,7 @@ def _layer(node: Node, block: int) -> WeightLayer | str:
         if read.beta != 1.0 or ir.attribute(node, "transA", 0):
             return "its input is transposed or its bias scaled"
         head = WeightLayer(node, read.tap, read.weight, read.transposed, block, read.alpha)
-    return _fitting(head, block)
+    return _fitting(head, block, smallest)
 
 
 def _tied(node: Node, block: int) -> WeightLayer | None:
@@ -140,7 +141,7 @@ def _tied(node: Node, block: int) -> WeightLayer | None:
     return WeightLayer(node, Tap(str(x.name)), held, True, block)
 
 
-def _fitting(layer: WeightLayer, block: int) -> WeightLayer | str:
+def _fitting(layer: WeightLayer, block: int, smallest: int) -> WeightLayer | str:
     """The layer with the largest block up to the one asked for that divides d, or why none."""
     content = ir.array(layer.held)
     if content is None or content.dtype != np.float32:
@@ -152,8 +153,8 @@ def _fitting(layer: WeightLayer, block: int) -> WeightLayer | str:
     d = int(content.shape[1] if layer.flip else content.shape[0])
     while d % block:
         block //= 2
-    if block < SMALLEST_BLOCK:
-        return f"its {d} inputs are no multiple of {SMALLEST_BLOCK}, the smallest block"
+    if block < smallest:
+        return f"its {d} inputs are no multiple of {smallest}, the smallest block"
     return replace(layer, block=block)
 
 

@@ -33,7 +33,7 @@ _RIDGE = 1e-6  # of the mean of the diagonal of A
 
 
 def fit_codes(
-    weight: Array, bits: int, block: int, second: Array, samples: int
+    weight: Array, bits: int, block: int, second: Array, samples: int, symmetric: bool = False
 ) -> tuple[Array, Grid]:
     """Codes [out, d] and their grid for a weight [out, d]; `second` is E[x x^T], [d, d].
 
@@ -42,7 +42,7 @@ def fit_codes(
     """
     damped = _damped(second, samples)
     parts = [
-        _fit(weight[start : start + ROWS], bits, block, damped)
+        _fit(weight[start : start + ROWS], bits, block, damped, symmetric)
         for start in range(0, len(weight), ROWS)
     ]
     scale = np.concatenate([grid.scale for _, grid in parts])
@@ -64,8 +64,10 @@ def error(weight: Array, codes: Array, grid: Grid, second: Array) -> Array:
     return errors
 
 
-def _fit(weight: Array, bits: int, block: int, second: Array) -> tuple[Array, Grid]:
-    grid = fitted(weight, bits, block, np.diagonal(second))
+def _fit(
+    weight: Array, bits: int, block: int, second: Array, symmetric: bool
+) -> tuple[Array, Grid]:
+    grid = fitted(weight, bits, block, np.diagonal(second), symmetric)
     order = np.argsort(-np.diagonal(second), kind="stable")
     back = np.argsort(order)
     w: Array = weight.astype(np.float32)[None, :, order]

@@ -23,11 +23,12 @@ from onnxslim.passes.quant.weight_only.layers import WeightLayer, find_layers
 from onnxslim.passes.quant.weight_only.nbits import NBITS
 from onnxslim.passes.quant.weight_only.put import put_layer, put_tables
 from onnxslim.passes.quant.weight_only.refine import fit_codes
-from onnxslim.passes.quant.weight_only.standard import STANDARD
+from onnxslim.passes.quant.weight_only.standard import SIGNED, STANDARD
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Declined, Layer
+from onnxslim.targets.forms import BLOCKS, Blocks
 
-FORMS: Mapping[str, Form] = {"standard": STANDARD, "nbits": NBITS}
+FORMS: Mapping[str, Form] = {"standard": STANDARD, "nbits": NBITS, "signed": SIGNED}
 
 WIDEST = 4096
 """Inputs of a layer up to which its second moments are collected: 128 MB of float64."""
@@ -35,19 +36,28 @@ WIDEST = 4096
 
 @dataclass(frozen=True)
 class WeightChoices:
-    """`bits` of weights, at least `table_bits` for one that is an embedding as well."""
+    """`bits` of weights, at least `table_bits` for one that is an embedding as well; `kept` is what
+    the target takes."""
 
     bits: int
     block: int
     table_bits: int
     form: str
+    kept: Blocks = BLOCKS
     wide: frozenset[str] = frozenset()  # layers (`first_output`) whose weights have 8 bits
 
     def bits_of(self, layer: WeightLayer) -> int:
         """Of one layer; of 8 where its weight is looked up as well, by default."""
         if first_output(layer.node) in self.wide:
             return 8
-        return max(self.bits, self.table_bits) if layer.table_readers() else self.bits
+        bits = max(self.bits, self.table_bits) if layer.table_readers() else self.bits
+        return min(bits, self.kept.bits)
+
+    def layers(
+        self, model: ir.Model, excluded: Collection[str]
+    ) -> tuple[list[WeightLayer], list[Declined]]:
+        """Those that can be stored, and reasons why others cannot."""
+        return find_layers(model, self.block, excluded, self.kept.sizes[0])
 
 
 def quantize_weights(
@@ -67,10 +77,10 @@ def quantize_weights(
         return [], [Declined("model", f"blocks of weights need opset {form.least_opset}: {error}")]
     ctx.analyses.invalidate(Aspect.ALL)
     editor, done, stored = Editor(model), list[Layer](), dict[_Key, Stored]()
-    layers, declined = find_layers(model, choices.block, excluded)
+    layers, declined = choices.layers(model, excluded)
     nearest = [layer for layer in layers if choices.bits_of(layer) == 8]
     if equalize_inputs(editor, nearest, channel_sizes(model, nearest, ctx)):
-        layers, declined = find_layers(model, choices.block, excluded)
+        layers, declined = choices.layers(model, excluded)
     few = [layer for layer in layers if choices.bits_of(layer) < 8]
     moments = _moments([x for x in few if _known_as(x, choices.bits_of(x)) not in ctx.memory], ctx)
     fits = _fits(editor, layers, choices, moments, ctx)
@@ -136,7 +146,8 @@ def _fits(
         place = _known_as(layer, bits)
         if place in ctx.memory:
             return cast("tuple[_Fit, object]", ctx.memory[place])[0]
-        found = _fit(layer, bits, moments.get(layer.tap) if bits < 8 else None)
+        known = moments.get(layer.tap) if bits < 8 else None
+        found = _fit(layer, bits, known, choices.kept.symmetric)
         if found.db is not None:
             ctx.memory[place] = found, ir.constant(layer.held)  # which keeps its id
         return found
@@ -144,14 +155,14 @@ def _fits(
     return dict(zip(first, ctx.env.executor.map(fit, first.values()), strict=True))
 
 
-def _fit(layer: WeightLayer, bits: int, moments: Moments | None) -> _Fit:
+def _fit(layer: WeightLayer, bits: int, moments: Moments | None, symmetric: bool) -> _Fit:
     rows = layer.rows()
     action = f"weight-only, {bits} bits in blocks of {layer.block}, "
     if moments is None:
-        grid = fitted(rows, bits, layer.block)
+        grid = fitted(rows, bits, layer.block, symmetric=symmetric)
         return _Fit(grid.codes(rows).astype(np.uint8), grid, f"{action}nearest rounding", None)
     second = moments.second[0]
-    codes, grid = fit_codes(rows, bits, layer.block, second, moments.n)
+    codes, grid = fit_codes(rows, bits, layer.block, second, moments.n, symmetric)
     db = rows_db(rows, grid.values(codes), second)
     return _Fit(codes.astype(np.uint8), grid, f"{action}second-order rounding", db)
 

@@ -7,6 +7,8 @@ for constants with axis 0 only, not behind a Transpose, and for blocks of 16, 32
 divide d; and only where nothing else reads the constants. A table that is tied to a layer is
 therefore read through a Transpose (and a Cast, as Gather takes no 4-bit numbers), which is folded
 at load: Gather(codes^T, ids), the same of scales and zeros; DequantizeLinear.
+
+SIGNED is the same for runtimes without zero points: codes are int4, and tables stay in float.
 """
 
 from __future__ import annotations
@@ -36,6 +38,20 @@ def _store(editor: Editor, scope: Scope, hint: str, codes: Array, grid: Grid) ->
         editor.initializer(scope, f"{hint}.zero", turned(grid.zero)),
         out, d, grid.block, bits,
     )  # fmt: skip
+
+
+def _store_signed(editor: Editor, scope: Scope, hint: str, codes: Array, grid: Grid) -> Stored:
+    out, d = codes.shape
+    signed: Array = (codes.astype(np.int8) - grid.spread(grid.zero).astype(np.int8)).T
+    return Stored(
+        editor.initializer(scope, f"{hint}.codes", signed.astype(DataType.INT4.numpy())),
+        editor.initializer(scope, f"{hint}.scale", np.ascontiguousarray(grid.scale.T)),
+        None, out, d, grid.block, stored_bits(grid),
+    )  # fmt: skip
+
+
+def _no_rows(editor: Editor, node: Node, stored: Stored) -> str:
+    return "the target looks up no rows in codes"
 
 
 def _product(
@@ -79,3 +95,4 @@ def _rows(editor: Editor, node: Node, stored: Stored) -> Sequence[Node] | str:
 
 
 STANDARD = Form(21, _store, _product, _rows)
+SIGNED = Form(21, _store_signed, _product, _no_rows)
