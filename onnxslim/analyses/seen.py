@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping
 
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
-from onnxslim.ir import Model, Value
+from onnxslim.ir import DataType, Model, Value
 from onnxslim.runtime.samples import Feed
 from onnxslim.runtime.session import open_session
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+_NO_SHAPE = frozenset(dtype for dtype in DataType if dtype.name.startswith("FLOAT8"))
+"""What ONNX Runtime's Shape does not read."""
 
 
 def observed_shapes(model: Model, feed: Feed, threads: int = 1) -> Shapes:
@@ -24,7 +27,7 @@ def observed_shapes(model: Model, feed: Feed, threads: int = 1) -> Shapes:
     """
     tensors = {name: fed for name, fed in feed.items() if hasattr(fed, "shape")}  # no sequences
     fed = {name: tuple(int(n) for n in array.shape) for name, array in tensors.items()}
-    values = [v for v in main_values(model) if v.name not in fed and _may_be_tensor(v)]
+    values = [v for v in main_values(model) if v.name not in fed and _has_shape(v)]
     if not values or "" not in model.opset_imports:
         return fed
     try:
@@ -39,8 +42,12 @@ def main_values(model: Model) -> Iterable[Value]:
     return (value for node in model.graph for value in node.outputs if value.name)
 
 
-def _may_be_tensor(value: Value) -> bool:
-    return value.type is None or isinstance(value.type, ir.TensorType)
+def _has_shape(value: Value) -> bool:
+    maker, dtype = value.producer(), value.dtype
+    if dtype is None and maker is not None and ir.op(maker) == "QuantizeLinear":
+        zero = maker.inputs[2] if len(maker.inputs) > 2 else None
+        dtype = None if zero is None else zero.dtype
+    return dtype not in _NO_SHAPE and (value.type is None or isinstance(value.type, ir.TensorType))
 
 
 def _run(model: Model, values: list[Value], feed: Feed, threads: int) -> dict[str, tuple[int, ...]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnxslim import ir
+from onnxslim.analyses.seen import observed_shapes
 from onnxslim.errors import OptionError
 from onnxslim.ir import Array, Model, Node
 from onnxslim.runtime.samples import Feed
@@ -171,6 +172,14 @@ def test_weights_for_machines_without_vnni_have_seven_bits() -> None:
     ]
     assert len(integers) == 3
     assert max(int(np.abs(array.astype(int)).max()) for array in integers) == 63
+
+
+def test_work_around_floats_of_8_bits_is_counted() -> None:
+    model = _quantized(get_target("tensorrt"), "fp8")
+    shapes = observed_shapes(model, feeds(model)[0])
+    assert {shapes[str(dq.outputs[0].name)] for dq in _named(model, "DequantizeLinear")} >= {
+        (2, 3, 12, 12), (16, 3, 3, 3),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
