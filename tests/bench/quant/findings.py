@@ -13,12 +13,13 @@ Speed = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Finding:
-    """Records by label, and races by number of threads."""
+    """Records by label, and races by number of threads; the commit that ours is of."""
 
     model: str
     metric_name: str
     records: Mapping[str, Record]
     races: Mapping[int, Record]
+    commit: str
 
     def speed(self, label: str, threads: int = 1) -> Speed | None:
         """FP32's time over this setting's, with its 99 % interval."""

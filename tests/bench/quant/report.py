@@ -9,7 +9,6 @@ from pathlib import Path
 
 from tests.bench.quant.findings import Finding, Speed
 from tests.bench.quant.tools import OURS, PEERS
-from tests.bench.simplify.report import commit
 from tests.bench.simplify.store import Record
 from tests.bench.table import machine
 
@@ -49,10 +48,39 @@ _SUMMARY = (
 )
 
 
+def kept(out: Path, names: Sequence[str]) -> list[Finding]:
+    """What an earlier run wrote of models that are not named."""
+    path = out.with_suffix(".json")
+    if not path.exists():
+        return []
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        Finding(
+            found["model"],
+            found["metric_name"],
+            found["records"],
+            {int(threads): race for threads, race in found["races"].items()},
+            found.get("commit", stored["machine"]["commit"]),
+        )
+        for found in stored["models"]
+        if found["model"] not in names
+    ]
+
+
+def _commits(findings: Sequence[Finding]) -> str:
+    """Of all models, or each with the models that were measured at it."""
+    by_commit: dict[str, list[str]] = {}
+    for finding in findings:
+        by_commit.setdefault(finding.commit, []).append(finding.model)
+    if len(by_commit) == 1:
+        return next(iter(by_commit))
+    return ", ".join(f"{commit} ({' '.join(models)})" for commit, models in by_commit.items())
+
+
 def write(findings: Sequence[Finding], out: Path) -> None:
     """Both files."""
     pins = dict(name.split("==") for peer in PEERS for name in peer.packages[-1] if "==" in name)
-    about = {**pins, **machine(), "seed": "0", "commit": commit()}
+    about = {**pins, **machine(), "seed": "0", "commit": _commits(findings)}
     out.parent.mkdir(parents=True, exist_ok=True)
     lines = [_INTRO, ", ".join(f"{k} {v}" for k, v in about.items()), "", *_summary(findings)]
     for finding in findings:

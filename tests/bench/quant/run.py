@@ -4,6 +4,7 @@ python -m tests.bench.quant.run [--models a,b] [--peers x,y] [--out docs/QUANT.m
 
 Makes the environments of the peers where they are not there. What was measured stays in --work: of
 a peer for its version and settings, of ours for these sources, so a run that was stopped goes on.
+In --out, models that are not named keep what they have.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from pathlib import Path
 from tests.bench.cases import COMMITTED, OUTSIDE, load_case
 from tests.bench.quant.findings import Finding
 from tests.bench.quant.measure import THREADS, Bench
-from tests.bench.quant.report import write
+from tests.bench.quant.report import kept, write
 from tests.bench.quant.tools import PEERS, Tool, environments, tools
+from tests.bench.simplify.report import commit
 from tests.bench.simplify.store import Store
 
 MODELS = (*OUTSIDE, "magika", "basic_pitch", "openwakeword", *COMMITTED)
@@ -51,6 +53,7 @@ def collect(bench: Bench, name: str, chosen: Sequence[Tool]) -> Finding:
         case.metric_name,
         {label: record for label, record in records.items() if record},
         {threads: bench.raced(case, threads) for threads in THREADS},
+        commit(),
     )
 
 
@@ -78,7 +81,9 @@ def main() -> None:
         if "race" in phases:
             race_all(bench, name, tools(name, pythons), asked.budget)
     if "table" in phases and asked.out is not None:
-        write([collect(bench, name, tools(name, pythons)) for name in models], asked.out)
+        findings = [collect(bench, name, tools(name, pythons)) for name in models]
+        every = [*kept(asked.out, models), *findings]
+        write(sorted(every, key=lambda found: MODELS.index(found.model)), asked.out)
 
 
 if __name__ == "__main__":
