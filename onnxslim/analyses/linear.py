@@ -17,12 +17,16 @@ from onnxslim.analyses.columns import Tap, Window
 from onnxslim.ir import Array, Model, Node, Value
 from onnxslim.pipeline.base import Declined
 
-Kind = Literal["conv", "gemm", "matmul"]
+Kind = Literal["conv", "deconv", "gemm", "matmul"]
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A layer whose weight is constant. `groups` > 1 only for Conv."""
+    """A layer whose weight is constant. `groups` > 1 only for Conv.
+
+    A "deconv" (`transposed_conv`) is a matrix as well, [out, C * prod(kernel)], but has no rows of
+    its input that it is multiplied with: its tap names the tensor alone.
+    """
 
     node: Node
     kind: Kind
@@ -46,25 +50,44 @@ class Linear:
     def out_features(self) -> int:
         """Outputs of the layer, all groups together."""
         shape = _weight(self).shape
-        return int(shape[0] if self.kind == "conv" or self.transposed else shape[1])
+        return int(shape[0] if self.outputs_first else shape[1])
 
     @property
     def in_features(self) -> int:
         """Numbers that one output of one group is computed from: C/groups * prod(kernel), or K."""
         return int(_weight(self).size // self.out_features)
 
+    @property
+    def spacing(self) -> int:
+        """Over how many outputs a row of the matrix is spread: of a deconv, the stride."""
+        strides = ir.attribute(self.node, "strides", (1,)) if self.kind == "deconv" else (1,)
+        return int(np.prod(strides))
+
     def matrix(self) -> Array:
         """The weight as [groups, out/groups, d], float64 for a double weight, else float32."""
         rows = self.as_matrix(_weight(self))
         return rows if self.alpha == 1 else np.multiply(rows, self.alpha)
 
+    @property
+    def outputs_first(self) -> bool:
+        """Whether the weight has its outputs on the first axis, else on the second."""
+        return self.kind == "conv" or self.transposed
+
     def as_matrix(self, content: Array) -> Array:
         """An array of the weight's shape in the order of `matrix()`, without alpha."""
         double = content.dtype == np.float64
         rows: Array = content.astype(np.float64 if double else np.float32)
-        if self.kind != "conv" and not self.transposed:
-            rows = np.transpose(rows)
+        if not self.outputs_first:
+            rows = np.moveaxis(rows, 1, 0)
         return np.ascontiguousarray(rows.reshape(self.groups, -1, self.in_features))
+
+    def from_rows(self, rows: Array) -> Array:
+        """What `as_matrix` has made, in the order of the weight again."""
+        sizes = _weight(self).shape
+        if self.outputs_first:
+            return np.ascontiguousarray(rows.reshape(sizes))
+        turned = rows.reshape(sizes[1], sizes[0], *sizes[2:])
+        return np.ascontiguousarray(np.moveaxis(turned, 0, 1))
 
     def from_matrix(self, matrix: Array) -> Array:
         """A matrix like that of `matrix()` as a weight: the layout and dtype of the layer's own."""
@@ -72,10 +95,7 @@ class Linear:
         if matrix.shape != (self.groups, self.out_features // self.groups, self.in_features):
             raise ValueError(f"matrix of {matrix.shape} for a weight of {weight.shape}")
         scaled: Array = matrix if self.alpha == 1 else np.divide(matrix, self.alpha)
-        rows: Array = scaled.reshape(self.out_features, self.in_features)
-        if self.kind != "conv" and not self.transposed:
-            rows = np.transpose(rows)
-        return np.ascontiguousarray(rows.reshape(weight.shape).astype(weight.dtype))
+        return self.from_rows(scaled).astype(weight.dtype)
 
     def bias_vector(self) -> Array | None:
         """What is added to each output, [out] float64: zeros without a bias, None when the bias
@@ -101,6 +121,19 @@ def linear(node: Node) -> Linear | str:
     """The layer that a node is, or the reason why it is none."""
     reader = _READERS.get(ir.op(node))
     return f"{ir.op(node)} is not a linear layer" if reader is None else reader(node)
+
+
+def transposed_conv(node: Node) -> Linear | str:
+    """The layer that a ConvTranspose of one group is, or the reason why it is none."""
+    x, weight = node.inputs[0], node.inputs[1]
+    if (reason := _constant_weight(weight, (3, 4, 5))) is not None:
+        return reason
+    if int(ir.attribute(node, "group", 1)) != 1:
+        return "its groups have scales that lie on no axis of the weight"
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    assert x is not None
+    assert weight is not None
+    return Linear(node, "deconv", x, 0, weight, 1, bias, Tap(str(x.name), axis=1))
 
 
 def linear_layers(model: Model) -> tuple[list[Linear], list[Declined]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from onnxslim.targets.base import StaticRule, Target
 from onnxslim.targets.forms import INT8, UINT8, Form
-from onnxslim.targets.rules import ACTIVATIONS, MOVES, computed, linear, of_activations
+from onnxslim.targets.rules import ACTIVATIONS, MOVES, computed, deconv, linear, of_activations
 
 _LAYERS = linear("optional", "Convolution", "FullyConnected", "FullyConnected")
 
@@ -18,6 +18,7 @@ OPENVINO = Target(
     name="openvino",
     static={
         **_LAYERS,
+        "ConvTranspose": deconv("optional", "Deconvolution"),
         "MatMul": of_activations(_LAYERS["MatMul"]),
         **MOVES,
         **ACTIVATIONS,

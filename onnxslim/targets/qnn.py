@@ -12,7 +12,15 @@ from __future__ import annotations
 
 from onnxslim.targets.base import StaticRule, Target
 from onnxslim.targets.forms import INT8, UINT8, UINT16, Form
-from onnxslim.targets.rules import ACTIVATIONS, MOVES, computed, linear, of_activations, per_tensor
+from onnxslim.targets.rules import (
+    ACTIVATIONS,
+    MOVES,
+    computed,
+    deconv,
+    linear,
+    of_activations,
+    per_tensor,
+)
 
 _LAYERS = linear("required", "Conv2d", "FullyConnected", "MatMul")
 
@@ -20,6 +28,7 @@ QNN = Target(
     name="qnn",
     static={
         "Conv": _LAYERS["Conv"],
+        "ConvTranspose": deconv("required", "TransposeConv2d"),
         "Gemm": per_tensor(_LAYERS["Gemm"]),
         "MatMul": of_activations(per_tensor(_LAYERS["MatMul"])),
         **MOVES,

@@ -7,6 +7,11 @@ from dataclasses import replace
 from onnxslim.targets.base import Output, StaticRule
 
 
+def deconv(output: Output, kernel: str) -> StaticRule:
+    """ConvTranspose, whose weight has its outputs on the second axis."""
+    return StaticRule("linear", output, kernel, weight=1, bias=2, weight_axis=1)
+
+
 def linear(output: Output, conv: str, gemm: str, matmul: str) -> dict[str, StaticRule]:
     """The operators with a constant weight, by the names of their kernels."""
     return {

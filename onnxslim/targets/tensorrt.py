@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from onnxslim.targets.base import StaticRule, Target
 from onnxslim.targets.forms import FP8, INT8, Blocks, Form
-from onnxslim.targets.rules import ACTIVATIONS, linear, of_activations
+from onnxslim.targets.rules import ACTIVATIONS, deconv, linear, of_activations
 
 _LAYERS = linear("optional", "conv", "gemm", "matmul")
 
@@ -22,6 +22,7 @@ TENSORRT = Target(
     name="tensorrt",
     static={
         **_LAYERS,
+        "ConvTranspose": deconv("optional", "deconv"),
         "MatMul": of_activations(_LAYERS["MatMul"]),
         **ACTIVATIONS,
         "Add": StaticRule("residual", "optional", "conv with residual", inputs=(0, 1)),

@@ -137,7 +137,8 @@ def facts_of(model: Model, ctx: Context, choices: Choices) -> tuple[Facts, Range
     excluded = {node for node in model.graph if node_id(node) in choices.excluded}
     regions = find_regions(model, ctx.env.target, excluded)
     names = tuple(dict.fromkeys(str(value.name) for value in tensors_to_see(regions)))
-    narrow = (layer for layer in regions.layers.values() if layer.in_features <= WIDEST)
+    layers = (layer for layer in regions.layers.values() if layer.kind != "deconv")
+    narrow = (layer for layer in layers if layer.in_features <= WIDEST)
     taps = tuple(dict.fromkeys(layer.tap for layer in narrow))
     whole, later = LayerStats(tensors=names), LayerStats(taps=taps, positions=POSITIONS)
     seen = None
@@ -238,7 +239,7 @@ def _kept(
         **dict.fromkeys(unfused, "the runtime made no int8 kernel of it"),
         **slower,
     }
-    kinds = ("Conv", "Gemm", "MatMul", FUSED_CONV)
+    kinds = ("Conv", "ConvTranspose", "Gemm", "MatMul", FUSED_CONV)
     linear = [node for node in model.graph if ir.op(node) in kinds]
     return tuple(
         Declined(node.name or node_id(node), reasons[node_id(node)])

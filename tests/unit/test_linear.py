@@ -5,7 +5,9 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.analyses.columns import Window
-from onnxslim.analyses.linear import Linear, linear, linear_layers
+from onnxslim.analyses.linear import Linear, linear, linear_layers, transposed_conv
+from onnxslim.ir import Array
+from tests.quantizing import build
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
 
@@ -105,3 +107,17 @@ def test_layers_of_subgraphs_are_found_and_refusals_listed() -> None:
 def test_automatic_padding(auto_pad: str, expected: tuple[tuple[int, int], ...]) -> None:
     window = Window((3,), (2,), (1,), (0, 0), auto_pad)
     assert window.padding((6,)) == expected
+
+
+def test_a_transposed_convolution_is_a_matrix_from_all_its_taps_to_an_output() -> None:
+    rng = np.random.default_rng(0)
+    weight: Array = rng.normal(size=(3, 4, 2, 5)).astype(np.float32)
+    body = "{ y = ConvTranspose <strides = [2, 3]> (x, w) }"
+    (node,) = build(f"net (float[1,3,6,6] x) => (float[1,4,M,N] y) {body}", {"w": weight}).graph
+    layer = transposed_conv(node)
+    assert isinstance(layer, Linear)
+    assert (layer.out_features, layer.in_features, layer.spacing) == (4, 3 * 2 * 5, 6)
+    matrix = layer.matrix()
+    assert np.array_equal(matrix[0, 1].reshape(3, 2, 5), weight[:, 1])
+    assert np.array_equal(layer.from_matrix(matrix), weight)
+    assert linear(node) == "ConvTranspose is not a linear layer"  # its input has no such rows

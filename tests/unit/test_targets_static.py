@@ -15,7 +15,7 @@ from onnxslim.ir import Array, Model, Node
 from onnxslim.runtime.samples import Feed
 from onnxslim.runtime.session import Optimize
 from onnxslim.targets import INT8, Form, StaticRule, Target, get_target
-from tests.quantizing import any_size, build, feeds, operators, quantize, sqnr_db
+from tests.quantizing import any_size, build, feeds, operators, outputs, quantize, sqnr_db
 
 CONV = "Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]>"
 WEIGHTS = {
@@ -172,6 +172,57 @@ def test_weights_for_machines_without_vnni_have_seven_bits() -> None:
     ]
     assert len(integers) == 3
     assert max(int(np.abs(array.astype(int)).max()) for array in integers) == 63
+
+
+DECONV = "ConvTranspose <kernel_shape = [2, 2], strides = [2, 2]"
+GROWING = (
+    "net (float[N,3,6,6] x) => (float[N,4,24,24] y)"
+    f" {{ a = {CONV} (x, w1, b1) r = Relu(a) [up] u = {DECONV}> (r, w2, b2) s = Relu(u)"
+    f" [grouped] y = {DECONV}, group = 2> (s, w3) }}"
+)
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "openvino", "qnn"])
+@pytest.mark.parametrize("options", [{}, {"weight_bits": 4}])
+def test_a_transposed_convolution_has_a_scale_for_each_output(
+    name: str, options: dict[str, int]
+) -> None:
+    sizes = {"w1": (16, 3, 3, 3), "b1": (16,), "w2": (16, 8, 2, 2), "b2": (8,), "w3": (8, 2, 2, 2)}
+    model = build(GROWING, sizes)
+    samples, before = feeds(model, 6), ir.snapshot(model)
+    result = quantize(
+        model, samples, any_size(get_target(name)), scheme="int8", goal=0.0, aim=0.0,
+        weight_bits=options.get("weight_bits", 8),
+    )  # fmt: skip
+    up, grouped = _named(model, "ConvTranspose")
+    assert [_maker(up, 0), _maker(up, 1)] == ["DequantizeLinear", "DequantizeLinear"]
+    weight = up.inputs[1].producer()  # type: ignore[union-attr]
+    assert weight is not None
+    assert ir.attribute(weight, "axis", 0) == 1
+    assert _constant(weight, 1).shape == (8,)
+    assert _constant(weight, 0).shape == (16, 8, 2, 2)
+    assert _maker(grouped, 1) == ""
+    reasons = {d.node: d.reason for d in result.declined}
+    assert reasons == {"grouped": "its groups have scales that lie on no axis of the weight"}
+    found = sqnr_db(before, model, samples, AS_WRITTEN)  # TensorRT has 7 bits behind a Relu
+    assert found > (18 if options else 33)
+
+
+def test_means_behind_a_transposed_convolution_are_those_of_the_float_model() -> None:
+    text = f"net (float[N,16,6,6] x) => (float[N,8,12,12] y) {{ r = Relu(x) y = {DECONV}> (r, w) }}"
+    models = [build(text, {"w": (16, 8, 2, 2)}) for _ in range(3)]
+    samples = feeds(models[0], 6)
+    for corrected, model in zip((False, True), models[1:], strict=True):
+        quantize(
+            model, samples, get_target("openvino"), scheme="int8", goal=0.0, aim=0.0,
+            weight_bits=4, rounding="nearest", bias_correction=corrected,
+        )  # fmt: skip
+    means = [
+        np.mean([outputs(model, feed)[0].mean(axis=(0, 2, 3)) for feed in samples], axis=0)
+        for model in models
+    ]
+    before, after = (np.abs(mean - means[0]).max() for mean in means[1:])
+    assert after < 0.2 * before
 
 
 def test_work_around_floats_of_8_bits_is_counted() -> None:

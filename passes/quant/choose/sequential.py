@@ -58,7 +58,8 @@ def pair_layers(search: Search, ctx: Context, choices: Choices) -> None:
     env, sampling = ctx.env, Sampling(POSITIONS, seed=ctx.env.seed)
     looking = Looking(samples, sampling, env.threads, env.arithmetic)
     plan = plan_for(search.model, search.target, search.facts, choices)
-    layers = {node_id(node): layer for node, layer in plan.layers.items()}
+    known = ((node, x) for node, x in plan.layers.items() if x.layer.kind != "deconv")
+    layers = {node_id(node): layer for node, layer in known}
     order = list(layers)
     steps = order[:: -(-len(order) // MOST)] if order else []
     for held in _groups(steps, layers, len(looking.samples)):

@@ -16,14 +16,15 @@ from onnxslim.ir import Array
 
 def channel_axis(layer: Linear) -> int:
     """Where the channels of a layer's input lie."""
-    return 1 if layer.kind == "conv" else -1
+    return 1 if layer.kind in ("conv", "deconv") else -1
 
 
 def importance(layer: Linear) -> Array:
     """|W_:c|^2 of each channel of the layer's input, [C] float64, all groups after each other."""
     weight = ir.array(layer.weight)
     assert weight is not None
-    per_group = int(weight.shape[1]) if layer.kind == "conv" else layer.in_features
+    first = layer.kind == "conv"
+    per_group = int(weight.shape[first]) if weight.ndim > 2 else layer.in_features
     squares: Array = np.square(layer.matrix(), dtype=np.float64).sum(axis=1)
     return np.asarray(squares.reshape(layer.groups * per_group, -1).sum(axis=1))
 

@@ -153,7 +153,9 @@ def _smoothed(regions: Regions, edges: Mapping[Value, Edge], facts: Facts) -> di
     found: dict[Value, Edge] = {}
     for value, edge in edges.items():
         layers = [regions.layers.get(node) for node, _ in regions.readers(value)]
-        known = [layer for layer in layers if layer is not None and layer.kind != "conv"]
+        known = [
+            layer for layer in layers if layer is not None and layer.kind in ("gemm", "matmul")
+        ]
         channels = facts.channels(str(value.name), -1)
         if edge.everywhere or channels is None or not known or len(known) < len(layers):
             continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnxslim import ir
-from onnxslim.analyses.linear import Linear, linear
+from onnxslim.analyses.linear import Linear, linear, transposed_conv
 from onnxslim.ir import Model, Node, Value
 from onnxslim.passes.quant.rewrite.chains import Chain, chain_from
 from onnxslim.passes.quant.uncovered import other_type
@@ -150,7 +150,7 @@ def _admit(regions: Regions, node: Node, rule: StaticRule) -> str | None:
     """Take a node in, or say why not."""
     if rule.role == "residual":
         rule = replace(rule, inputs=_identity_branch(node))
-    layer = linear(node) if rule.role == "linear" else None
+    layer = _layer(node) if rule.role == "linear" else None
     if rule.products and isinstance(layer, str) and _computed(node):
         rule, layer = replace(rule, inputs=(0, 1), weight=None), None
     reason = layer if isinstance(layer, str) else _misfit(node, rule)
@@ -160,6 +160,10 @@ def _admit(regions: Regions, node: Node, rule: StaticRule) -> str | None:
     if reason is None:
         regions.nodes[node] = rule
     return reason
+
+
+def _layer(node: Node) -> Linear | str:
+    return transposed_conv(node) if ir.op(node) == "ConvTranspose" else linear(node)
 
 
 def _computed(node: Node) -> bool:

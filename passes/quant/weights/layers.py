@@ -12,6 +12,7 @@ from onnxslim.analyses.linear import Linear
 from onnxslim.ir import Array
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.know.facts import Facts
+from onnxslim.passes.quant.know.importance import channel_axis
 from onnxslim.passes.quant.know.paired import Paired
 from onnxslim.passes.quant.qparams import (
     QParams,
@@ -60,7 +61,7 @@ def plan_layer(
     `added`: the layer takes no bias, but the next node adds one, which can be corrected.
     """
     weight = _scaled_weight(layer, smooth)
-    axis = 0 if layer.kind == "conv" or layer.transposed else 1
+    axis = 0 if layer.outputs_first else 1
     quantized = quantize_weight(weight, axis, choices.per_channel, choices.bits, form.weight)
     bias = layer.bias_vector()
     assert bias is not None
@@ -100,7 +101,7 @@ def _shift(
     if mean is None:
         return None
     mean = mean if smooth is None else mean / smooth
-    return bias_correction(layer, weight, quantized, mean)
+    return bias_correction(layer, weight, quantized, mean) / layer.spacing
 
 
 def _scaled_weight(layer: Linear, smooth: Array | None) -> Array:
@@ -139,7 +140,7 @@ def _rounded(
         scale = nearest.scale.astype(np.float64).reshape(layer.groups, -1)
         spread = _spread(moments, smooth, centred)
         integers = round_by_covariance(matrix, scale, spread, top_of(nearest.numbers, choices.bits))
-        facts.memo[key] = values = _unmatrix(layer, weight.shape, integers).astype(np.int8)
+        facts.memo[key] = values = layer.from_rows(integers).astype(np.int8)
     return replace(nearest, values=values)
 
 
@@ -165,7 +166,7 @@ def _fitted(
         top = top_of(nearest.numbers, choices.bits)
         most = largest_multiple(nearest.numbers, choices.bits)
         integers, fitted = fit(matrix, scale, known, top, nearest.per_tensor, most)
-        values = _unmatrix(layer, weight.shape, integers).astype(np.int8)
+        values = layer.from_rows(integers).astype(np.int8)
         scales = fitted.reshape(-1).astype(np.float32)
         facts.memo.update(zip(places, (values, scales), strict=True))
     return replace(nearest, values=values, scale=scales)
@@ -183,7 +184,7 @@ def _remade(
     pair = pair if centred else pair.about_zero()
     count = max(choices.samples, 1)
     target = moved(_matrix(layer, weight).astype(np.float64), pair)
-    own = _unmatrix(layer, weight.shape, target).astype(np.float32)
+    own = layer.from_rows(target).astype(np.float32)
     few = choices.bits <= FEW_BITS
     axis = nearest.axis
     start = quantize_weight(own, axis, not nearest.per_tensor, choices.bits, nearest.numbers)
@@ -195,7 +196,7 @@ def _remade(
         integers, scale = fit(target, scale, known, top, start.per_tensor, most)
     else:
         integers = round_by_covariance(target, scale, known, top)
-    values = _unmatrix(layer, weight.shape, integers).astype(np.int8)
+    values = layer.from_rows(integers).astype(np.int8)
     return replace(start, values=values, scale=scale.reshape(-1).astype(np.float32))
 
 
@@ -217,7 +218,7 @@ def input_mean(layer: Linear, facts: Facts, choices: Choices) -> Array | None:
     moments = facts.moments(layer.tap) if choices.second_order else None
     if moments is not None:
         return moments.mean.reshape(-1)
-    channels = facts.channels(str(layer.input.name), 1 if layer.kind == "conv" else -1)
+    channels = facts.channels(str(layer.input.name), channel_axis(layer))
     return None if channels is None else channels.mean
 
 
@@ -237,12 +238,5 @@ def bias_correction(layer: Linear, weight: Array, quantized: QWeight, mean: Arra
 
 def _matrix(layer: Linear, weight: Array) -> Array:
     """A weight in the layer's layout as [groups, out, d]."""
-    rows = weight if layer.kind == "conv" or layer.transposed else np.transpose(weight)
+    rows = weight if layer.outputs_first else np.moveaxis(weight, 1, 0)
     return rows.reshape(layer.groups, -1, layer.in_features)
-
-
-def _unmatrix(layer: Linear, shape: tuple[int, ...], matrix: Array) -> Array:
-    """[groups, out, d] in the layer's layout again."""
-    rows = matrix.reshape(-1, layer.in_features)
-    rows = rows if layer.kind == "conv" or layer.transposed else np.transpose(rows)
-    return np.ascontiguousarray(rows.reshape(shape))
