@@ -2,7 +2,7 @@
 
 Weights are symmetric, with one scale per output channel, activations have one scale per tensor;
 both inputs of Add are quantized; what moves numbers lets DequantizeLinear pass. Confirmed for
-Conv, Gemm and Add by running OpenVINO, which tells the type of each kernel
+Conv, ConvTranspose, Gemm and Add by running OpenVINO, which tells the type of each kernel
 (tests/bench/openvino_run.py); the other rules are by their structure only.
 """
 

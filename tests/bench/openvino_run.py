@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-LAYERS = ("Convolution", "FullyConnected", "MatMul", "GroupConvolution")
+LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "GroupConvolution")
 EIGHT_BITS = ("u8", "i8")
 
 
