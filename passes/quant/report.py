@@ -114,10 +114,16 @@ def result_of(done: Done, before: Model) -> PassResult:
 def _account(done: Done, layers: Sequence[Layer], before: Model) -> Iterator[str]:
     """What became integers and what did not; nothing of schemes of 16-bit floats."""
     if done.int8:
-        yield coverage(before, layers, done.declined)
+        yield coverage(before, layers, done.declined, _numbers(done))
     if done.static is not None and done.static.audit is not None:
         found = conversions(done.static.audit)
         yield from () if found is None else (found,)
+
+
+def _numbers(done: Done) -> str:
+    plan = None if done.static is None else done.static.plan
+    layers = () if plan is None else plan.layers.values()
+    return "fp8" if any(layer.weight.numbers.is_float for layer in layers) else "int8"
 
 
 def _static_stats(static: Static, plan: Plan) -> Stats:

@@ -21,15 +21,17 @@ _PLACES: dict[Place, str] = {
 }
 
 
-def coverage(before: Model, rows: Sequence[Layer], declined: Sequence[Declined]) -> str:
-    """Per operator the layers with integer weights, of those that have a weight, and the first
+def coverage(
+    before: Model, rows: Sequence[Layer], declined: Sequence[Declined], numbers: str = "int8"
+) -> str:
+    """Per operator the layers with weights in `numbers`, of those that have a weight, and the first
     of those that stayed in float. `before` is the model whose nodes the rows name."""
     ops = {ir.label(node): ir.op(node) for node in ir.nodes(before)}
     done = Counter(row.op for row in rows)
     rest = [d for d in declined if d.node in ops]
     total = done + Counter(ops[d.node] for d in rest)
     counts = ", ".join(f"{done[op]} of {total[op]} {op}" for op in sorted(total))
-    return "; ".join([f"int8: {counts}", *_floats(rest)])
+    return "; ".join([f"{numbers}: {counts}", *_floats(rest)])
 
 
 def _floats(rest: Sequence[Declined]) -> Iterator[str]:
