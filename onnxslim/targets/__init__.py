@@ -10,7 +10,7 @@ from functools import partial
 from onnxslim.errors import ConfigError
 from onnxslim.targets.base import Output, Role, StaticRule, Target
 from onnxslim.targets.forms import FP8, INT7, INT8, UINT8, UINT16, Blocks, Form, Numbers
-from onnxslim.targets.openvino import OPENVINO
+from onnxslim.targets.openvino import OPENVINO, OPENVINO_AVX2
 from onnxslim.targets.ort_cpu import (
     ORT_CPU_ARM,
     ORT_CPU_AVX2,
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _PROCESSORS = (ORT_CPU_VNNI, ORT_CPU_AVX2, ORT_CPU_ARM)
-_OTHERS = (OPENVINO, QNN, TENSORRT)
+_OTHERS = (OPENVINO, OPENVINO_AVX2, QNN, TENSORRT)
 _TARGETS: dict[str, Callable[[], Target]] = {
     "ort-cpu": ort_cpu_here,
     **{target.name: partial(for_processor, target) for target in _PROCESSORS},

@@ -163,8 +163,9 @@ def test_sixteen_bits_are_closer_than_eight() -> None:
     assert sixteen.opset_imports[""] >= 21
 
 
-def test_weights_for_machines_without_vnni_have_seven_bits() -> None:
-    model = _quantized(get_target("ort-cpu-avx2"))
+@pytest.mark.parametrize("name", ["ort-cpu-avx2", "openvino-avx2"])
+def test_weights_for_machines_without_vnni_have_seven_bits(name: str) -> None:
+    model = _quantized(get_target(name))
     integers = [
         array
         for value in model.graph.initializers.values()
