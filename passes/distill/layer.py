@@ -25,7 +25,8 @@ from onnxslim.ir import Array, Model, Node
 from onnxslim.passes.distill.grids import Grid, floated, grid_of, written_back
 from onnxslim.passes.quant.weights.descent import descend
 from onnxslim.passes.quant.weights.rounding import round_to_grid
-from onnxslim.passes.refit.refit import Spot, fit_stage, spot_of
+from onnxslim.passes.refit.spot import Spot, spot_of
+from onnxslim.passes.refit.stage import fit_stage
 from onnxslim.passes.refit.stretches import Pair, halves
 from onnxslim.pipeline.base import Declined, Environment, Layer
 from onnxslim.runtime.samples import Feed

@@ -16,7 +16,7 @@ from onnxslim.analyses.linear import Linear, linear
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.prune.evidence import Evidence, about, fitted_weight, roughly, shrunk
 from onnxslim.passes.prune.mask import makers
-from onnxslim.passes.refit.refit import spot_of
+from onnxslim.passes.refit.spot import spot_of
 from onnxslim.runtime.blas import longest_first
 
 

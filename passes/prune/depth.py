@@ -19,7 +19,8 @@ from onnxslim.analyses.linear import Linear, linear
 from onnxslim.analyses.shapes import ShapeTable
 from onnxslim.ir import Array, Editor, Model, Value
 from onnxslim.passes.prune.mask import makers
-from onnxslim.passes.refit.refit import refit, spot_of
+from onnxslim.passes.refit.refit import refit
+from onnxslim.passes.refit.spot import spot_of
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import Samples
 from onnxslim.runtime.session import open_session

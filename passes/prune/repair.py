@@ -13,7 +13,8 @@ from onnxslim.passes.prune.effort import REFITS
 from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.safety import differs
 from onnxslim.passes.refit.activation import activation
-from onnxslim.passes.refit.refit import activation_work, refit, skips, spots_of
+from onnxslim.passes.refit.refit import activation_work, refit
+from onnxslim.passes.refit.spot import skips, spots_of
 from onnxslim.pipeline.base import Environment
 
 

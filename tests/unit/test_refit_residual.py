@@ -12,8 +12,9 @@ from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.prune import choose, repair
 from onnxslim.passes.refit import rows as module
-from onnxslim.passes.refit.refit import refit, skips, spots_of
+from onnxslim.passes.refit.refit import refit
 from onnxslim.passes.refit.rows import Wanted, collect, target_of
+from onnxslim.passes.refit.spot import skips, spots_of
 from onnxslim.passes.refit.stretches import Pair, Stretches, halves
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import FeedList

@@ -11,8 +11,10 @@ import pytest
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
 from onnxslim.passes.refit import refit as module
-from onnxslim.passes.refit.refit import Spot, activation_work, fit_stage, refit
+from onnxslim.passes.refit.refit import activation_work, refit
 from onnxslim.passes.refit.solve import solved
+from onnxslim.passes.refit.spot import Spot
+from onnxslim.passes.refit.stage import fit_stage
 from onnxslim.passes.refit.stretches import Pair
 from onnxslim.pipeline.base import Environment
 from onnxslim.runtime.samples import FeedList

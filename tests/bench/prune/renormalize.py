@@ -23,7 +23,8 @@ from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.prune.choose import Chooser, Chosen, Rules
 from onnxslim.passes.prune.compensate import compensate, give_biases, sliced, spots
 from onnxslim.passes.prune.cut import cut
-from onnxslim.passes.refit.refit import refit, spots_of
+from onnxslim.passes.refit.refit import refit
+from onnxslim.passes.refit.spot import spots_of
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Environment
 from onnxslim.runtime.samples import FeedList, Samples
