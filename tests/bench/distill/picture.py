@@ -31,7 +31,8 @@ from tests.bench.distill.students import (
     made,
     spaced,
 )
-from tests.bench.prune.curves import Spot, picture
+from tests.bench.prune.curves import picture
+from tests.bench.prune.spots import Spot
 from tests.bench.quant.measure import race
 from tests.bench.table import machine
 

@@ -1,17 +1,22 @@
-"""Curves as an SVG picture: one panel per network, points joined in the order of their x."""
+"""Curves as an SVG picture: one panel per network, points joined in the order of their x.
+
+A third number of a point is what its y may be off by, drawn as a bar to both sides.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import ceil, floor, log10
 
 Point = tuple[float, float]
-Panel = Mapping[str, Sequence[Point]]
+Marked = Point | tuple[float, float, float]
+Panel = Mapping[str, Sequence[Marked]]
 
 _WIDTH, _HEIGHT = 330, 270  # of a panel
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 34, 44
 _COLOURS = ("#d95f02", "#1b6ca8", "#4d4d4d")
-_TICKS = 4
+_TICKS = 6
 
 
 def svg(panels: Mapping[str, Panel], x_title: str, y_titles: Mapping[str, str]) -> str:
@@ -36,10 +41,11 @@ def svg(panels: Mapping[str, Panel], x_title: str, y_titles: Mapping[str, str]) 
 
 def _panel(title: str, panel: Panel, names: list[str], x_title: str, y_title: str) -> list[str]:
     points = [point for series in panel.values() for point in series]
-    x_range, y_range = (_range([p[i] for p in points]) for i in (0, 1))
+    x_range = _range([point[0] for point in points])
+    y_range = _range([y for point in points for y in _ends(point)])
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
-    def place(point: Point) -> Point:
+    def place(point: Marked) -> Point:
         x = _LEFT + (point[0] - x_range[0]) / (x_range[1] - x_range[0]) * (right - _LEFT)
         y = bottom - (point[1] - y_range[0]) / (y_range[1] - y_range[0]) * (bottom - _TOP)
         return round(x, 1), round(y, 1)
@@ -54,20 +60,31 @@ def _panel(title: str, panel: Panel, names: list[str], x_title: str, y_title: st
         f'<rect x="{_LEFT}" y="{_TOP}" width="{right - _LEFT}" height="{bottom - _TOP}" '
         'fill="none" stroke="#999"/>',
     ]
-    for i in range(_TICKS + 1):
-        share = i / _TICKS
-        x_value, y_value = (low + share * (high - low) for low, high in (x_range, y_range))
-        x, y = place((x_value, y_value))
-        parts.append(
-            f'<text x="{x}" y="{bottom + 14}" text-anchor="middle">{x_value:.3g}</text>'
-            f'<text x="{_LEFT - 4}" y="{y + 4}" text-anchor="end">{y_value:.3f}</text>'
-        )
+    for value in _ticks(*x_range):
+        x, _ = place((value, y_range[0]))
+        parts.append(f'<text x="{x}" y="{bottom + 14}" text-anchor="middle">{value:g}</text>')
+    for value in _ticks(*y_range):
+        _, y = place((x_range[0], value))
+        parts.append(f'<text x="{_LEFT - 4}" y="{y + 4}" text-anchor="end">{value:g}</text>')
     for name, series in panel.items():
         colour, placed = _COLOURS[names.index(name)], [place(p) for p in sorted(series)]
+        for point in series:
+            x, (low, high) = point[0], _ends(point)
+            (x, bottom_y), (_, top_y) = place((x, low)), place((x, high))
+            parts.append(
+                f'<path d="M{x} {bottom_y} V{top_y}" stroke="{colour}" stroke-opacity="0.4" '
+                'stroke-width="3"/>'
+            )
         line = " ".join(f"{x},{y}" for x, y in placed)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}"/>')
         parts += [f'<circle cx="{x}" cy="{y}" r="4" fill="{colour}"/>' for x, y in placed]
     return parts
+
+
+def _ends(point: Marked) -> Point:
+    """The lowest and the highest y."""
+    error = point[2] if len(point) > 2 else 0.0
+    return point[1] - error, point[1] + error
 
 
 def _range(values: Sequence[float]) -> Point:
@@ -75,3 +92,10 @@ def _range(values: Sequence[float]) -> Point:
     low, high = min(values), max(values)
     margin = 0.06 * (high - low) or 0.5
     return low - margin, high + margin
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers in between, `_TICKS` at most."""
+    power = 10.0 ** floor(log10(high - low) - 1)
+    step = next(n * power for n in (1, 2, 5, 10, 20, 50) if (high - low) / (n * power) < _TICKS)
+    return [round(n * step, 12) for n in range(ceil(low / step), floor(high / step) + 1)]

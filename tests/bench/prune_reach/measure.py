@@ -30,6 +30,7 @@ from onnxslim.runtime.samples import Feed
 from onnxslim.runtime.session import open_session
 from onnxslim.runtime.types import input_infos
 from onnxslim.targets import get_target
+from tests.bench.prune_reach.foretold import foretold, linear_share, profile
 from tests.bench.prune_reach.subjects import Subject
 from tests.bench.simplify.store import Record
 from tests.pipelines import context
@@ -209,12 +210,37 @@ def measure(subject: Subject) -> Record:
 
 
 def latency(subject: Subject, budget: float) -> Record:
-    """Milliseconds of the original, and the ratio of the pruned model's with a 99 % interval."""
+    """Milliseconds of the original, the ratio of the pruned model's with a 99 % interval, and what
+    the work left of each kind foretells; of a detector up to where boxes are chosen, and how many
+    it finds before and after."""
     model = prepared(subject)
     feed = accepted(model, subject.feeds())[0]
     pair = prune(model, {}, width=False) or prune(model, {}, width=True)
     if pair is None:
         return {}
-    sessions = [open_session(model), open_session(pair.pruned)]
-    times = interleaved_latency(sessions, feed, 1, budget)
-    return {"ms": times.ms[0], "ratio": times.ratio(), "interval": times.interval()}
+    both, ends = [model, pair.pruned], before_choices(pair.pruned)
+    found = {"boxes": [_boxes(m, feed) for m in both]} if ends else {}
+    if ends:
+        both = [up_to(m, ends) for m in both]
+    times = interleaved_latency([open_session(m) for m in both], feed, 1, budget)
+    works = [profile(m, feed) for m in both]
+    return {
+        "ms": times.ms[0],
+        "ratio": times.ratio(),
+        "interval": times.interval(),
+        "foretold": foretold(*works),
+        "linear": linear_share(works[0]),
+        **found,
+    }
+
+
+def up_to(model: Model, names: Sequence[str]) -> Model:
+    """A copy that ends with these values."""
+    part = ir.snapshot(model)
+    ir.cut(part, outputs=names)
+    return part
+
+
+def _boxes(model: Model, feed: Feed) -> int:
+    """How many a detector finds: the rows of its first output."""
+    return len(open_session(model).run(feed)[str(model.graph.outputs[0].name)])

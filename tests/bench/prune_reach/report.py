@@ -28,8 +28,11 @@ the outputs; of the five shipped models real samples), relative to the largest v
 A gap over {TOLERANCE:.0e} is held against *noise*: the masked model against itself with the inputs
 of every layer summed in another order, three times; it is right up to {MARGIN:g} times that, and
 bold beyond. *Latency* is the pruned model's over the original's, one thread, the first size,
-medians of turns in one process, with the 99 % interval; a detector with random weights may find
-more boxes or fewer afterwards, which its time depends on. *Width* columns are the same with
+medians of turns in one process, with the 99 % interval; of a detector up to where boxes are chosen,
+as random weights find more of them or fewer afterwards, and the time after that goes with them.
+*Foretold* is what that latency would be if dense layers took time in proportion to their
+multiplications and every other kind of kernel, depthwise convolutions too, to the numbers it
+writes, by the profile of the original. *Width* columns are the same with
 `width=true`: what enters a LayerNorm goes too, and the norm is over what stays; the masked original
 is then that with its norms over what stays. *Stays* is the share of the MACs whose outputs cannot
 go without `width`, with the reason.
@@ -96,21 +99,42 @@ def _summary(rows: Rows) -> Iterable[str]:
         both = [n for n in more if n not in wide or wide[n]["macs"] > most]
         yield f"{family}: {len(own)} models, over {most:.2f} without `width`: {_names(more)}; "
         yield f"with it: {_names(both)}. "
-    yield _speed(rows)
+    yield from _speed(rows)
 
 
-def _speed(rows: Rows) -> str:
-    """How many CNNs come near to the time that their MACs promise."""
-    ratios = {
+def _speed(rows: Rows) -> Iterable[str]:
+    """How many CNNs come near to the time that their MACs promise, and what the others lack."""
+    timed = {
         name: latency["ratio"] / row["plain"]["macs"]
         for name, (subject, row, latency) in rows.items()
         if subject.family == CNN and "ratio" in latency and "macs" in row.get("plain", {})
     }
-    slower = sorted((r, n) for n, r in ratios.items() if r > 1 + NEAR)
-    named = ", ".join(f"{name} {ratio:.2f}" for ratio, name in slower) or "none"
+    slower = sorted((n for n, ratio in timed.items() if ratio > 1 + NEAR), key=lambda n: timed[n])
+    yield (
+        f"CNN, of {len(timed)} with a latency {len(timed) - len(slower)} have one of at most "
+        f"{1 + NEAR:g} times their share of MACs; the others: {_names(slower)}. "
+    )
+    if slower:
+        yield from (
+            "",
+            "| model | MACs | latency | over MACs | foretold | linear |",
+            "|" + "---|" * 6,
+        )
+        yield from (_slow(name, *rows[name][1:]) for name in slower)
+        yield ""
+    boxes = {n: latency["boxes"] for n, (*_, latency) in rows.items() if "boxes" in latency}
+    if boxes:
+        found = ", ".join(f"{n} {old} and {new}" for n, (old, new) in boxes.items())
+        yield f"Boxes that detectors find before and after: {found}. "
+
+
+def _slow(name: str, row: Record, latency: Record) -> str:
+    share, ratio = row["plain"]["macs"], latency["ratio"]
+    more = (_number(latency.get(key), digits) for key, digits in (("foretold", 3), ("linear", 2)))
     return (
-        f"CNN, of {len(ratios)} with a latency {len(ratios) - len(slower)} have one of at most "
-        f"{1 + NEAR:g} times their share of MACs; the others: {named}. "
+        "| "
+        + " | ".join((name, f"{share:.3f}", f"{ratio:.3f}", f"{ratio / share:.2f}", *more))
+        + " |"
     )
 
 
