@@ -52,16 +52,17 @@ class Target:
     """One runtime on one kind of machine.
 
     `rank_multiple`: ranks and channels that dense fp32 kernels run fast; `conv_multiple`: the same
-    for convolutions, whose channels are blocked. `forms` are the schemes of static quantization
-    that it runs and how it wants them; `form` is the one that is written now; `blocks` is how it
-    wants weights alone. `local`: ONNX
-    Runtime here shows what the target makes of a model; otherwise kernels found here tell nothing
-    about it. `elsewhere`: it does so on another processor.
+    for convolutions, whose channels are blocked; `conv_block`: a block: with fewer channels the
+    layout is changed back before. `forms` are the schemes of static quantization that it runs and
+    how it wants them; `form` is the one that is written now; `blocks` is how it wants weights
+    alone. `local`: ONNX Runtime here shows what the target makes of a model; otherwise kernels
+    found here tell nothing about it. `elsewhere`: it does so on another processor.
     """
 
     name: str
     rank_multiple: int = 8
     conv_multiple: int = 16
+    conv_block: int = 8
     static: Mapping[str, StaticRule] = field(default_factory=dict[str, StaticRule])
     dynamic: Mapping[str, str] = field(default_factory=dict[str, str])  # operator -> kernel
     form: Form = DEFAULT

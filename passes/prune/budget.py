@@ -40,11 +40,14 @@ class Choice:
         return bool(np.isin(self.ranking.group.units[0], theirs).any())
 
 
-def steps(size: int, multiple: int, floor: float) -> tuple[int, ...]:
+def steps(size: int, multiple: int, floor: float, block: int = 1) -> tuple[int, ...]:
     """Numbers of units that may go so that a multiple of `multiple` stays, or of half of it, and
-    so on, until two such multiples fit; at least the share `floor` stays, and one unit."""
+    so on, until two such multiples fit; at least the share `floor` stays, and one unit. Of as many
+    as `block` or more, at least that many."""
     while multiple > 1 and size < 2 * multiple:
         multiple //= 2
+    if size >= block:
+        multiple = max(multiple, block)
     least = max(1, int(np.ceil(size * floor)))
     stays = [n for n in range(multiple, size, multiple) if n >= least]
     return (0, *(size - n for n in reversed(stays)))

@@ -26,6 +26,7 @@ from onnxslim.passes.prune.timed import measure
 from onnxslim.passes.prune.trial import Trials, gains, together
 from onnxslim.pipeline.base import Context
 from onnxslim.runtime.blas import longest_first, side_by_side
+from onnxslim.targets import Target
 
 Kind = Literal["channels", "hidden", "heads", "groups", "qk", "vo"]
 KINDS: Mapping[str, str] = {
@@ -245,13 +246,20 @@ class Chooser:
         return float(sum(own.in_features**3 for own, _ in readers(self.axes, group)))
 
     def _choice(self, group: Group) -> Choice:
-        own = self.ctx.env.target
-        multiples = {CHANNELS: own.conv_multiple, HIDDEN: own.rank_multiple}
-        multiple = self.rules.multiple or multiples.get(group.kind, 1)
+        multiple, block = multiples(group, self.ctx.env.target)
+        if self.rules.multiple:
+            multiple, block = self.rules.multiple, 1
         floor = min(self.rules.floor * self.sizes[group.name] / group.size, 1.0)
-        possible = steps(group.size, multiple, floor)
+        possible = steps(group.size, multiple, floor, block)
         ranking = rank(self.axes, group, self.evidence, self.rules.importance, possible[-1])
         return Choice(ranking, possible)
+
+
+def multiples(group: Group, target: Target) -> tuple[int, int]:
+    """The multiple that is to stay of a group, and the least of channels where a unit is one."""
+    known = {CHANNELS: target.conv_multiple, HIDDEN: target.rank_multiple}
+    single = group.kind == CHANNELS and len(group.units[0]) == 1
+    return known.get(group.kind, 1), target.conv_block if single else 1
 
 
 FEW_SAMPLES = 256

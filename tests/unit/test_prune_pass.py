@@ -299,20 +299,24 @@ def test_a_failed_check_sends_it_back_to_remove_less_until_it_is_hardly_anything
 
 
 @pytest.mark.parametrize(
-    ("size", "multiple", "floor", "expected"),
+    ("size", "multiple", "floor", "block", "expected"),
     [
-        (64, 16, 0.2, (0, 16, 32, 48)),
-        (64, 16, 0.5, (0, 16, 32)),
-        (24, 16, 0.2, (0, 8, 16)),
-        (100, 16, 0.5, (0, 4, 20, 36)),
-        (3, 1, 0.0, (0, 1, 2)),
-        (2, 16, 0.9, (0,)),
+        (64, 16, 0.2, 8, (0, 16, 32, 48)),
+        (64, 16, 0.5, 1, (0, 16, 32)),
+        (24, 16, 0.2, 8, (0, 8, 16)),
+        (100, 16, 0.5, 8, (0, 4, 20, 36)),
+        (3, 1, 0.0, 1, (0, 1, 2)),
+        (2, 16, 0.9, 1, (0,)),
+        (8, 16, 0.2, 1, (0, 4)),
+        (8, 16, 0.2, 8, (0,)),
+        (12, 16, 0.2, 8, (0, 4)),
+        (6, 16, 0.2, 8, (0, 2, 4)),
     ],
 )
 def test_what_stays_is_a_multiple(
-    size: int, multiple: int, floor: float, expected: tuple[int, ...]
+    size: int, multiple: int, floor: float, block: int, expected: tuple[int, ...]
 ) -> None:
-    assert steps(size, multiple, floor) == expected
+    assert steps(size, multiple, floor, block) == expected
 
 
 def test_the_greedy_loss_is_that_of_a_least_squares_fit() -> None:

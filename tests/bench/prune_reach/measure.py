@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap, axis_map
-from onnxslim.analyses.axes.groups import CHANNELS, HIDDEN
 from onnxslim.analyses.cost import cost_table
 from onnxslim.analyses.seen import observed_shapes
 from onnxslim.analyses.shapes import ShapeTable
@@ -19,6 +18,7 @@ from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.fold.fold import Fold
 from onnxslim.passes.prune import amount
 from onnxslim.passes.prune.budget import Choice, by_share, removal, steps
+from onnxslim.passes.prune.choose import multiples
 from onnxslim.passes.prune.cut import cut
 from onnxslim.passes.prune.evidence import Evidence
 from onnxslim.passes.prune.importance import rank
@@ -85,10 +85,10 @@ def prune(model: Model, counts: Mapping[str, int], *, width: bool) -> Pair | Non
 
 def _removal(axes: AxisMap) -> Array:
     target, options = get_target("ort-cpu"), Prune(share=SHARE)
-    multiples = {CHANNELS: target.conv_multiple, HIDDEN: target.rank_multiple}
     choices: list[Choice] = []
     for group in axes.groups:
-        possible = steps(group.size, multiples.get(group.kind, 1), options.floor)
+        multiple, block = multiples(group, target)
+        possible = steps(group.size, multiple, options.floor, block)
         choices.append(
             Choice(rank(axes, group, Evidence({}, {}), "magnitude", possible[-1]), possible)
         )
