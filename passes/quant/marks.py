@@ -37,11 +37,13 @@ class FloatAdded:
 class FloatEdge:
     """A Q and DQ pair on a tensor, and the affine map that the DQ absorbed.
 
-    `smoothed`: before the Q the tensor is divided by a vector, which weights take up.
+    `smoothed`: before the Q the tensor is divided by a vector, which weights take up. `scaled`:
+    that was done in the normalization that makes it; its inputs, and what they held.
     """
 
     affine: Affine
     smoothed: bool = False
+    scaled: tuple[tuple[int, TensorProtocol], ...] = ()
 
 
 @dataclass(frozen=True)

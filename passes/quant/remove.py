@@ -24,6 +24,7 @@ from onnxslim.passes.quant.marks import (
 from onnxslim.passes.quant.prepare.gates import restore_gate
 from onnxslim.passes.quant.recurrent import restore_lstm
 from onnxslim.passes.quant.rewrite.kept_float import restore_conv
+from onnxslim.passes.quant.rewrite.normalized import restored
 from onnxslim.passes.quant.rewrite.products import restore_product
 
 
@@ -101,6 +102,8 @@ def _undo_edge(editor: Editor, node: Node, mark: FloatEdge) -> None:
     if mark.smoothed and source is not None and (divide := source.producer()) is not None:
         source = divide.inputs[0]
     assert source is not None
+    if mark.scaled and (maker := source.producer()) is not None:
+        restored(editor, maker, mark.scaled)
     made = node.outputs[0]
     steps = _affine_nodes(editor, node, source, mark)
     if made.is_graph_output() and not steps:

@@ -13,6 +13,7 @@ from onnxslim.passes.quant.marks import FLOAT, FloatAdded, FloatEdge, FloatWeigh
 from onnxslim.passes.quant.prepare.added import added_constant
 from onnxslim.passes.quant.prepare.gates import GATED, write_gate
 from onnxslim.passes.quant.qparams import QParams, QWeight, array_type, quantize_bias
+from onnxslim.passes.quant.rewrite.normalized import Given, divided
 from onnxslim.passes.quant.rewrite.plan import Edge, Plan
 from onnxslim.passes.quant.weights.layers import LayerPlan
 
@@ -143,10 +144,10 @@ class _Emitter:
             self._output(edge)
             return
         uses = self._uses(edge)
-        divided = [] if edge.smooth is None else [self._divide(chain.at, edge.smooth)]
-        pair = self._pair(edge, divided[0].outputs[0] if divided else chain.at)
+        steps, scaled = self._smoothed(edge, uses)
+        pair = self._pair(edge, steps[0].outputs[0] if steps else chain.at, scaled)
         if chain.at is chain.out:
-            self.editor.insert_on_edge(chain.at, [*divided, *pair], pair[-1].outputs[0], uses)
+            self.editor.insert_on_edge(chain.at, [*steps, *pair], pair[-1].outputs[0], uses)
         else:
             self.editor.insert_after(chain.nodes[-1], pair)
             self.editor.rewire(uses, pair[-1].outputs[0])
@@ -176,7 +177,7 @@ class _Emitter:
             return self.plan.regions.readers(edge.chain.out)
         return [(use.node, use.idx) for use in edge.chain.out.uses()]
 
-    def _pair(self, edge: Edge, source: Value) -> list[Node]:
+    def _pair(self, edge: Edge, source: Value, scaled: Given = ()) -> list[Node]:
         """Q and DQ, which share their parameters unless the DQ absorbs an affine map."""
         hint = str(edge.chain.out.name)
         scalars = self._scalars(hint, edge.quantize)
@@ -184,8 +185,17 @@ class _Emitter:
         if edge.dequantize != edge.quantize:
             scalars = self._scalars(f"{hint}.affine", edge.dequantize)
         dq = self._dequantize([q.outputs[0], *scalars], hint, None)
-        dq.outputs[0].meta[FLOAT] = FloatEdge(edge.chain.affine, edge.smooth is not None)
+        dq.outputs[0].meta[FLOAT] = FloatEdge(
+            edge.chain.affine, edge.smooth is not None and not scaled, scaled
+        )
         return [q, dq]
+
+    def _smoothed(self, edge: Edge, uses: Sequence[Use]) -> tuple[list[Node], Given]:
+        """What divides a tensor: a node, or the normalization that makes it."""
+        if edge.smooth is None:
+            return [], ()
+        scaled = divided(self.editor, edge.chain.at, uses, edge.smooth)
+        return ([] if scaled else [self._divide(edge.chain.at, edge.smooth)]), scaled
 
     def _divide(self, value: Value, smooth: Array) -> Node:
         factors = (1 / smooth).astype(np.float32)
