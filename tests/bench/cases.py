@@ -50,15 +50,22 @@ class Case:
         """The outputs of a file on every evaluation sample, one dict per sample."""
         runner: Any = session(model, threads=2)
         names = [str(output.name) for output in runner.get_outputs()]
+        return self.answers(lambda feed: dict(zip(names, runner.run(names, feed), strict=True)))
+
+    def answers(self, run: Callable[[dict[str, Array]], dict[str, Array]]) -> Outputs:
+        """What a function of feeds gives for every evaluation sample, one dict per sample."""
         outputs: Outputs = []
         for feed in _batches(self.feeds, self.batch):
-            values = dict(zip(names, runner.run(names, feed), strict=True))
+            values = run(feed)
             outputs += [values] if self.batch == 1 else _rows(values)
         return outputs
 
     def score(self, model: Path, reference: Outputs) -> Scored:
         """How a file does on the evaluation samples; `reference` are the outputs of FP32."""
-        outputs = self.run(model)
+        return self.scored(self.run(model), reference)
+
+    def scored(self, outputs: Outputs, reference: Outputs) -> Scored:
+        """How outputs are on the evaluation samples."""
         same = agreement(outputs, reference) if self.classifier else None
         return Scored(self.metric(outputs, self.labels), same, sqnr(outputs, reference))
 
