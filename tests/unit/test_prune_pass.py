@@ -189,6 +189,19 @@ def test_groups_and_channels_of_a_convolution_take_a_share_together() -> None:
     assert shapes == [(30, 4, 1, 1), (30, 5, 1, 1), (4, 30, 1, 1)]  # 6 groups of 5: .47
 
 
+@pytest.mark.parametrize(("multiple", "left"), [(0, (8, 16)), (4, (4, 16))])
+def test_convolutions_keep_a_block_of_channels(multiple: int, left: tuple[int, int]) -> None:
+    text = """g (float[N,3,8,8] x) => (float[N,4,8,8] y) {
+      a = Conv (x, w1)  r = Relu (a)  c = Conv (r, w2)  s = Relu (c)  y = Conv (s, w3) }"""
+    weights = {"w1": (8, 3, 1, 1), "w2": (32, 8, 1, 1), "w3": (4, 32, 1, 1)}
+    model = build(text, weights)
+    prune(model, share=0.5, multiple=multiple)
+    shapes = [
+        array.shape for n in model.graph for v in n.inputs if (array := ir.array(v)) is not None
+    ]
+    assert [shape[0] for shape in shapes[:2]] == list(left)
+
+
 def test_what_stays_is_declined_with_the_reason(samples: list[Feed]) -> None:
     reasons = {d.node: d.reason for d in prune(mlp(), samples, share=0.5).declined}
     assert "it is an output of the model" in reasons["y"]
