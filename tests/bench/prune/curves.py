@@ -13,6 +13,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,17 @@ class Reference:
 
 
 def pipelines(name: str) -> list[tuple[str, str]]:
-    """Curve and passes of every point, those of `quant` with its defaults first."""
-    shares = [f"simplify,quant{{goal=60 float_share={share}}}" for share in FLOAT_SHARES]
-    pruned = [f"simplify,prune{{ratio={ratio}}},quant" for ratio in RATIOS[name]]
-    return [(ALONE, passes) for passes in (DEFAULT, *shares)] + [(PRUNED, p) for p in pruned]
+    """Curve and passes of every point, that of `quant` with its defaults first."""
+    pruned = [(PRUNED, f"simplify,prune{{ratio={ratio}}},quant") for ratio in RATIOS[name]]
+    shares = [(ALONE, f"simplify,quant{{goal=60 float_share={share}}}") for share in FLOAT_SHARES]
+    return [(ALONE, DEFAULT), *pruned, *shares]
 
 
 def compiled(case: Case, passes: str, folder: Path) -> tuple[Path, str]:
-    """The file that the passes make, and why there is none."""
-    out = folder / f"{len(list(folder.iterdir()))}.onnx"
+    """The file that the passes make, if it is not there yet, and why there is none."""
+    out = folder / f"{case.name} {passes}.onnx"
+    if out.exists():
+        return out, ""
     arguments = ("--passes", passes, "--cache", str(folder / "cache"), *_MORE)
     return out, compile_case(case, Setting(passes, "onnxslim", arguments), out).failure
 
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(TITLES))
     parser.add_argument("--out", type=Path, default=Path("docs/PRUNE_CURVES.svg"))
     parser.add_argument("--budget", type=float, default=6.0, help="seconds of timing per point")
+    parser.add_argument("--files", type=Path, help="a folder that compiled models stay in")
     parser.add_argument("--anew", action="store_true", help="measure again what is there")
     asked = parser.parse_args()
     spots = _earlier(asked.out.with_suffix(".json"))
@@ -121,7 +125,7 @@ def _fill(
     case: Case, missing: list[tuple[str, str]], spots: list[Spot], asked: argparse.Namespace
 ) -> None:
     """Measure these points of one network; what fails is printed."""
-    with tempfile.TemporaryDirectory() as name:
+    with nullcontext(asked.files) if asked.files else tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         first, failure = compiled(case, DEFAULT, folder)
         if failure:
