@@ -48,7 +48,7 @@ class Distill(Pass):
     )
     minutes: float = option(5.0, "time to fit or to train", "more than 0")
     steps: int = option(0, "steps instead of minutes: the same result in each run", "0 or more")
-    batch: int = option(64, "samples per step", "1 or more")
+    batch: int = option(0, "samples per step; 0 takes 64, in little time fewer", "0 or more")
     rate: float = option(0.0, "learning rate; 0 tries some", "0 or more")
     temperature: float = option(1.0, "of class scores in the loss", "more than 0")
     hidden: float = option(
@@ -58,7 +58,7 @@ class Distill(Pass):
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for key, least in (("steps", 0), ("batch", 1), ("rate", 0), ("hidden", 0)):
+        for key, least in (("steps", 0), ("batch", 0), ("rate", 0), ("hidden", 0)):
             value = getattr(self, key)
             if not value >= least:
                 raise ValueError(f"{key}={value:g} given, expected {least} or more")

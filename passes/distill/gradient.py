@@ -157,7 +157,7 @@ class _Run:
         from onnxslim.passes.distill.graph.blocks import bottlenecks
         from onnxslim.passes.distill.graph.data import Pool, fitting
         from onnxslim.passes.distill.graph.loss import targets_of
-        from onnxslim.passes.distill.graph.train import Settings, Trainer
+        from onnxslim.passes.distill.graph.train import BATCH, Settings, Trainer
 
         assert self.env.calib is not None
         between: list[str] = []
@@ -169,7 +169,7 @@ class _Run:
             calib = Mixed(calib, self.learnt, MIXES, self.env.seed)
         pool = Pool(calib, self.teacher, self.student, program, goals, self.env.threads)
         pool.most = fitting(self.student, self.env.calib[0], self.env.threads)
-        first = pool.answers(self.learnt[: self.asked.batch])
+        first = pool.answers(self.learnt[: self.asked.batch or BATCH])
         share = (self.asked.hidden or 1.0) / max(len(between), 1)
         targets = [(t, 1.0 if t.name in names else share) for t in targets_of(first, goals)]
         settings = Settings(

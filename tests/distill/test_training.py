@@ -317,8 +317,40 @@ def test_how_many_steps_fit_is_told_by_the_quickest_of_some(
     monkeypatch.setattr(Trainer, "_best_rate", planned)
     monkeypatch.setattr(Trainer.__init__, "__defaults__", (None, frozenset[str](), lambda: now))
     model = build(NET, WEIGHTS)
-    distill(model, disturbed(model, "w2"), samples, level="model", minutes=100 / 60)
+    distill(model, disturbed(model, "w2"), samples, level="model", batch=64, minutes=100 / 60)
     assert plans == pytest.approx([100 / 0.1])
+
+
+@pytest.mark.parametrize(
+    ("fits", "options", "expected"),
+    [
+        (120, {}, 16),
+        (700, {}, 32),  # 350 of them
+        (1100, {}, 32),
+        (5000, {}, 64),
+        (120, {"batch": 48}, 48),
+        (120, {"steps": 4}, 64),
+    ],
+)
+def test_where_few_steps_fit_they_see_fewer_samples(
+    samples: list[Feed],
+    monkeypatch: pytest.MonkeyPatch,
+    fits: int,
+    options: dict[str, int],
+    expected: int,
+) -> None:
+    """`fits` steps of the smallest batch."""
+    seen = set[int]()
+
+    def step(self: Trainer, indices: Sequence[int], rate: float) -> float:
+        seen.add(len(indices))
+        return float("nan")  # ends it
+
+    monkeypatch.setattr(Trainer, "_fitting", lambda *_: fits)
+    monkeypatch.setattr(Trainer, "_step", step)
+    model = build(NET, WEIGHTS)
+    distill(model, disturbed(model, "w2"), samples, level="model", rate=1e-3, **options)
+    assert seen == {expected}
 
 
 def test_the_loss_is_chosen_by_what_the_teacher_answers() -> None:

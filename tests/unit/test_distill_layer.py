@@ -332,7 +332,7 @@ def test_without_torch_it_says_how_to_get_it_and_layer_goes_on(
     [
         ("minutes=0", "minutes=0 given, expected more than 0"),
         ("steps=-1", "steps=-1 given, expected 0 or more"),
-        ("batch=0", "batch=0 given, expected 1 or more"),
+        ("batch=-1", "batch=-1 given, expected 0 or more"),
         ("rate=-1", "rate=-1 given, expected 0 or more"),
         ("hidden=-1", "hidden=-1 given, expected 0 or more"),
         ("temperature=0", "temperature=0 given, expected more than 0"),

@@ -23,6 +23,7 @@ class Saved:
     best: Mapping[str, Any]  # arrays or tensors
     best_error: float
     rate: float
+    batch: int
     steps: int
     seconds: float
     ended: str = ""

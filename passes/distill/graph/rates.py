@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 FIRST = 4
-CAREFUL = 1e-4
-"""The rate where there is time for next to no trials."""
+CAREFUL = 3e-4
+"""The rate where there is no time for trials."""
 
-SHARE = 0.025
-"""Of the time or the steps, for one trial."""
+SHARE, LARGEST = 0.025, 1 / 15
+"""Of the time or the steps, for one trial: as planned, and where that would be too few steps."""
 
 FEWEST, MOST = 8, 100
 """Steps of a trial."""

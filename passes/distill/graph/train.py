@@ -17,7 +17,14 @@ from onnxslim.passes.distill.graph.data import Part, Pool
 from onnxslim.passes.distill.graph.loss import Target, loss_of
 from onnxslim.passes.distill.graph.optimizer import Optimizer
 from onnxslim.passes.distill.graph.program import Program
-from onnxslim.passes.distill.graph.rates import CAREFUL, FEWEST, MOST, SHARE, best_rate
+from onnxslim.passes.distill.graph.rates import (
+    CAREFUL,
+    FEWEST,
+    LARGEST,
+    MOST,
+    SHARE,
+    best_rate,
+)
 from onnxslim.passes.distill.graph.rounds import Rounds
 from onnxslim.passes.distill.graph.weights import Weights
 from onnxslim.pipeline.base import Progress
@@ -26,17 +33,21 @@ WARMUP = 0.05  # of the time
 CLIP = 1.0  # norm of the gradient of all leaves together
 OFTEN = 25  # times that a sample is seen, from which on half of a batch are mixes
 TIMED = 0.01  # of the time, to see how long a step takes
-CHECKS = 20  # looks at the samples held out
+BATCH, SMALLEST = 64, 16  # samples per step, and where the time is enough for few steps
+ENOUGH = 300  # steps, from which on larger batches take their place
+CHECKS = 20  # looks at the samples held out, fewer where they would take more than so much:
+LOOKING = 0.1  # of the time
 PATIENCE = 5  # of them in a row of which those held out err more and those learnt less end it
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and how: `steps` overrules `seconds` where it is not 0; `rate` 0 chooses one."""
+    """How long and how: `steps` overrules `seconds` where it is not 0; `batch` 0 and `rate` 0 are
+    chosen."""
 
     seconds: float
     steps: int = 0
-    batch: int = 64
+    batch: int = 0
     rate: float = 0.0
     temperature: float = 1.0
     seed: int = 0
@@ -85,14 +96,16 @@ class Trainer:
         self._optimizer = Optimizer(self.weights.leaves)
         self._best: Mapping[str, Any] = first
         self._best_error = before
-        self._looked, self._worse = 0.0, 0
+        self._looked, self._worse, self._apart = 0.0, 0, 1 / CHECKS
         self._low, self._losses = (math.inf, math.inf), list[float]()
         done, spent = (0, 0.0) if saved is None else self._resume(saved)
         ended, done = self._steps(rate, done, start - spent)
         self.weights.load(self._best)
         if self.checkpoint is not None:
             spent = self.clock() - start
-            self.checkpoint.save(Saved({}, self._best, self._best_error, rate, done, spent, ended))
+            self.checkpoint.save(
+                Saved({}, self._best, self._best_error, rate, self._batch, done, spent, ended)
+            )
         return Trained(before, self._best_error, done, rate, ended)
 
     def _done_before(self, saved: Saved, before: float) -> Trained:
@@ -104,12 +117,24 @@ class Trainer:
         """Choose what batches are made of, and the learning rate."""
         self._rng = np.random.default_rng(self.settings.seed)
         self._rounds = [Rounds(self.train, self._rng), Rounds((), self._rng)]
+        self._batch = self.settings.batch or (BATCH if self.settings.steps else SMALLEST)
         planned = self.settings.steps or self._fitting(first)
-        if planned * self.settings.batch >= OFTEN * len(self.train):
+        if not self.settings.batch and planned >= 2 * ENOUGH and self._batch < BATCH:
+            self._enlarge(planned)
+            planned = self._fitting(first)
+        if saved is not None:
+            self._batch = saved.batch
+        if planned * self._batch >= OFTEN * len(self.train):
             self._rounds[1] = Rounds(self.mixes, self._rng)
         if saved is not None:
             return saved.rate
         return self.settings.rate or self._best_rate(first, planned, before)
+
+    def _enlarge(self, planned: float) -> None:
+        """Batches as large as leave time for enough steps: one of twice the samples lasts at most
+        twice as long."""
+        while self._batch < BATCH and planned >= 2 * ENOUGH:
+            self._batch, planned = 2 * self._batch, planned / 2
 
     def _steps(self, rate: float, done: int, start: float) -> tuple[str, int]:
         saved = self.clock()
@@ -121,7 +146,7 @@ class Trainer:
                 return f"the loss became {loss} in step {done}; the best weights stay", done
             left = max((self.clock() - start) / max(share, 1e-6) * (1 - share), 0)
             self.progress(f"loss {loss:.4g}, {left:.0f} s left", round(100 * share), 100)
-            if share >= self._looked + 1 / CHECKS:
+            if share >= self._looked + self._apart:
                 self._looked = share
                 self._look()
                 if self._worse >= PATIENCE:
@@ -140,8 +165,12 @@ class Trainer:
     def _look(self) -> None:
         """See to the samples held out. Steps at a high rate err more than what comes of them as
         it falls, on all samples alike; learning by heart is told by those learnt erring less."""
+        start = self.clock()
         error, learnt = self.error(), float(np.mean(self._losses)) if self._losses else math.inf
         self._losses.clear()
+        if not self.settings.steps:
+            took = (self.clock() - start) / self.settings.seconds
+            self._apart = max(1 / CHECKS, took / LOOKING)
         if error < self._best_error:
             self._best, self._best_error = self.weights.state(), error
         if error < self._low[0]:
@@ -151,8 +180,8 @@ class Trainer:
 
     def _next(self) -> list[int]:
         """The next batch."""
-        mixed = self._rounds[1].take(self.settings.batch // 2)
-        return self._rounds[0].take(self.settings.batch - len(mixed)) + mixed
+        mixed = self._rounds[1].take(self._batch // 2)
+        return self._rounds[0].take(self._batch - len(mixed)) + mixed
 
     def _step(self, indices: Sequence[int], rate: float) -> float:
         self._optimizer.zero_grad()
@@ -182,8 +211,8 @@ class Trainer:
         """The loss on the samples held out; infinite where it is no number."""
         total = 0.0
         with torch.no_grad():
-            for start in range(0, len(self.held_out), self.settings.batch):
-                indices = self.held_out[start : start + self.settings.batch]
+            for start in range(0, len(self.held_out), BATCH):
+                indices = self.held_out[start : start + BATCH]
                 share = len(indices) / len(self.held_out)
                 total += share * sum(
                     float(self._loss(part)) * part.share for part in self.pool.batch(indices)
@@ -191,13 +220,11 @@ class Trainer:
         return total if math.isfinite(total) else math.inf
 
     def _best_rate(self, first: Mapping[str, Array], planned: float, start: float) -> float:
-        """The best of some short trials; a careful one where they would be too short."""
-        most = round(SHARE * planned)
-        if self.settings.steps:
-            most = max(FEWEST, most)
-        elif most < FEWEST:
+        """The best of some short trials; a careful one where they would take too long."""
+        if not self.settings.steps and LARGEST * planned < FEWEST:
             return CAREFUL
-        return best_rate(lambda rate: self._trial(rate, first, min(most, MOST)), start)
+        count = min(max(round(SHARE * planned), FEWEST), MOST)
+        return best_rate(lambda rate: self._trial(rate, first, count), start)
 
     def _fitting(self, first: Mapping[str, Array]) -> float:
         """How many steps the time is enough for, from the quickest of some after the first: others
@@ -235,7 +262,9 @@ class Trainer:
             "low": self._low,
             "losses": self._losses,
         }
-        self.checkpoint.save(Saved(state, self._best, self._best_error, rate, done, spent))
+        self.checkpoint.save(
+            Saved(state, self._best, self._best_error, rate, self._batch, done, spent)
+        )
 
     def _resume(self, saved: Saved) -> tuple[int, float]:
         """Go on there; the steps and seconds so far."""
