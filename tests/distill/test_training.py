@@ -336,7 +336,7 @@ def test_where_few_steps_fit_they_see_fewer_samples(
     samples: list[Feed],
     monkeypatch: pytest.MonkeyPatch,
     fits: int,
-    options: dict[str, int],
+    options: dict[str, Any],
     expected: int,
 ) -> None:
     """`fits` steps of the smallest batch."""
@@ -346,7 +346,10 @@ def test_where_few_steps_fit_they_see_fewer_samples(
         seen.add(len(indices))
         return float("nan")  # ends it
 
-    monkeypatch.setattr(Trainer, "_fitting", lambda *_: fits)
+    def fitting(self: Trainer, first: Any) -> float:
+        return fits
+
+    monkeypatch.setattr(Trainer, "_fitting", fitting)
     monkeypatch.setattr(Trainer, "_step", step)
     model = build(NET, WEIGHTS)
     distill(model, disturbed(model, "w2"), samples, level="model", rate=1e-3, **options)
