@@ -13,7 +13,7 @@ from onnxslim import ir
 from onnxslim.analyses.distance import errors_to, outputs_of
 from onnxslim.analyses.held_out import runs_out, split
 from onnxslim.analyses.paired import errs_less
-from onnxslim.analyses.seen import observed_shapes
+from onnxslim.analyses.seen import Shapes, observed_shapes
 from onnxslim.analyses.stats_store import request_key
 from onnxslim.ir import Array, Model
 from onnxslim.passes.distill.mixing import Mixed, mixable
@@ -156,13 +156,15 @@ class _Run:
         """Train the weights until the time is up."""
         from onnxslim.passes.distill.graph.blocks import bottlenecks
         from onnxslim.passes.distill.graph.data import Pool, fitting
+        from onnxslim.passes.distill.graph.hints import FITTED, by_feature, fit
         from onnxslim.passes.distill.graph.loss import targets_of
         from onnxslim.passes.distill.graph.train import BATCH, Settings, Trainer
 
         assert self.env.calib is not None
-        between: list[str] = []
-        if self.asked.level == "block" or self.asked.hidden:
-            between = self._matched(bottlenecks(program, weights.given().keys()))
+        all_through = bottlenecks(program, weights.given().keys())
+        hints = self._hints(all_through) if self.asked.level == "model" else []
+        cuts = self._matched(all_through) if self.asked.level == "block" else []
+        between = cuts or [hint.name for hint in hints]
         goals = [*names, *between]
         calib, count = self.env.calib, len(self.env.calib)
         if mixable(calib):
@@ -171,7 +173,13 @@ class _Run:
         pool.most = fitting(self.student, self.env.calib[0], self.env.threads)
         first = pool.answers(self.learnt[: self.asked.batch or BATCH])
         share = (self.asked.hidden or 1.0) / max(len(between), 1)
-        targets = [(t, 1.0 if t.name in names else share) for t in targets_of(first, goals)]
+        by_name = {hint.name: hint for hint in hints}
+        targets = [
+            (by_feature(t, by_name[t.name], first) if t.name in by_name else t, weight)
+            for t in targets_of(first, goals)
+            for weight in [1.0 if t.name in names else share]
+        ]
+        maps = fit(hints, pool, weights, self.learnt[:FITTED], self.asked.batch or BATCH)
         settings = Settings(
             seconds=60 * self.asked.minutes - self.spent,
             steps=self.asked.steps,
@@ -180,21 +188,30 @@ class _Run:
             temperature=self.asked.temperature,
             seed=self.env.seed,
         )
-        cuts = between if self.asked.level == "block" else []
         trainer = Trainer(
             program, weights, pool, targets, self.learnt, range(count, len(calib)),
-            self.held_out, settings, self.env.progress, self._checkpoint(), frozenset(cuts),
+            self.held_out, settings, self.env.progress, self._checkpoint(), frozenset(cuts), maps,
         )  # fmt: skip
         return trainer.run()
 
     def _matched(self, names: list[str]) -> list[str]:
         """Those that the teacher has in the same shape."""
+        theirs, ours = self._shapes()
+        return [name for name in names if name in theirs and theirs[name] == ours.get(name)]
+
+    def _hints(self, names: list[str]) -> list[Any]:
+        from onnxslim.passes.distill.graph.hints import places
+
+        return places(names, *self._shapes(), len(self.learnt)) if self.asked.hidden else []
+
+    def _shapes(self) -> tuple[Shapes, Shapes]:
+        """Of one sample, in the teacher and in the student."""
         assert self.env.calib is not None
         theirs, ours = (
             observed_shapes(model, self.env.calib[0], self.env.threads)
             for model in (self.teacher, self.student)
         )
-        return [name for name in names if name in theirs and theirs[name] == ours.get(name)]
+        return theirs, ours
 
     def _checkpoint(self) -> Any:
         from onnxslim.passes.distill.graph.checkpoint import Checkpoint

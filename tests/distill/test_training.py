@@ -21,6 +21,7 @@ from onnxslim.passes.distill.graph import data, train
 from onnxslim.passes.distill.graph.api import torch
 from onnxslim.passes.distill.graph.blocks import bottlenecks
 from onnxslim.passes.distill.graph.fuse import FUSED
+from onnxslim.passes.distill.graph.hints import Maps
 from onnxslim.passes.distill.graph.loss import loss_of, targets_of
 from onnxslim.passes.distill.graph.probe import convert, reasons
 from onnxslim.passes.distill.graph.program import Program
@@ -315,7 +316,9 @@ def test_how_many_steps_fit_is_told_by_the_quickest_of_some(
 
     monkeypatch.setattr(Trainer, "_step", step)
     monkeypatch.setattr(Trainer, "_best_rate", planned)
-    monkeypatch.setattr(Trainer.__init__, "__defaults__", (None, frozenset[str](), lambda: now))
+    monkeypatch.setattr(
+        Trainer.__init__, "__defaults__", (None, frozenset[str](), Maps({}, {}), lambda: now)
+    )
     model = build(NET, WEIGHTS)
     distill(model, disturbed(model, "w2"), samples, level="model", batch=64, minutes=100 / 60)
     assert plans == pytest.approx([100 / 0.1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from onnxslim.ir import Array
 from onnxslim.passes.distill.graph.api import Tensor, torch
 from onnxslim.passes.distill.graph.checkpoint import Checkpoint, Saved
 from onnxslim.passes.distill.graph.data import Part, Pool
+from onnxslim.passes.distill.graph.hints import Maps
 from onnxslim.passes.distill.graph.loss import Target, loss_of
 from onnxslim.passes.distill.graph.optimizer import Optimizer
 from onnxslim.passes.distill.graph.program import Program
@@ -66,7 +67,8 @@ class Trained:
 
 @dataclass
 class Trainer:
-    """One training. `targets` with their weights; `cuts` are values that no gradient passes.
+    """One training. `targets` with their weights; `cuts` are values that no gradient passes,
+    `maps` lead from values of the student to those of the teacher.
 
     `train` and `mixes` are indices into the pool; `mixes` are for a training that sees the others
     so often that it would learn them by heart.
@@ -83,6 +85,7 @@ class Trainer:
     progress: Progress
     checkpoint: Checkpoint | None = None
     cuts: frozenset[str] = frozenset()
+    maps: Maps = field(default_factory=lambda: Maps({}, {}))
     clock: Callable[[], float] = time.monotonic
 
     def run(self) -> Trained:
@@ -202,7 +205,8 @@ class Trainer:
         answers = self.program.run(part.feed, self.weights.given(), names, self.cuts)
         total: Tensor = 0.0
         for target, weight in self.targets:
-            found, wanted = answers[target.name], part.wanted[target.name]
+            found = self.maps.ahead(target.name, answers[target.name])
+            wanted = part.wanted[target.name]
             kept, temperature = part.kept.get(target.name), self.settings.temperature
             total = total + weight * loss_of(target, found, wanted, kept, temperature)
         return total
