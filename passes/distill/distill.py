@@ -52,8 +52,7 @@ class Distill(Pass):
     rate: float = option(0.0, "learning rate; 0 tries some", "0 or more")
     temperature: float = option(1.0, "of class scores in the loss", "more than 0")
     hidden: float = option(
-        0.0, "weight of values between, where both models have them, beside 1 of the outputs",
-        "0 or more",
+        0.6, "level=model: weight of two values between, beside 1 of the outputs", "0 or more",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

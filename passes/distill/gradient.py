@@ -172,7 +172,7 @@ class _Run:
         pool = Pool(calib, self.teacher, self.student, program, goals, self.env.threads)
         pool.most = fitting(self.student, self.env.calib[0], self.env.threads)
         first = pool.answers(self.learnt[: self.asked.batch or BATCH])
-        share = (self.asked.hidden or 1.0) / max(len(between), 1)
+        share = (1.0 if cuts else self.asked.hidden) / max(len(between), 1)
         by_name = {hint.name: hint for hint in hints}
         targets = [
             (by_feature(t, by_name[t.name], first) if t.name in by_name else t, weight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from onnxslim import ir
 from onnxslim.ir import Array, Model
 from onnxslim.passes.distill.graph.api import torch
 from onnxslim.passes.distill.graph.data import HELD, Pool
-from onnxslim.passes.distill.graph.hints import Hint, fit, places
+from onnxslim.passes.distill.graph.hints import Hint, by_feature, fit, places
+from onnxslim.passes.distill.graph.loss import Target
 from onnxslim.passes.distill.graph.probe import convert
 from onnxslim.passes.distill.graph.program import Program
 from onnxslim.passes.distill.graph.weights import Weights, find
@@ -95,8 +97,22 @@ def test_a_narrower_student_is_taught_by_what_lies_between(teacher: Model) -> No
     answers, before = list[Model](), sqnr_db(teacher, given, samples[200:])
     for hidden in (0.0, 0.5):
         student = ir.snapshot(given)
-        options = {"level": "model", "steps": 100, "batch": 32, "rate": 0.01, "hidden": hidden}
+        options: dict[str, Any] = {
+            "level": "model",
+            "steps": 100,
+            "batch": 32,
+            "rate": 0.01,
+            "hidden": hidden,
+        }
         distill(teacher, student, samples[:200], **options)
         answers.append(student)
         assert sqnr_db(teacher, student, samples[200:]) > before + 1
     assert ir.to_bytes(answers[0]) != ir.to_bytes(answers[1])
+
+
+def test_the_variance_is_that_of_single_features() -> None:
+    """Over samples of different lengths."""
+    answers = [{"h": RNG.normal(size=(1, n, 4)) + 100 * np.arange(4)} for n in (3, 5, 8)]
+    rows = np.concatenate([one["h"][0] for one in answers])
+    found = by_feature(Target("h", "numbers", 1e4), Hint("h", 2), answers)
+    assert found.variance == pytest.approx(rows.var(0).mean())

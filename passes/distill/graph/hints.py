@@ -113,6 +113,6 @@ def _solved(power: Tensor, product: Tensor, pool: Pool) -> Tensor:
 
 def by_feature(target: Target, hint: Hint, answers: Sequence[Mapping[str, object]]) -> Target:
     """The target with the mean variance of single features, which differ in their means too."""
-    values = torch.cat([torch.as_tensor(one[hint.name]) for one in answers]).movedim(hint.axis, -1)
-    variance = float(values.flatten(0, -2).double().var(0, correction=0).mean())
+    values = torch.cat([_rows(torch.as_tensor(one[hint.name]), hint.axis) for one in answers])
+    variance = float(values.var(0, correction=0).mean())
     return replace(target, kind="numbers", variance=max(variance, 1e-12))
