@@ -34,7 +34,8 @@ class Distill(Pass):
 
     layer: each layer in closed form, in the order of the model (`layer.py`)
     block: by gradient, each stretch between values that all goes through (`graph/blocks.py`)
-    model: by gradient, end to end on the outputs (`gradient.py`); needs torch, as block does
+    model: by gradient, end to end on the outputs and on two values between (`gradient.py`); needs
+        torch, as block does
     auto: model where torch is installed and samples are many, else layer
 
     Weights in codes are fitted in closed form before they are trained.

@@ -173,13 +173,10 @@ class _Run:
         pool.most = fitting(self.student, self.env.calib[0], self.env.threads)
         first = pool.answers(self.learnt[: self.asked.batch or BATCH])
         share = (1.0 if cuts else self.asked.hidden) / max(len(between), 1)
-        by_name = {hint.name: hint for hint in hints}
-        targets = [
-            (by_feature(t, by_name[t.name], first) if t.name in by_name else t, weight)
-            for t in targets_of(first, goals)
-            for weight in [1.0 if t.name in names else share]
-        ]
         maps = fit(hints, pool, weights, self.learnt[:FITTED], self.asked.batch or BATCH)
+        given = targets_of(first, [*names, *cuts])
+        targets = [(t, 1.0 if t.name in names else share) for t in given]
+        targets += [(t, share) for t in by_feature(maps, first)]
         settings = Settings(
             seconds=60 * self.asked.minutes - self.spent,
             steps=self.asked.steps,

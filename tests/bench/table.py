@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -37,6 +37,14 @@ class Row:
     size: float | None = None  # bytes / FP32's bytes
     seconds: float | None = None
     peak_mb: float | None = None
+
+
+def rows_of_others(path: Path, models: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows in a .json of an earlier run, where there is one, but those of `models`."""
+    if not path.exists():
+        return []
+    stored: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return [row for row in stored if row["model"] not in models]
 
 
 SETS = {"avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI", "avx2": "AVX2, no VNNI"}

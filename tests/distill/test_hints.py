@@ -14,8 +14,7 @@ from onnxslim import ir
 from onnxslim.ir import Array, Model
 from onnxslim.passes.distill.graph.api import torch
 from onnxslim.passes.distill.graph.data import HELD, Pool
-from onnxslim.passes.distill.graph.hints import Hint, by_feature, fit, places
-from onnxslim.passes.distill.graph.loss import Target
+from onnxslim.passes.distill.graph.hints import Hint, Maps, by_feature, fit, places
 from onnxslim.passes.distill.graph.probe import convert
 from onnxslim.passes.distill.graph.program import Program
 from onnxslim.passes.distill.graph.weights import Weights, find
@@ -87,6 +86,7 @@ def test_values_of_other_shapes_are_no_hints() -> None:
     assert not places([*theirs], theirs, ours, 1)
     assert places(["e"], theirs, {"e": (1, 4, 8)}, 1) == [Hint("e", 2)]
     assert places(["e"], theirs, theirs, 1) == [Hint("e", 2)]
+    assert places(["a"], theirs, theirs, 1) == [Hint("a", 1)]
 
 
 def test_a_narrower_student_is_taught_by_what_lies_between(teacher: Model) -> None:
@@ -114,5 +114,7 @@ def test_the_variance_is_that_of_single_features() -> None:
     """Over samples of different lengths."""
     answers = [{"h": RNG.normal(size=(1, n, 4)) + 100 * np.arange(4)} for n in (3, 5, 8)]
     rows = np.concatenate([one["h"][0] for one in answers])
-    found = by_feature(Target("h", "numbers", 1e4), Hint("h", 2), answers)
+    maps = Maps({"h": 2}, {"h": torch.ones(4, 4)})
+    (found,) = by_feature(maps, answers)
+    assert (found.name, found.kind) == ("h", "numbers")
     assert found.variance == pytest.approx(rows.var(0).mean())

@@ -7,9 +7,10 @@ section 2.2, which trains it; here least squares fit it once, to the student as 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
+from onnxslim.ir import Array
 from onnxslim.passes.distill.graph.api import Tensor, torch
 from onnxslim.passes.distill.graph.data import HELD, Pool
 from onnxslim.passes.distill.graph.loss import Target
@@ -63,12 +64,14 @@ def _hint(name: str, theirs: Shapes, ours: Shapes) -> Hint | None:
     apart = [axis for axis, (a, b) in enumerate(zip(wanted, found, strict=True)) if a != b]
     if len(apart) > 1 or 0 in apart:
         return None
-    return Hint(name, apart[0] if apart else len(wanted) - 1)
+    channels = 1 if len(wanted) > 3 else len(wanted) - 1  # of images, and of all else
+    return Hint(name, apart[0] if apart else channels)
 
 
 @dataclass
 class Maps:
-    """The maps of hints, each [features of the student and one, features of the teacher]."""
+    """The maps of hints, each [features of the student and one, features of the teacher]; none of
+    a hint whose values are no numbers."""
 
     axes: Mapping[str, int]
     factors: Mapping[str, Tensor]
@@ -97,7 +100,8 @@ def fit(
                     x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
                     powers[hint.name] = powers.get(hint.name, 0) + x.T @ x
                     products[hint.name] = products.get(hint.name, 0) + x.T @ y
-        factors = {name: _solved(powers[name], products[name], pool) for name in names}
+        solved = {name: _solved(powers[name], products[name], pool) for name in names}
+    factors = {name: factor for name, factor in solved.items() if factor.isfinite().all()}
     return Maps({hint.name: hint.axis for hint in hints}, factors)
 
 
@@ -111,8 +115,11 @@ def _solved(power: Tensor, product: Tensor, pool: Pool) -> Tensor:
     return torch.linalg.solve(damped, product).to(pool.program.dtype)
 
 
-def by_feature(target: Target, hint: Hint, answers: Sequence[Mapping[str, object]]) -> Target:
-    """The target with the mean variance of single features, which differ in their means too."""
-    values = torch.cat([_rows(torch.as_tensor(one[hint.name]), hint.axis) for one in answers])
-    variance = float(values.var(0, correction=0).mean())
-    return replace(target, kind="numbers", variance=max(variance, 1e-12))
+def by_feature(maps: Maps, answers: Sequence[Mapping[str, Array]]) -> list[Target]:
+    """The hints as targets, with the mean variance of single features, whose means differ too."""
+    found: list[Target] = []
+    for name in maps.factors:
+        values = torch.cat([_rows(torch.as_tensor(one[name]), maps.axes[name]) for one in answers])
+        variance = float(values.var(0, correction=0).mean())
+        found.append(Target(name, "numbers", max(variance, 1e-12)))
+    return found

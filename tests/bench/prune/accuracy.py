@@ -9,14 +9,12 @@ environment with torch, which is made in the folder where it is not there.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from onnxslim import ir
 from tests.bench.cases import Case, load_case
@@ -25,7 +23,7 @@ from tests.bench.environments import TORCH_CPU, make
 from tests.bench.prune.settings import FP32, OPTIONS, PEER, PEER_NORMS, SUBJECTS, Subject
 from tests.bench.prune_reach.measure import macs
 from tests.bench.quant.measure import race
-from tests.bench.table import machine, save
+from tests.bench.table import machine, rows_of_others, save
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = (
@@ -177,13 +175,6 @@ def verdict(subject: Subject, rows: Sequence[Row]) -> str:
     return f"Asked for: {what} {asked}; it is {given}: {answer}."
 
 
-def _earlier(path: Path, repeated: Sequence[str]) -> list[Row]:
-    if not path.exists():
-        return []
-    stored: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    return [Row(**row) for row in stored if row["model"] not in repeated]
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -193,7 +184,8 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=8.0, help="seconds of timing per model")
     asked = parser.parse_args()
     names = asked.models.split(",")
-    rows = [] if asked.out is None else _earlier(asked.out.with_suffix(".json"), names)
+    stored = [] if asked.out is None else rows_of_others(asked.out.with_suffix(".json"), names)
+    rows = [Row(**row) for row in stored]
     for subject in SUBJECTS:
         if subject.name not in names:
             continue

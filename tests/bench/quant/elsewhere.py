@@ -14,14 +14,13 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from onnxslim import ir
 from onnxslim.runtime.session import open_session
 from tests.bench.cases import Case, load_case
 from tests.bench.compilers import Setting, compile_case
 from tests.bench.quant.run import MODELS
-from tests.bench.table import machine, save
+from tests.bench.table import machine, rows_of_others, save
 
 INTRO = """# Compiled for another processor
 
@@ -86,13 +85,6 @@ def markdown(rows: Sequence[Row], target: str, out: Path) -> str:
     return "\n".join([INTRO.format(target=target, out=f"docs/{out.name}"), table, "", about, ""])
 
 
-def _earlier(path: Path, repeated: Sequence[str]) -> list[Row]:
-    if not path.exists():
-        return []
-    stored: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    return [Row(**row) for row in stored if row["model"] not in repeated]
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -101,7 +93,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a Markdown file; a .json is written beside it")
     asked = parser.parse_args()
     names = asked.models.split(",")
-    rows = [] if asked.out is None else _earlier(asked.out.with_suffix(".json"), names)
+    stored = [] if asked.out is None else rows_of_others(asked.out.with_suffix(".json"), names)
+    rows = [Row(**row) for row in stored]
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             row = measure(load_case(name), asked.target, Path(folder))
