@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from time import monotonic
 from typing import Any, Literal
 
 from onnxslim import ir
@@ -20,6 +22,9 @@ from onnxslim.passes.distill.mixing import Mixed, mixable
 from onnxslim.pipeline.base import Context, Declined, Environment
 
 MOST_HELD_OUT = 256
+
+FITTING = 0.1
+"""Of the time, at most, for the maps to the teacher's values between."""
 
 MIXES = 16384
 """Samples made of two others; each costs the teacher's answer once, when its turn has come."""
@@ -161,6 +166,7 @@ class _Run:
         from onnxslim.passes.distill.graph.train import BATCH, Settings, Trainer
 
         assert self.env.calib is not None
+        start, whole = monotonic(), 60 * self.asked.minutes - self.spent
         all_through = bottlenecks(program, weights.given().keys())
         hints = self._hints(all_through) if self.asked.level == "model" else []
         cuts = self._matched(all_through) if self.asked.level == "block" else []
@@ -171,14 +177,18 @@ class _Run:
             calib = Mixed(calib, self.learnt, MIXES, self.env.seed)
         pool = Pool(calib, self.teacher, self.student, program, goals, self.env.threads)
         pool.most = fitting(self.student, self.env.calib[0], self.env.threads)
-        first = pool.answers(self.learnt[: self.asked.batch or BATCH])
+        size = self.asked.batch or BATCH
+        first = pool.answers(self.learnt[:size])
         share = (1.0 if cuts else self.asked.hidden) / max(len(between), 1)
-        maps = fit(hints, pool, weights, self.learnt[:FITTED], self.asked.batch or BATCH)
+        some = self.learnt[:FITTED]
+        batches = [some[at : at + size] for at in range(0, len(some), size)]
+        until = math.inf if self.asked.steps else start + FITTING * whole
+        maps = fit(hints, pool, weights, batches, lambda: monotonic() > until)
         given = targets_of(first, [*names, *cuts])
         targets = [(t, 1.0 if t.name in names else share) for t in given]
         targets += [(t, share) for t in by_feature(maps, first)]
         settings = Settings(
-            seconds=60 * self.asked.minutes - self.spent,
+            seconds=max(whole - (monotonic() - start), 1.0),
             steps=self.asked.steps,
             batch=self.asked.batch,
             rate=self.asked.rate,

@@ -59,7 +59,10 @@ def test_a_map_foretells_what_depends_linearly_on_the_student(
     weights = Weights(student, find(student, program), program.dtype, "cpu")
     program.fold(weights.given().keys())
     pool = Pool(samples, teacher, student, program, ["y", name], 1)
-    maps = fit([Hint(name, axis)], pool, weights, range(32), 16)
+    maps = fit([Hint(name, axis)], pool, weights, [range(16), range(16, 32)])
+    hurried = fit([Hint(name, axis)], pool, weights, [range(16), range(16, 32)], lambda: True)
+    alone = fit([Hint(name, axis)], pool, weights, [range(16)])
+    assert torch.equal(hurried.factors[name], alone.factors[name])
     (part,) = pool.batch(range(32, 40))  # that it was not fitted to
     with torch.no_grad():
         found = program.run(part.feed, weights.given(), ["y", name])

@@ -16,6 +16,7 @@ pytest.importorskip("torch", reason="torch is not installed: make test-distill")
 
 from onnxslim import ir
 from onnxslim.ir import Array, Editor, Model
+from onnxslim.passes.distill import gradient
 from onnxslim.passes.distill.distill import Distill
 from onnxslim.passes.distill.graph import data, train
 from onnxslim.passes.distill.graph.api import torch
@@ -25,6 +26,7 @@ from onnxslim.passes.distill.graph.hints import Maps
 from onnxslim.passes.distill.graph.loss import loss_of, targets_of
 from onnxslim.passes.distill.graph.probe import convert, reasons
 from onnxslim.passes.distill.graph.program import Program
+from onnxslim.passes.distill.graph.rates import CAREFUL
 from onnxslim.passes.distill.graph.train import Trainer
 from onnxslim.passes.distill.graph.weights import Weights, find
 from onnxslim.passes.distill.grids import grid_of
@@ -319,6 +321,7 @@ def test_how_many_steps_fit_is_told_by_the_quickest_of_some(
     monkeypatch.setattr(
         Trainer.__init__, "__defaults__", (None, frozenset[str](), Maps({}, {}), lambda: now)
     )
+    monkeypatch.setattr(gradient, "monotonic", lambda: now)
     model = build(NET, WEIGHTS)
     distill(model, disturbed(model, "w2"), samples, level="model", batch=64, minutes=100 / 60)
     assert plans == pytest.approx([100 / 0.1])
@@ -357,6 +360,31 @@ def test_where_few_steps_fit_they_see_fewer_samples(
     model = build(NET, WEIGHTS)
     distill(model, disturbed(model, "w2"), samples, level="model", rate=1e-3, **options)
     assert seen == {expected}
+
+
+@pytest.mark.parametrize(("fits", "trials"), [(119, set[int]()), (120, {8}), (2000, {50})])
+def test_rates_are_tried_where_a_trial_takes_no_more_than_a_fifteenth(
+    samples: list[Feed], monkeypatch: pytest.MonkeyPatch, fits: int, trials: set[int]
+) -> None:
+    seen = set[int]()
+
+    def fitting(self: Trainer, first: Any) -> float:
+        return fits
+
+    def trial(self: Trainer, rate: float, first: Any, count: int) -> float:
+        seen.add(count)
+        return 1.0
+
+    def step(self: Trainer, indices: Sequence[int], rate: float) -> float:
+        return float("nan")  # ends it
+
+    monkeypatch.setattr(Trainer, "_fitting", fitting)
+    monkeypatch.setattr(Trainer, "_trial", trial)
+    monkeypatch.setattr(Trainer, "_step", step)
+    model = build(NET, WEIGHTS)
+    result = distill(model, disturbed(model, "w2"), samples, level="model", batch=64)
+    assert seen == trials
+    assert (result.stats["rate"] == CAREFUL) == (not trials)
 
 
 def test_the_loss_is_chosen_by_what_the_teacher_answers() -> None:

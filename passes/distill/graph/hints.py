@@ -6,10 +6,11 @@ section 2.2, which trains it; here least squares fit it once, to the student as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from onnxslim.analyses.seen import Shapes
 from onnxslim.ir import Array
 from onnxslim.passes.distill.graph.api import Tensor, torch
 from onnxslim.passes.distill.graph.data import HELD, Pool
@@ -26,8 +27,6 @@ FITTED = 1024
 """Samples that a map is fitted to."""
 
 _DAMPING = 1e-4  # of the mean square of the student's features
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -86,21 +85,28 @@ class Maps:
 
 
 def fit(
-    hints: Sequence[Hint], pool: Pool, weights: Weights, indices: Sequence[int], batch: int
+    hints: Sequence[Hint],
+    pool: Pool,
+    weights: Weights,
+    batches: Sequence[Sequence[int]],
+    late: Callable[[], bool] = lambda: False,
 ) -> Maps:
-    """The maps of the student as it is, by these samples."""
+    """The maps of the student as it is, by the samples of these batches; where it gets `late`, of
+    the first of them."""
     names = [hint.name for hint in hints]
     powers, products = dict[str, Tensor](), dict[str, Tensor]()
     with torch.no_grad():
-        for start in range(0, len(indices), batch):
-            for part in pool.batch(indices[start : start + batch]):
+        for at, batch in enumerate(batches):
+            if not hints or (at and late()):
+                break
+            for part in pool.batch(batch):
                 found = pool.program.run(part.feed, weights.given(), names)
                 for hint in hints:
                     x, y = (_rows(v[hint.name], hint.axis) for v in (found, part.wanted))
                     x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
                     powers[hint.name] = powers.get(hint.name, 0) + x.T @ x
                     products[hint.name] = products.get(hint.name, 0) + x.T @ y
-        solved = {name: _solved(powers[name], products[name], pool) for name in names}
+        solved = {name: _solved(powers[name], products[name], pool) for name in powers}
     factors = {name: factor for name, factor in solved.items() if factor.isfinite().all()}
     return Maps({hint.name: hint.axis for hint in hints}, factors)
 
