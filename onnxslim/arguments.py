@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, Token
 
 from onnxslim import __version__
 from onnxslim.config import Request, from_flags
@@ -96,6 +96,14 @@ _SHOW = Group("What to show and keep", sort_key=4)
 Texts = tuple[str, ...] | None
 
 
+def _whole(_: type, tokens: Sequence[Token]) -> int:
+    """A whole number; cyclopts itself reads 1.5 as 2."""
+    try:
+        return int(tokens[0].value)
+    except ValueError as error:
+        raise ValueError(f'"{tokens[0].value}" is not a whole number') from error
+
+
 def _many(group: Group) -> Parameter:
     """One or more texts behind one flag."""
     return Parameter(group=group, consume_multiple=True, negative="")
@@ -112,7 +120,7 @@ def _arguments(
     target: Annotated[str | None, Parameter(group=_WHAT)] = None,
     skip_fusion_patterns: Annotated[Texts, _many(_WHAT)] = None,
     skip_optimizations: Annotated[Texts, _many(_WHAT)] = None,
-    size_threshold: Annotated[int | None, Parameter(group=_WHAT)] = None,
+    size_threshold: Annotated[int | None, Parameter(group=_WHAT, converter=_whole)] = None,
     input_shapes: Annotated[Texts, _many(_ENDS)] = None,
     inputs: Annotated[Texts, _many(_ENDS)] = None,
     outputs: Annotated[Texts, _many(_ENDS)] = None,
@@ -126,8 +134,8 @@ def _arguments(
     model_check: Annotated[bool, Parameter(group=_DATA, negative="")] = False,
     model_check_inputs: Annotated[Texts, _many(_DATA)] = None,
     keep_best: Annotated[bool | None, Parameter(group=_DATA, negative="")] = None,
-    threads: Annotated[int | None, Parameter(group=_HOW)] = None,
-    seed: Annotated[int | None, Parameter(group=_HOW)] = None,
+    threads: Annotated[int | None, Parameter(group=_HOW, converter=_whole)] = None,
+    seed: Annotated[int | None, Parameter(group=_HOW, converter=_whole)] = None,
     cache: Annotated[Path | None, Parameter(group=_HOW)] = None,
     allow_slower: Annotated[bool | None, Parameter(group=_HOW, negative="")] = None,
     report: Annotated[Path | None, Parameter(group=_SHOW)] = None,

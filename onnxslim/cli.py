@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv is None:  # the process is ours
             _hear()
+            _keep_private()
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt as stop:
         if argv is None:  # the process ends: a second signal has nothing left to stop
@@ -59,6 +60,11 @@ class _Ended(KeyboardInterrupt):
 def _enders() -> list[signal.Signals]:
     """SIGTERM, and SIGHUP where there is such."""
     return [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
+
+
+def _keep_private() -> None:
+    """ONNX Runtime sends what it runs to its makers unless this is set before it is imported."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def _hear() -> None:

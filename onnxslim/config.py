@@ -61,6 +61,9 @@ class Request:
 
     def __post_init__(self) -> None:
         """Raises ConfigError for what does not go together."""
+        for flag, given in (("--calib", self.calib), ("--eval", self.eval)):
+            if isinstance(given, str) and not given:
+                raise ConfigError(f"{flag} '': expected an .npz, a folder, or module:function")
         if self.threads < 1:
             raise ConfigError(f"--threads {self.threads}: expected at least 1")
         if self.seed < 0:

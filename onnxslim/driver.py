@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxslim import ir, registry
+from onnxslim.apart import check_data, check_files, check_folders
 from onnxslim.config import DTYPES, Request
 from onnxslim.environment import environment
 from onnxslim.errors import CheckFailed, ConfigError, OnnxSlimError, OptionError, RuntimeUnavailable
 from onnxslim.files import file_bytes, saved_bytes, write_text
 from onnxslim.ir import Model
-from onnxslim.ir.files import check_target
+from onnxslim.ir.io import data_files
 from onnxslim.leftovers import remove_scratch
 from onnxslim.pipeline.analysis import AnalysisManager
 from onnxslim.pipeline.base import Context, Environment, Pass, Progress, silent
@@ -58,10 +59,9 @@ def compile_file(source: Path, output: Path, request: Request, watch: Watch = UN
     Raises OnnxSlimError: its `exit_code` says of which kind.
     """
     plan = make_plan(request)
-    check_target(output)
-    if request.report is not None:
-        check_target(request.report)
+    check_files(source, output, request)
     model = ir.load(source)
+    check_data(data_files(model), output, request)
     before = file_bytes(source, model)
     try:
         result, report = compile_model(model, request, watch, plan)
@@ -75,13 +75,13 @@ def compile_file(source: Path, output: Path, request: Request, watch: Watch = UN
     ir.save(result, output, request.external)
     size = Size(before, saved_bytes(output, result))
     report = replace(report, input=str(source), output=str(output), size=size)
-    _write_report(request, report)
+    _write_report(request, report, f"{output} was written")
     return report
 
 
-def _write_report(request: Request, report: Report) -> None:
+def _write_report(request: Request, report: Report, so_far: str = "nothing was changed") -> None:
     if request.report is not None:
-        write_text(request.report, text_for(request.report, report))
+        write_text(request.report, text_for(request.report, report), so_far)
 
 
 def compile_model(
@@ -93,6 +93,7 @@ def compile_model(
     """
     start = time.perf_counter()
     plan = plan or make_plan(request)
+    check_folders(request)
     remove_scratch()
     ir.cut(model, inputs=request.inputs, outputs=request.outputs)
     if request.input_shapes:

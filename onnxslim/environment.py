@@ -12,10 +12,10 @@ import numpy as np
 
 from onnxslim import ir
 from onnxslim.config import Request
-from onnxslim.errors import DataError
+from onnxslim.errors import ConfigError, DataError
 from onnxslim.ir import Model
 from onnxslim.pipeline.base import Environment, Progress
-from onnxslim.runtime.data import DataSpec, load_samples, split
+from onnxslim.runtime.data import Checked, DataSpec, load_samples, split
 from onnxslim.runtime.samples import FeedList, Samples
 from onnxslim.runtime.types import input_infos
 from onnxslim.targets import get_target
@@ -50,20 +50,25 @@ def environment(model: Model, request: Request, progress: Progress) -> Generator
 
 def samples(model: Model, request: Request) -> tuple[Samples | None, Samples | None]:
     """Samples to calibrate and samples to check with; none is in both. Without a check all that
-    are given calibrate."""
+    are given calibrate. Raises DataError, ConfigError."""
     inputs = input_infos(model)
+    loaded: list[Checked] = []
 
-    def load(source: DataSpec) -> Samples:
-        return load_samples(source, inputs, preprocess=request.preprocess)
+    def load(source: DataSpec | None) -> Samples | None:
+        if source is None:
+            return None
+        loaded.append(load_samples(source, inputs, preprocess=request.preprocess))
+        return loaded[-1]
 
-    if (
-        request.check
-        and request.calib is not None
-        and (request.eval is None or _same_source(request.calib, request.eval))
-    ):
-        return split(load(request.calib), held_out=HELD_OUT, seed=request.seed)
-    calib = None if request.calib is None else load(request.calib)
-    return calib, None if request.eval is None else load(request.eval)
+    calib, evaluation = load(request.calib), None
+    shared = request.eval is None or _same_source(request.calib, request.eval)
+    if calib is not None and shared and request.check:
+        calib, evaluation = split(calib, held_out=HELD_OUT, seed=request.seed)
+    else:
+        evaluation = load(request.eval)
+    if request.preprocess is not None and not any(samples.images for samples in loaded):
+        raise ConfigError("--preprocess is for folders of images, and none is given; drop it")
+    return calib, evaluation
 
 
 def _chosen(model: Model, request: Request) -> Samples:
@@ -96,7 +101,7 @@ def _array(name: str, path: Path) -> ir.Array:
     return cast("ir.Array", loaded)
 
 
-def _same_source(one: DataSpec, other: DataSpec) -> bool:
+def _same_source(one: DataSpec | None, other: DataSpec | None) -> bool:
     if isinstance(one, str | Path) and isinstance(other, str | Path):
         return Path(one).resolve() == Path(other).resolve()
     return one is other

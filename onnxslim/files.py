@@ -10,9 +10,9 @@ from onnxslim.ir.files import Staging, output_errors
 from onnxslim.ir.write import wants_external
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; raises OutputError."""
-    with output_errors(path), Staging(path.absolute().parent) as staging:
+def write_text(path: Path, text: str, so_far: str = "nothing was changed") -> None:
+    """Write a file whole or not at all; raises OutputError, which ends with `so_far`."""
+    with output_errors(path, so_far), Staging(path.absolute().parent) as staging:
         made = staging.fresh(f".{path.name}", ".tmp")
         with staging.writing(made) as file:
             file.write(text.encode())

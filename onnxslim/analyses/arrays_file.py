@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from onnxslim.ir import Array
-from onnxslim.ir.files import replacing
+from onnxslim.ir.files import output_errors, replacing
 
 
 def write(path: Path, content: Mapping[str, Array]) -> None:
-    """Write arrays so that the file is either complete or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        np.savez(file, **content)  # type: ignore[arg-type]
+    """Write arrays so that the file is either complete or absent; raises OutputError."""
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            np.savez(file, **content)  # type: ignore[arg-type]
 
 
 def read(path: Path) -> dict[str, Array] | None:

@@ -26,13 +26,13 @@ _REASONS = {
 
 
 @contextmanager
-def output_errors(path: Path) -> Generator[None, None, None]:
-    """Turn the system's errors into one line about the output."""
+def output_errors(path: Path, so_far: str = "nothing was changed") -> Generator[None, None, None]:
+    """Turn the system's errors into one line about the output and what was written before it."""
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        raise OutputError(f"{path}: cannot be written: {reason}; nothing was changed") from error
+        raise OutputError(f"{path}: cannot be written: {reason}; {so_far}") from error
 
 
 def check_target(path: Path) -> None:

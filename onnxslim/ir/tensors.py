@@ -136,10 +136,21 @@ def location_of(tensor: ExternalTensor) -> tuple[str, str]:
 def write_data(tensor: TensorProtocol, file: BinaryIO) -> None:
     """Append the tensor's bytes to a file, without a copy in memory where it can be done."""
     write: Callable[[BinaryIO], None] | None = getattr(tensor, "tofile", None)
-    if write is not None:
-        write(file)
-    else:
+    if write is None:
         file.write(tensor.tobytes())
+        return
+    try:
+        write(file)
+    except OSError as error:
+        if error.errno is None:  # numpy counts what it wrote and does not say why it ended
+            _meet_the_end(file)
+        raise
+
+
+def _meet_the_end(file: BinaryIO) -> None:
+    """Write on where nothing more fits; raises the system's OSError."""
+    for _ in range(2):  # the first may still fill what is left
+        os.write(file.fileno(), bytes(1 << 16))
 
 
 def set_constant(value: Value, tensor: TensorProtocol) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from onnxslim import ir
 from onnxslim.errors import ModelError, PassError
 from onnxslim.ir import Model
+from onnxslim.ir.files import output_errors
 from onnxslim.pipeline.base import Context, Pass, PassResult
 from onnxslim.pipeline.fingerprint import fingerprint
 
@@ -71,8 +72,10 @@ class Dump(Instrument):
     def after(self, pass_: Pass, model: Model, ctx: Context, result: PassResult) -> None:
         """Write the model; raises OutputError."""
         self._count += 1
-        self._folder.mkdir(parents=True, exist_ok=True)
-        ir.save(model, self._folder / f"{self._count:02}-{pass_.name}.onnx")
+        target = self._folder / f"{self._count:02}-{pass_.name}.onnx"
+        with output_errors(target):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        ir.save(model, target)
 
     def rewind(self, kept: int) -> None:
         """The files of the passes that run again are written anew."""

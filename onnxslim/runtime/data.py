@@ -26,7 +26,7 @@ DataSpec = str | Path | Mapping[str, Any] | Iterable[Any]
 
 def load_samples(
     spec: DataSpec, inputs: Sequence[TensorInfo], preprocess: str | Preprocess | None = None
-) -> Samples:
+) -> Checked:
     """Samples for a model, read lazily; those of an iterable are read once and kept.
 
     `spec` is an `.npz` (one array per input, samples on axis 0, labels under `labels`), a folder
@@ -127,6 +127,11 @@ class Checked(Samples):
     @property
     def labels(self) -> Sequence[Array] | None:
         return self._labels
+
+    @property
+    def images(self) -> bool:
+        """Whether they are read from a folder of images."""
+        return isinstance(self._base, ImageFolder)
 
     @property
     def ignored(self) -> tuple[str, ...]:

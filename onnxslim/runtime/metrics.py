@@ -50,6 +50,9 @@ class Metric(ABC):
     def add(self, before: Outputs, after: Outputs, label: Array | None) -> None:
         """One sample: the outputs of both models, and its label."""
 
+    def foresee(self, outputs: Outputs, labels: Sequence[Array]) -> None:  # noqa: B027
+        """Raises DataError for labels that cannot fit outputs like these; by itself takes all."""
+
     @abstractmethod
     def score(self) -> Score:
         """The metric over what was added."""
@@ -62,6 +65,20 @@ class Top1(Metric):
         self._output = output
         self._count = self._before = self._lost = self._gained = 0
 
+    def foresee(self, outputs: Outputs, labels: Sequence[Array]) -> None:
+        """Of classifiers; pixels that do not count often have a label beyond the classes."""
+        scores = outputs[self._output]
+        if scores.ndim != 2:
+            return
+        count = scores.shape[-1]
+        for index, label in enumerate(labels):
+            if label.dtype.kind in "iu" and np.any((label < 0) | (label >= count)):
+                given = " ".join(map(str, label.ravel()))
+                raise DataError(
+                    f"metric top1: sample {index} has the label {given}; the output "
+                    f"'{self._output}' has {count} classes, 0 to {count - 1}"
+                )
+
     def add(self, before: Outputs, after: Outputs, label: Array | None) -> None:
         """Raises DataError where the label is missing or not one class per prediction."""
         first, second = (classes(o[self._output]).ravel() for o in (before, after))
@@ -69,7 +86,7 @@ class Top1(Metric):
         if label is None or truth.size != first.size or truth.dtype.kind not in "iub":
             raise DataError(
                 f"metric top1: {first.size} predictions per sample in the output "
-                f"'{self._output}', labels {_described(label)}; give one class number for each"
+                f"'{self._output}', labels {_described(label)}; give a whole number for each"
             )
         was, now = first == truth, second == truth
         self._count += truth.size

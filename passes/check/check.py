@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import ClassVar
 
 from onnxslim.errors import ConfigError, RuntimeUnavailable
@@ -18,6 +19,11 @@ _SYNTHETIC = 8  # made-up samples: enough for the rules on collapse
 _UNVERIFIED = (
     "Accuracy was not verified: no samples were given, so the result was compared with the "
     "original on made-up inputs only. Give --calib, or --eval with labels and --metric, for more."
+)
+
+_UNUSED = (
+    "The labels were not used: they are not one number of a class for each row of one output. "
+    "Give --metric module:function for other labels."
 )
 
 
@@ -47,8 +53,10 @@ class Check(Pass):
     def __post_init__(self) -> None:
         """Raises ValueError for an option out of range."""
         if self.metric is not None and not is_metric(self.metric):
+            close = get_close_matches(self.metric, BUILT_IN, n=1)
+            meant = f"; did you mean '{close[0]}'?" if close else ""
             raise ValueError(
-                f"metric={self.metric}: expected {', '.join(BUILT_IN)} or module:function"
+                f"metric={self.metric}: expected {', '.join(BUILT_IN)} or module:function{meant}"
             )
         if self.max_drop is not None and not self.max_drop >= 0:
             raise ValueError(f"max_drop={self.max_drop}: expected 0 or more")
@@ -74,8 +82,14 @@ class Check(Pass):
             verdict = self._verdict(model, _samples(ctx), ctx, synthetic=synthetic)
         except RuntimeUnavailable as error:
             return PassResult(notes=(f"Not checked: {error}",))
-        notes = (_UNVERIFIED,) if synthetic else ()
-        return PassResult(verdict=verdict, notes=notes)
+        return PassResult(verdict=verdict, notes=self._notes(verdict, ctx))
+
+    def _notes(self, verdict: Verdict, ctx: Context) -> tuple[str, ...]:
+        samples = ctx.env.evaluation
+        if samples is None:
+            return (_UNVERIFIED,)
+        unused = self.metric is None and verdict.metric in ("agreement", "sqnr")
+        return (_UNUSED,) if unused and samples.labels is not None else ()
 
     def _require_samples(self, ctx: Context) -> None:
         wanted = self.metric not in (None, "sqnr") or self.max_drop is not None

@@ -74,6 +74,7 @@ def rehearse(
     labels = samples.labels
     _, chosen = _choose(metric, was, labels, limits)
     if chosen is not None:
+        chosen.foresee(was, labels or ())
         chosen.add(was, was, None if labels is None else labels[0])
 
 

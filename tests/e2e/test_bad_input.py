@@ -79,6 +79,11 @@ def text_file(folder: Path) -> None:
     (folder / "in.onnx").write_text("this is not a model")
 
 
+def lfs_pointer(folder: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+    (folder / "in.onnx").write_text(pointer)
+
+
 def empty_file(folder: Path) -> None:
     (folder / "in.onnx").write_bytes(b"")
 
@@ -133,6 +138,7 @@ def data_symlink(folder: Path) -> None:
     [
         (no_file, "in.onnx: no such file"),
         (text_file, "in.onnx: the file is not an ONNX model"),
+        (lfs_pointer, "not an ONNX model; it stands for one in Git LFS: run git lfs pull"),
         (empty_file, "in.onnx: the file is empty"),
         (truncated, "in.onnx: the file is truncated or damaged"),
         (invalid_graph, "MatMux"),
@@ -226,9 +232,18 @@ def test_a_truncated_sample_file_is_named(folder: Path, capsys: Captured, place:
         (["--target", "ort-cpux"], "unknown target 'ort-cpux'; did you mean 'ort-cpu'?"),
         (["--threads", "0"], "--threads 0: expected at least 1"),
         (["--config", "no.toml"], "--config no.toml: cannot be read"),
+        (["--calib", ""], "--calib '': expected an .npz, a folder, or module:function"),
+        (["--calib", "data.npz", "--preprocess", "size=4"], "--preprocess is for folders of imag"),
+        (["--calib", "data.npz", "--metric", "top-1"], "did you mean 'top1'?"),
+        (["--cache", "in.onnx"], "--cache in.onnx: '"),
+        (["--dump", "in.onnx/sub"], "in.onnx' is not a folder; give the name of one"),
+        (["--report", "in.onnx"], "--report in.onnx: is the input too; give another name"),
+        (["--report", "sub/../out.onnx"], "out.onnx: is the output too"),
+        (["--report", "data.npz", "--calib", "data.npz"], "--report data.npz: is --calib too"),
     ],
 )
 def test_flags(folder: Path, capsys: Captured, flags: list[str], message: str) -> None:
+    (folder / "sub").mkdir()
     refused(capsys, message, "in.onnx", "out.onnx", *flags)
 
 
@@ -248,6 +263,21 @@ def test_outputs(folder: Path, capsys: Captured, output: str, message: str) -> N
         refused(capsys, message, "in.onnx", "out.onnx", "--report", output)
 
 
+def test_what_is_read_is_not_written_over(folder: Path, capsys: Captured) -> None:
+    refused(capsys, "data.npz: is --calib too", "in.onnx", "data.npz", "--calib", "data.npz")
+    external_model(folder)
+    refused(capsys, "is external data of the input too", "in.onnx", "in.onnx.data")
+
+
+def test_labels_beyond_the_classes_show_before_a_pass_runs(folder: Path, capsys: Captured) -> None:
+    np.savez("data.npz", x=GOOD, labels=np.array([0, 1, 2, 3, 0, 1, 2, 0]))
+    flags = ("--eval", "data.npz", "--metric", "top1")
+    refused(capsys, "sample 3 has the label 3; the output 'y' has 3 classes, 0 to 2",
+            "in.onnx", "out.onnx", *flags)  # fmt: skip
+    assert main(["in.onnx", "out.onnx", "--eval", "data.npz"]) == 0
+    assert "The labels were not used" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("output", ["out.onnx", "in.onnx"])
 def test_a_full_disk_keeps_what_was_there(
     folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, output: str
@@ -257,6 +287,20 @@ def test_a_full_disk_keeps_what_was_there(
 
     monkeypatch.setattr(os, "fsync", full)
     refused(capsys, f"{output}: cannot be written: the disk is full", "in.onnx", output)
+
+
+def test_a_report_that_cannot_be_written_says_that_the_model_was(
+    folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("onnxslim.files.Staging", full)
+    assert main(["in.onnx", "out.onnx", "--report", "r.json", "--quiet"]) == 1
+    assert capsys.readouterr().err == (
+        "error: r.json: cannot be written: the disk is full; out.onnx was written\n"
+    )
+    assert ir.load("out.onnx")
 
 
 def test_a_file_size_limit_is_told(folder: Path) -> None:

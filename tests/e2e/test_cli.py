@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +229,23 @@ def test_a_bug_outside_of_passes_has_no_traceback_either(
     path = Path(shown.rpartition(" ")[2].strip())
     assert "IndexError: off by one" in path.read_text()
     path.unlink()
+
+
+@pytest.mark.parametrize("given", [None, "0"])
+def test_the_runtime_sends_nothing_unless_the_user_wants_it(given: str | None) -> None:
+    code = (
+        "import os, sys\nfrom onnxslim.cli import main\nsys.argv = ['onnxslim', '--version']\n"
+        "main()\nprint(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    environment |= {} if given is None else {"ORT_DISABLE_TELEMETRY": given}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.splitlines()[-1] == (given or "1")
+
+
+@pytest.mark.parametrize("flag", ["--seed", "--threads"])
+def test_a_number_that_is_not_whole_is_not_rounded(flag: str, capsys: Captured) -> None:
+    assert main(["in.onnx", "out.onnx", flag, "1.5"]) == 2
+    assert f'Invalid value for {flag}: "1.5" is not a whole number' in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -18,6 +19,7 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.errors import ModelError, OutputError
+from onnxslim.ir.tensors import write_data
 
 
 def chain(seed: int = 0, count: int = 2) -> ir.Model:
@@ -359,3 +361,11 @@ def test_a_big_constant_of_a_node_goes_out_and_comes_back(tmp_path: Path) -> Non
     ir.save(again, path, external=False)
     (tmp_path / "m.onnx.data").unlink()
     assert ir.checksum(ir.load(path)) == expected
+
+
+def test_a_weight_that_does_not_fit_tells_the_systems_reason() -> None:
+    """numpy, which writes arrays, only counts the elements that went out."""
+    weight = ir.Tensor(np.zeros(100_000, np.float32), name="w")
+    with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError) as caught:
+        write_data(weight, file)
+    assert caught.value.errno == errno.ENOSPC

@@ -15,6 +15,10 @@ OPTIONS = st.dictionaries(WORDS, st.lists(TEXTS, min_size=1, max_size=3).map(tup
 SPECS = st.lists(st.builds(PassSpec, WORDS, OPTIONS), min_size=1, max_size=4)
 
 
+UP_TO = "expected options up to a '}', and no '{' in them"
+NO_COMMA = "expected a blank between options, not a comma"
+
+
 @given(SPECS)
 def test_text_gives_the_same_specs_again(specs: list[PassSpec]) -> None:
     assert parse_pipeline(",".join(map(str, specs))) == specs
@@ -40,7 +44,10 @@ def test_all_of_the_grammar() -> None:
         ("quant,", "expected a pass name\n  quant,\n        ^"),
         (",quant", "expected a pass name\n  ,quant\n  ^"),
         ("quant lowrank", "expected ',' or the end\n  quant lowrank\n       ^"),
-        ("quant{a=1", "expected ',' or the end\n  quant{a=1\n       ^"),
+        ("quant{a=1", f"{UP_TO}\n  quant{{a=1\n       ^"),
+        ("quant{a={b}}", f"{UP_TO}\n  quant{{a={{b}}}}\n       ^"),
+        ("quant{a=1,b=2}", f"{NO_COMMA}\n  quant{{a=1,b=2}}\n           ^"),
+        ("quant{c a=1,2,b=2}", f"{NO_COMMA}\n  quant{{c a=1,2,b=2}}\n               ^"),
         ("quant{a=}", "expected 'key' or 'key=value'\n  quant{a=}\n        ^"),
         ("quant{a=1 a=2}", "option 'a' given twice\n  quant{a=1 a=2}\n            ^"),
     ],

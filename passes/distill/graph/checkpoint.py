@@ -8,7 +8,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from onnxslim.ir.files import replacing
+from onnxslim.ir.files import output_errors, replacing
 from onnxslim.passes.distill.graph.api import torch
 
 EVERY = 20.0
@@ -37,11 +37,12 @@ class Checkpoint:
     every: float = EVERY
 
     def save(self, saved: Saved) -> None:
-        """Replace the file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Replace the file; raises OutputError."""
         best = {name: torch.as_tensor(value) for name, value in saved.best.items()}
-        with replacing(self.path) as file:
-            torch.save({**vars(saved), "best": best}, file)
+        with output_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as file:
+                torch.save({**vars(saved), "best": best}, file)
 
     def load(self) -> Saved | None:
         """What was saved; None where there is no file, or one that cannot be read."""
