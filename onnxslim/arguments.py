@@ -173,7 +173,7 @@ def _arguments(
         Static sizes: x:1,3,224,224 y:1,16. A size with a name is set wherever the name stands;
         -1 leaves a size as it is.
     inputs
-        Values that become the inputs: x, or with an element type x:fp16.
+        Values that become the inputs: x, or with an element type x:fp16; more as x,y.
     outputs
         Values that become the outputs; what they do not depend on goes away.
     dtype
@@ -231,7 +231,7 @@ def _arguments(
     list_rules
         Print every rule of simplify, and stop; names for simplify{skip=...}.
     """
-    skipped = skip_fusion_patterns, skip_optimizations, size_threshold
+    skipped = _apart(skip_fusion_patterns), _apart(skip_optimizations), size_threshold
     chosen = any(given is not None for given in skipped)
     if chosen and (passes is not None or config is not None):
         raise UsageError(
@@ -257,8 +257,8 @@ def _arguments(
         "dump": dump,
         "check": check,
         "input_shapes": input_shapes,
-        "inputs": inputs,
-        "outputs": outputs,
+        "inputs": _apart(inputs),
+        "outputs": _apart(outputs),
         "dtype": dtype,
         "check_inputs": model_check_inputs,
         "external": save_as_external_data,
@@ -267,6 +267,13 @@ def _arguments(
     only_shown = inspect or (len(files) == 1 and not any(v is not None for v in flags.values()))
     show = quiet, print_pipeline, list_passes, list_rules, only_shown, dump_to_disk
     return Arguments(files, flags, config, *show)
+
+
+def _apart(names: Texts) -> Texts:
+    """Names as they may be written, `a b` or `a,b`."""
+    if names is None:
+        return None
+    return tuple(name for text in names for name in text.split(",") if name)
 
 
 def _simplify(patterns: Texts, steps: Texts, size_threshold: int | None) -> tuple[PassSpec, ...]:

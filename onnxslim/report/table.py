@@ -87,12 +87,15 @@ def _stat(value: float | str) -> str:
 
 def effects_table(report: Report) -> Table:
     """One row per pass: the model after it beside the original, and in brackets its own part."""
-    table = plain_table("What each pass added, as shares of the original")
     some = [(entry.spec, entry.effect) for entry in report.passes if entry.effect is not None]
-    metric = some[0][1].metric
+    metric, samples = some[0][1].metric, some[0][1].samples
+    title = "What each pass added, as shares of the original"
+    if report.check is not None and 0 < samples < report.check.samples:
+        title += f"; noise and metric on {samples} of the {report.check.samples} samples"
+    table = plain_table(title)
     table.add_column("after", overflow="fold", ratio=1)
-    for title in ("size", "MACs", "time", "signal to noise", f"drop of {metric}"):
-        table.add_column(title, justify="right", no_wrap=True)
+    for column in ("size", "MACs", "time", "signal to noise", f"drop of {metric}"):
+        table.add_column(column, justify="right", no_wrap=True)
     start = Effect(1.0, 1.0, 1.0, None, metric, 0.0, 0)
     for before, (spec, now) in zip([start, *(effect for _, effect in some)], some, strict=False):
         table.add_row(

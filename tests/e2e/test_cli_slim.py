@@ -60,6 +60,8 @@ def test_input_shapes_and_outputs(capsys: Captured) -> None:
     assert main(["in.onnx", "out.onnx", *flags]) == 0
     assert shapes("out.onnx") == [[2, 4], [2, 3]]
     assert [v.name for v in ir.load("out.onnx").graph.outputs] == ["t"]
+    assert main(["in.onnx", "two.onnx", "--outputs", "y,t", "--no-check", "--quiet"]) == 0
+    assert [v.name for v in ir.load("two.onnx").graph.outputs] == ["y", "t"]
     assert main(["in.onnx", "cut.onnx", "--inputs", "t", "--outputs", "y:fp16", "--quiet"]) == 0
     cut = ir.load("cut.onnx").graph
     assert [v.name for v in cut.inputs] == ["t"]
@@ -153,6 +155,7 @@ def test_shapes_that_the_model_does_not_run_with(capsys: Captured) -> None:
         (["--input-shapes", "x"], 1, "expected NAME:SIZES, for example x:1,3,224,224"),
         (["--input-shapes", "X:2,4"], 1, "no input 'X': did you mean 'x'?"),
         (["--input-shapes", "x:2,4", "x:3,4"], 1, "'x' is given twice"),
+        (["--outputs", "y,T"], 1, "outputs: no value 'T': did you mean 't'?"),
         (["--outputs", "T"], 1, "outputs: no value 'T': did you mean 't'?"),
     ],
 )

@@ -154,6 +154,7 @@ def test_what_each_pass_added_is_its_part_of_the_whole() -> None:
     report = replace(REPORT, passes=(lowrank, replace(QUANT, effect=both)))
     assert Report.from_json(report.to_json()) == report
     _, _, table = shown(report).partition("What each pass added")
+    assert "; noise and metric on 200 of the 400 samples" in table.splitlines()[0]
     first, second = (line.split("  ") for line in table.splitlines()[3:5])
     assert [cell.strip() for cell in first if cell.strip()] == [
         *("lowrank{ratio=0.6}", "0.500 (x 0.500)", "0.600 (x 0.600)", "0.800 (x 0.800)"),
