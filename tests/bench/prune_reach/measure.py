@@ -6,7 +6,9 @@ import gc
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from onnxslim import ir
 from onnxslim.analyses.axes import AxisMap, axis_map
@@ -17,7 +19,7 @@ from onnxslim.ir import Array, Editor, Model, Node, Value
 from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.fold.fold import Fold
 from onnxslim.passes.prune import amount
-from onnxslim.passes.prune.budget import Choice, by_share, removal, steps
+from onnxslim.passes.prune.budget import Choice, by_share, removal, steps, within
 from onnxslim.passes.prune.choose import multiples
 from onnxslim.passes.prune.cut import cut
 from onnxslim.passes.prune.evidence import Evidence
@@ -31,11 +33,13 @@ from onnxslim.runtime.session import open_session
 from onnxslim.runtime.types import input_infos
 from onnxslim.targets import get_target
 from tests.bench.prune_reach.foretold import foretold, linear_share, profile
-from tests.bench.prune_reach.subjects import Subject
+from tests.bench.prune_reach.subjects import CNN, Subject
 from tests.bench.simplify.store import Record
 from tests.pipelines import context
 
 SHARE = 0.3
+EVENLY = 0.7
+"""Of the MACs, which `prune` leaves by default."""
 _MANY = 10e9  # MACs, from which on two sizes are enough, with `width` one of several samples
 _LEAST = 0.005  # of the MACs, that a reason must hold back to be told
 
@@ -68,31 +72,61 @@ def prune(model: Model, counts: Mapping[str, int], *, width: bool) -> Pair | Non
     """
     pruned, masked = ir.snapshot(model), ir.snapshot(model)
     axes = axis_map(pruned, width=width)
-    removed = _removal(axes)
+    choices = _choices(axes)
+    removed = removal(axes, choices, by_share(choices, SHARE))
     if not removed.any():
         return None
-    own = amount.macs(
-        axes, {node: counts.get(str(node.outputs[0].name), 0) for node in pruned.graph}
-    )
+    own = _amounts(axes, pruned, counts)
     left = own.total(removed) / max(own.total(axes.nothing()), 1)
     mask(Editor(masked), axes, removed)
-    editor = Editor(pruned)
-    cut(editor, axes, removed)
-    editor.remove_dead()
-    ir.verify(pruned)
+    _cut(pruned, axes, removed)
     return Pair(axes, left, masked, pruned)
 
 
-def _removal(axes: AxisMap) -> Array:
-    target, options = get_target("ort-cpu"), Prune(share=SHARE)
-    choices: list[Choice] = []
+def evenly(model: Model, counts: Mapping[str, int]) -> tuple[float, Model]:
+    """What is left of the MACs, at most `EVENLY` where that can be, and the model without the rest.
+
+    Each group loses as nearly the same share as multiples allow: a step costs as much as the square
+    of the share that is gone then has grown, for each multiplication that the group takes part in.
+    """
+    pruned = ir.snapshot(model)
+    axes = axis_map(pruned)
+    own, whole = _amounts(axes, pruned, counts), axes.nothing()
+    choices = [_even(choice, own, whole) for choice in _choices(axes)]
+    total = own.total(whole)
+    taken, left = within(axes, own, choices, EVENLY * total)
+    _cut(pruned, axes, removal(axes, choices, taken))
+    return left / max(total, 1), pruned
+
+
+def _even(choice: Choice, own: amount.Amounts, whole: Array) -> Choice:
+    group, ranking = choice.ranking.group, choice.ranking
+    share: Array = np.arange(len(ranking.losses)) / group.size
+    return replace(
+        choice, ranking=replace(ranking, losses=share**2 * own.of(own.touched(group), whole))
+    )
+
+
+def _choices(axes: AxisMap) -> list[Choice]:
+    target, floor = get_target("ort-cpu"), Prune(share=SHARE).floor
+    found: list[Choice] = []
     for group in axes.groups:
         multiple, block = multiples(group, target)
-        possible = steps(group.size, multiple, options.floor, block)
-        choices.append(
-            Choice(rank(axes, group, Evidence({}, {}), "magnitude", possible[-1]), possible)
-        )
-    return removal(axes, choices, by_share(choices, SHARE))
+        possible = steps(group.size, multiple, floor, block)
+        ranking = rank(axes, group, Evidence({}, {}), "magnitude", possible[-1])
+        found.append(Choice(ranking, possible))
+    return found
+
+
+def _amounts(axes: AxisMap, model: Model, counts: Mapping[str, int]) -> amount.Amounts:
+    return amount.macs(axes, {n: counts.get(str(n.outputs[0].name), 0) for n in model.graph})
+
+
+def _cut(model: Model, axes: AxisMap, removed: Array) -> None:
+    editor = Editor(model)
+    cut(editor, axes, removed)
+    editor.remove_dead()
+    ir.verify(model)
 
 
 def macs(model: Model, feed: Feed) -> Mapping[Node, int]:
@@ -106,6 +140,11 @@ def macs(model: Model, feed: Feed) -> Mapping[Node, int]:
     if table.unknown:
         table = cost_table(model, ShapeTable(types, observed_shapes(model, feed)))
     return table.counts
+
+
+def _counts(model: Model, feed: Feed) -> dict[str, int]:
+    """The same by the name of each node's first output."""
+    return {str(node.outputs[0].name): count for node, count in macs(model, feed).items()}
 
 
 def accepted(model: Model, feeds: Sequence[Feed]) -> list[Feed]:
@@ -183,7 +222,7 @@ def measure(subject: Subject) -> Record:
     """A row of the table but for the latency."""
     model = prepared(subject)
     feeds = accepted(model, subject.feeds())
-    counts = {str(n.outputs[0].name): c for n, c in macs(model, feeds[0]).items()}
+    counts = _counts(model, feeds[0])
     total = sum(counts.values())
     if total > _MANY:
         feeds = feeds[:2]
@@ -212,18 +251,24 @@ def measure(subject: Subject) -> Record:
 def latency(subject: Subject, budget: float) -> Record:
     """Milliseconds of the original, the ratio of the pruned model's with a 99 % interval, and what
     the work left of each kind foretells; of a detector up to where boxes are chosen, and how many
-    it finds before and after."""
+    it finds before and after; of a CNN also the ratio of the model that `evenly` makes."""
     model = prepared(subject)
     feed = accepted(model, subject.feeds())[0]
     pair = prune(model, {}, width=False) or prune(model, {}, width=True)
     if pair is None:
         return {}
-    both, ends = [model, pair.pruned], before_choices(pair.pruned)
-    found = {"boxes": [_boxes(m, feed) for m in both]} if ends else {}
+    timed, ends = [model, pair.pruned], before_choices(pair.pruned)
+    found: Record = {"boxes": [_boxes(m, feed) for m in timed]} if ends else {}
+    left = 1.0
+    if subject.family == CNN:
+        left, milder = evenly(model, _counts(model, feed))
+        timed.append(milder)
     if ends:
-        both = [up_to(m, ends) for m in both]
-    times = interleaved_latency([open_session(m) for m in both], feed, 1, budget)
-    works = [profile(m, feed) for m in both]
+        timed = [up_to(m, ends) for m in timed]
+    times = interleaved_latency([open_session(m) for m in timed], feed, 1, budget)
+    if subject.family == CNN:
+        found["evenly"] = {"macs": left, "ratio": times.ratio(2), "interval": times.interval(2)}
+    works = [profile(m, feed) for m in timed[:2]]
     return {
         "ms": times.ms[0],
         "ratio": times.ratio(),
