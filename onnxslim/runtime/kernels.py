@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 from time import perf_counter
@@ -31,8 +31,8 @@ class Kernel:
 def kernel_times(
     model: Model, feed: Feed, threads: int = 1, seconds: float = SECONDS
 ) -> list[Kernel]:
-    """The kernels in the order in which they run; none where the graph has subgraphs, or where
-    the profile does not tell which kernel is which.
+    """The kernels of the main graph in the order in which they run, subgraphs in the time of the
+    node that has them; none where the profile does not tell which kernel is which.
 
     Raises RuntimeUnavailable where ONNX Runtime cannot run the model.
     """
@@ -43,24 +43,35 @@ def kernel_times(
 
     optimized, events = profiled(model, feed, threads, enough)
     nodes = list(optimized.graph)
-    if len(list(ir.nodes(optimized))) > len(nodes):
-        return []
-    rounds = _rounds(nodes, [e for e in events if e["name"].endswith(_ENDING)])
+    rounds = rounds_of(
+        [(node.name, node.op_type) for node in nodes],
+        [e for e in events if e["name"].endswith(_ENDING)],
+        nested=len(list(ir.nodes(optimized))) > len(nodes),
+    )
     times = [_quartile(column) for column in zip(*rounds[1:], strict=True)]
     return [Kernel(node, ms) for node, ms in zip(nodes, times, strict=False)]
 
 
-def _rounds(nodes: Sequence[Node], events: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+def rounds_of(
+    names: Sequence[tuple[str | None, str]],
+    events: Iterable[Mapping[str, Any]],
+    *,
+    nested: bool = False,
+) -> list[list[float]]:
     """Milliseconds of each kernel by runs. The profiler names a kernel by its node, and tells of
-    them in the order in which they run, which is that of the graph."""
-    names = [(node.name, node.op_type) for node in nodes]
+    them in the order in which they end, which is that of the graph; before the node that has a
+    subgraph (`nested`) of those in it."""
     rounds: list[list[float]] = []
-    for start in range(0, len(events), len(names) or 1):
-        some = events[start : start + len(names)]
-        if len(some) < len(names) or not all(map(_tells_of, some, names)):
+    row: list[float] = []
+    for event in events:
+        if _tells_of(event, names[len(row)]):
+            row.append(event["dur"] / 1e3)
+        elif not nested:
             return []
-        rounds.append([e["dur"] / 1e3 for e in some])
-    return rounds
+        if len(row) == len(names):
+            rounds.append(row)
+            row = []
+    return [] if row else rounds
 
 
 def _tells_of(event: Mapping[str, Any], node: tuple[str | None, str]) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pytest
 
 from onnxslim import ir
 from onnxslim.errors import RuntimeUnavailable
-from onnxslim.runtime.kernels import kernel_times
+from onnxslim.runtime.kernels import kernel_times, rounds_of
 from onnxslim.runtime.session import open_session
 from tests.quantizing import build, feeds
 
@@ -33,15 +34,26 @@ def test_the_kernels_are_those_that_run_and_their_times_add_up() -> None:
     assert total / 5 < whole < 50 * total  # a busy machine makes runs longer
 
 
-def test_subgraphs_have_no_times() -> None:
+def test_subgraphs_are_in_the_time_of_the_node_that_has_them() -> None:
     model = ir.parse_text(
         '<ir_version: 8, opset_import: ["" : 17]>\n'
-        "g (bool c, float[2] x) => (float[2] y) { y = If(c) <"
-        "then_branch = t () => (float[2] a) { a = Neg(x) },"
-        "else_branch = e () => (float[2] b) { b = Abs(x) }> }"
+        "g (bool c, float[512,512] x) => (float[512,512] y) { p = Exp(x) q = If(c) <"
+        "then_branch = t () => (float[512,512] a) { m = MatMul(p, x) a = MatMul(m, x) },"
+        "else_branch = e () => (float[512,512] b) { b = Abs(p) }> y = Softmax(q) }"
     )
-    feed = {"c": np.asarray(True), "x": np.ones(2, np.float32)}
-    assert kernel_times(model, feed, seconds=0) == []
+    feed = {"c": np.asarray(True), "x": np.ones((512, 512), np.float32)}
+    found = kernel_times(model, feed, seconds=0.1)
+    assert [kernel.node.op_type for kernel in found] == ["Exp", "If", "Softmax"]
+    assert found[1].ms > found[0].ms + found[2].ms  # 268 million products
+
+
+def test_kernels_that_the_profile_does_not_tell_apart_have_no_times() -> None:
+    assert rounds_of([("a", "Exp"), ("b", "Abs")], [_event("a", "Exp"), _event("c", "Abs")]) == []
+    assert rounds_of([("a", "Exp"), ("b", "Abs")], [_event("a", "Exp")]) == []
+
+
+def _event(name: str, op: str) -> dict[str, Any]:
+    return {"name": f"{name}_kernel_time", "dur": 5, "args": {"op_name": op, "node_index": "0"}}
 
 
 def test_a_feed_that_does_not_fit_is_refused() -> None:
