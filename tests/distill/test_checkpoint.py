@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="torch is not installed: make test-distill")
 from onnxslim import ir
 from onnxslim.passes.distill.graph import checkpoint
 from onnxslim.runtime.samples import Feed
-from tests.distill.test_training import distill
+from tests.distill.training import distill
 from tests.quantizing import build, feeds
 from tests.unit.test_distill_layer import NET, WEIGHTS, disturbed
 

@@ -19,7 +19,7 @@ from onnxslim.passes.distill.graph.probe import convert
 from onnxslim.passes.distill.graph.program import Program
 from onnxslim.passes.distill.graph.weights import Weights, find
 from onnxslim.runtime.samples import FeedList
-from tests.distill.test_training import distill
+from tests.distill.training import distill
 from tests.quantizing import build, feeds, sqnr_db
 
 RNG = np.random.default_rng(3)
