@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     {"passes"},
     {"registry", "files", "peer_names"},
     {"report", "config"},
-    {"environment"},
+    {"environment", "apart"},
     {"driver"},
     {"core", "third_party"},
     {"api", "arguments", "dropin"},
