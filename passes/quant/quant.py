@@ -91,9 +91,10 @@ class Quant(Pass):
     )
     equalize: Literal["auto", "on", "off"] = option(
         "auto",
-        "scale channels between two layers so that both weights round better, and move constants "
-        "of channels into the bias behind, where samples show a gain; auto where weights have one "
-        "scale each",
+        "move what channels have in common behind the layers that read them, scale channels "
+        "between two layers so that both weights round better, and move constants between them, "
+        "where samples show a gain; between two layers auto does so where weights have one scale "
+        "each",
     )
     smooth: Literal["auto", "on", "off"] = option(
         "auto", "move outliers of MatMul and Gemm inputs into their weights"

@@ -95,6 +95,8 @@ def result_of(done: Done, before: Model) -> PassResult:
         stats["equalized"] = done.equal.equalized
     if done.equal.absorbed:
         stats["absorbed"] = done.equal.absorbed
+    if done.equal.shifted:
+        stats["shifted"] = done.equal.shifted
     if done.static is not None and done.static.plan is not None and done.changed_static:
         stats.update(_static_stats(done.static, done.static.plan))
         stats.update(_bits(done.static.plan, done.packed))

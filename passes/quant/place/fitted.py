@@ -43,10 +43,11 @@ SLACKS = (0.0, 0.5)
 
 @dataclass(frozen=True)
 class Fitted:
-    """Layers that were scaled and channels whose constants were moved."""
+    """Layers that were scaled, channels whose constants were moved, tensors that were shifted."""
 
     equalized: int = 0
     absorbed: int = 0
+    shifted: int = 0
 
 
 def fit_channels(model: Model, env: Environment, choices: Choices, wanted: Wanted) -> Fitted:

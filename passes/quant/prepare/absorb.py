@@ -66,7 +66,7 @@ def constants(pair: Pair, seen: Seen, slack: float | None) -> Array | None:
     if stats is None or not biased or any(map(_pads, windows)):
         return None
     if all(ir.op(node) in LINEAR for node in pair.between):
-        return _middle(stats.min, stats.max)
+        return middle(stats.min, stats.max)
     if slack is None:
         return None
     low, high = lowest(stats, slack), highest(stats, slack)
@@ -74,8 +74,8 @@ def constants(pair: Pair, seen: Seen, slack: float | None) -> Array | None:
     return np.where(inside, low, 0.0) if inside.any() else None
 
 
-def _middle(low: Array, high: Array) -> Array | None:
-    """Half-way between the extremes, if the tensor then spans less."""
+def middle(low: Array, high: Array) -> Array | None:
+    """Half-way between the extremes of channels [C], if the tensor then spans less."""
     before = max(float(high.max()), 0.0) - min(float(low.min()), 0.0)
     after = float((high - low).max())
     return (low + high) / 2 if after < WORTH * before else None

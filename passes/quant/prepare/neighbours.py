@@ -86,11 +86,11 @@ def _pairs(model: Model, bounded: bool) -> Iterator[Pair]:
 def _behind(first: Linear, bounded: bool) -> tuple[Linear | None, tuple[Node, ...]]:
     """The layer that alone reads a layer's output, and what lies between."""
     value, between = first.node.outputs[0], list[Node]()
-    node = _only_reader(value)
+    node = only_reader(value)
     while node is not None and _passes(node, first.kind == "conv", bounded):
         between.append(node)
         value = node.outputs[0]
-        node = _only_reader(value)
+        node = only_reader(value)
     found = None if node is None else linear(node)
     fits = isinstance(found, Linear) and found.input is value and found.tap.axis == -1
     return found if fits and isinstance(found, Linear) else None, tuple(between)
@@ -105,7 +105,8 @@ def _passes(node: Node, image: bool, bounded: bool) -> bool:
     return ir.op(node) in ELEMENTWISE or (image and ir.op(node) in OF_IMAGES)
 
 
-def _only_reader(value: Value) -> Node | None:
+def only_reader(value: Value) -> Node | None:
+    """The node that alone reads a value, if that is in the same graph."""
     uses = tuple(value.uses())
     if len(uses) != 1 or value.is_graph_output():
         return None
