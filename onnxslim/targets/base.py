@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from onnxslim.targets.assumed import ASSUMED, Assumed
 from onnxslim.targets.forms import BLOCKS, DEFAULT, Blocks, Form
 
 Role = Literal["linear", "compute", "move", "absorbed", "residual"]
@@ -56,7 +57,8 @@ class Target:
     layout is changed back before. `forms` are the schemes of static quantization that it runs and
     how it wants them; `form` is the one that is written now; `blocks` is how it wants weights
     alone. `local`: ONNX Runtime here shows what the target makes of a model; otherwise kernels
-    found here tell nothing about it. `elsewhere`: it does so on another processor.
+    found here tell nothing about it. `elsewhere`: it does so on another processor. `assumed`: how
+    fast it is taken to be where it is not there to be timed.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Target:
     blocks: Blocks = BLOCKS
     local: bool = True
     elsewhere: bool = False
+    assumed: Assumed = ASSUMED
     dequantize_folds: frozenset[str] = frozenset()  # kernels that read integers by themselves
     fused: frozenset[str] = frozenset()  # operators that are no slower than written out
     half: frozenset[str] = frozenset()  # schemes of 16-bit floats that it gains speed by: "fp16"

@@ -30,6 +30,7 @@ import platform
 from dataclasses import replace
 from pathlib import Path
 
+from onnxslim.targets.assumed import WITHOUT_VNNI
 from onnxslim.targets.base import Target
 from onnxslim.targets.forms import INT7, UINT8, Form
 from onnxslim.targets.rules import ACTIVATIONS, MOVE, MOVES, computed, linear
@@ -88,6 +89,7 @@ ORT_CPU_AVX2 = replace(
     ORT_CPU_VNNI,
     name="ort-cpu-avx2",  # also AVX-512 without VNNI
     forms={"int8": Form(UINT8, INT7)},
+    assumed=WITHOUT_VNNI,
 )
 
 ORT_CPU_ARM = replace(ORT_CPU_VNNI, name="ort-cpu-arm")

@@ -13,14 +13,16 @@ from onnxslim import ir
 from onnxslim.ir import Array, Editor
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Search
+from onnxslim.passes.quant.place import placement
 from onnxslim.passes.quant.place.costs import Costs
 from onnxslim.passes.quant.place.placement import Placement
-from onnxslim.passes.quant.place.precisions import ALONE, ALONE_4
+from onnxslim.passes.quant.place.precisions import ALONE, ALONE_4, FLOAT, INT8
 from onnxslim.passes.quant.place.protection import Protection
 from onnxslim.passes.quant.weight_only.alone import possible_alone, write_alone
 from onnxslim.runtime.samples import Feed
 from onnxslim.runtime.session import open_session
-from tests.quantizing import build, kernels, quantize, sqnr_db
+from onnxslim.targets import get_target
+from tests.quantizing import any_size, build, kernels, quantize, sqnr_db
 from tests.unit.test_quant_protection import Additive, costs, named
 
 TEXT = (
@@ -55,6 +57,54 @@ def test_what_a_range_ruins_keeps_its_input(monkeypatch: pytest.MonkeyPatch) -> 
     assert kernels(model)["MatMulNBits"] == 1
     assert result.stats["output_db"] > 20  # type: ignore[operator]
     assert any("com.microsoft::MatMulNBits" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("name", ["ort-cpu-vnni", "ort-cpu-avx2", "ort-cpu-arm"])
+def test_of_another_processor_costs_are_assumed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError
+
+    seen = _watched(monkeypatch)
+    monkeypatch.setattr(placement, "kernel_times", refuse)
+    monkeypatch.setattr(placement, "interleaved_latency", refuse)
+    model = build(TEXT, SHAPES)
+    target = replace(any_size(get_target(name)), elsewhere=True)
+    result = quantize(model, rows(12), target)
+    assert seen[0].having(ALONE) == seen[0].having(ALONE_4) == {"h", "z", "y"}
+    for row in seen[0].problem.operators:
+        ms = {choice.precision: choice.ms for choice in row}
+        assert min(ms, key=ms.__getitem__) == INT8
+        assert (ms[ALONE] < ms[ALONE_4] < ms[FLOAT]) == (name != "ort-cpu-avx2")
+    assert result.stats["output_db"] > 20  # type: ignore[operator]
+    assert kernels(model)["MatMulNBits"] == (2 if name == "ort-cpu-avx2" else 0)
+
+
+def _watched(monkeypatch: pytest.MonkeyPatch) -> list[Costs]:
+    """What costs with weights alone will be found."""
+    seen: list[Costs] = []
+    own = Placement.with_alone
+
+    def watched(self: Placement, choices: Choices) -> Costs:
+        seen.append(own(self, choices))
+        return seen[-1]
+
+    monkeypatch.setattr(Placement, "with_alone", watched)
+    return seen
+
+
+def test_nothing_is_assumed_here_nor_of_runtimes_without_codes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def untimed(*args: object) -> list[object]:
+        return []
+
+    seen = _watched(monkeypatch)
+    monkeypatch.setattr(placement, "kernel_times", untimed)
+    for target in (any_size(get_target("ort-cpu")), get_target("openvino")):
+        quantize(build(TEXT, SHAPES), rows(12), target)
+        assert seen
+        assert not any(costs.having(ALONE) | costs.having(ALONE_4) for costs in seen)
+        seen.clear()
 
 
 def test_standard_operators_alone_have_no_form_for_it() -> None:

@@ -19,6 +19,8 @@ from onnxslim.passes.quant.place.costs import (
     INT8,
     Costs,
     Times,
+    Work,
+    assumed_alone_ms,
     assumed_times,
     costs_of,
     from_arrays,
@@ -31,6 +33,7 @@ from onnxslim.pipeline.base import PassResult
 from onnxslim.runtime.kernels import Kernel, kernel_times
 from onnxslim.runtime.latency import LatencyResult
 from onnxslim.targets import get_target
+from onnxslim.targets.assumed import ASSUMED
 from tests.quantizing import any_size, build, feeds, quantize
 
 CONV = "Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]>"
@@ -165,10 +168,14 @@ def test_measured_times_count_layouts_and_what_integers_absorb() -> None:
 
 
 def test_without_measurements_the_size_of_the_work_tells() -> None:
-    times = assumed_times({"a": 50_000_000, "b": 100_000_000}, {"a": 1000, "b": 1000})
+    work = Work({"a": 50_000_000, "b": 100_000_000}, {"a": 1000, "b": 1000})
+    times = assumed_times(work, ASSUMED)
     assert not times.measured
     assert times.float_ms["b"] / times.float_ms["a"] == pytest.approx(2, rel=0.01)
     assert 2.5 < times.float_ms["a"] / times.int8_ms["a"] < 3.5
+    for bits in (8, 4):
+        alone = assumed_alone_ms(work, ASSUMED, bits)
+        assert times.int8_ms["a"] < alone["a"] < times.float_ms["a"]
 
 
 # Placement

@@ -25,6 +25,7 @@ from onnxslim.passes.quant.place.mixed_problem import Border, Choice, Need, Prob
 from onnxslim.passes.quant.rewrite.apply import node_id
 from onnxslim.passes.quant.rewrite.plan import edge_values
 from onnxslim.passes.quant.rewrite.regions import Regions, activations
+from onnxslim.targets.assumed import Assumed
 
 FLOAT, INT8 = 0, 1
 """The choices of every operator, in this order; some have more (`precisions`)."""
@@ -42,9 +43,6 @@ Elements = Callable[[Value], int]
 _QUANTIZE = {True: (0.60, 9.0), False: (0.30, 3.0)}
 _DEQUANTIZE = {True: (0.45, 9.0), False: (0.15, 3.0)}
 _SCALES = 0.25, 4.0  # how far another machine may be from that one
-
-_FLOAT_GMACS, _INT8_GMACS = 50.0, 150.0  # per second, of linear operators
-_FLOAT_NS, _INT8_NS = 0.25, 0.15  # per element, of the others
 
 
 @dataclass(frozen=True)
@@ -188,13 +186,28 @@ def from_arrays(arrays: Mapping[str, Array]) -> Times:
     return Times(in_float, int8, after, float(arrays["conversions"]))
 
 
-def assumed_times(macs: Mapping[str, int], elements: Mapping[str, int]) -> Times:
-    """From the size of the work: `macs` and `elements` of the result, by operator."""
+@dataclass(frozen=True)
+class Work:
+    """How much there is to do, by operator: multiply-accumulates, and elements of the result."""
 
-    def of(rate: float, ns: float) -> dict[str, float]:
-        return {n: macs.get(n, 0) / rate / 1e6 + count * ns / 1e6 for n, count in elements.items()}
+    macs: Mapping[str, int]
+    elements: Mapping[str, int]
 
-    return Times(of(_FLOAT_GMACS, _FLOAT_NS), of(_INT8_GMACS, _INT8_NS), {})
+    def ms(self, gmacs: float, ns: float) -> dict[str, float]:
+        """At a rate of 1e9 multiply-accumulates a second, and so long for each element."""
+        every = self.elements.items()
+        return {n: self.macs.get(n, 0) / gmacs / 1e6 + count * ns / 1e6 for n, count in every}
+
+
+def assumed_times(work: Work, assumed: Assumed) -> Times:
+    """From the size of the work."""
+    in_float = work.ms(assumed.float_gmacs, assumed.float_ns)
+    return Times(in_float, work.ms(assumed.int8_gmacs, assumed.int8_ns), {})
+
+
+def assumed_alone_ms(work: Work, assumed: Assumed, bits: int) -> Mapping[str, float]:
+    """Of layers of which the weight alone is in codes of so many bits."""
+    return work.ms(assumed.codes_gmacs[bits], assumed.float_ns)
 
 
 def costs_of(regions: Regions, times: Times, elements: Elements) -> Costs:

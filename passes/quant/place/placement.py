@@ -9,7 +9,7 @@ one: then the next run decides alike. Without it, what is about as fast in both 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,12 +20,14 @@ from onnxslim.analyses.cost import cost_table
 from onnxslim.analyses.measured import remembered
 from onnxslim.analyses.shapes import Shapes, ShapeTable
 from onnxslim.errors import RuntimeUnavailable
-from onnxslim.ir import Array, Editor, Model, Value
+from onnxslim.ir import Array, Editor, Model, Node, Value
 from onnxslim.passes.quant.choices import Choices
 from onnxslim.passes.quant.choose.search import Search
 from onnxslim.passes.quant.place.costs import (
     Costs,
     Times,
+    Work,
+    assumed_alone_ms,
     assumed_times,
     costs_of,
     from_arrays,
@@ -37,7 +39,7 @@ from onnxslim.passes.quant.place.mixed import least_time
 from onnxslim.passes.quant.place.precisions import ALONE, ALONE_4
 from onnxslim.passes.quant.rewrite.apply import node_id, plan_for, quantize
 from onnxslim.passes.quant.rewrite.regions import Regions
-from onnxslim.passes.quant.weight_only.alone import possible_alone, writes_alone
+from onnxslim.passes.quant.weight_only.alone import BITS, FEW, possible_alone, writes_alone
 from onnxslim.pipeline.base import Context
 from onnxslim.runtime.kernels import kernel_times
 from onnxslim.runtime.latency import LatencyResult, interleaved_latency
@@ -95,24 +97,46 @@ class Placement:
             search = self.search
             regions = plan_for(search.model, search.target, search.facts, choices).regions
             shapes = self.ctx.analyses.get(Shapes())
-            times = self._measured(choices, regions) or _assumed(search.model, regions, shapes)
+            times = self._measured(choices, regions)
+            times = times or assumed_times(self._work(regions.nodes), search.target.assumed)
             self.known.costs[choices] = costs_of(regions, times, lambda v: _elements(shapes, v))
         return self.known.costs[choices]
 
     def with_alone(self, choices: Choices) -> Costs:
-        """`costs`, and those of layers of which the weight alone is in codes of 8 or 4 bits; where
-        measured."""
-        costs, env = self.costs(choices), self.ctx.env
-        if not costs.measured or not writes_alone(env.target):
+        """`costs`, and those of layers of which the weight alone is in codes of 8 or 4 bits; not
+        where the target is here but could not be timed."""
+        costs, target = self.costs(choices), self.ctx.env.target
+        if not writes_alone(target) or (target.here and not costs.measured):
             return costs
         names = possible_alone(self.search.model, costs.names)
-        rest = replace(choices, excluded=choices.excluded | frozenset(costs.names), alone=names)
-        for precision, coarse in ((ALONE, frozenset[str]()), (ALONE_4, names)):
-            tried = replace(rest, coarse=coarse)
-            found = self._profiled(tried, dict.fromkeys(names, "MatMul")) if names else None
-            ms = {} if found is None else {n: t for n, t in found.int8_ms.items() if n in names}
-            costs = costs.with_alone(precision, ms)
+        alone_ms = self._alone_ms if costs.measured else self._assumed_alone_ms
+        for precision, bits in ((ALONE, BITS), (ALONE_4, FEW)):
+            costs = costs.with_alone(precision, alone_ms(choices, costs, names, bits))
         return costs
+
+    def _alone_ms(
+        self, choices: Choices, costs: Costs, names: frozenset[str], bits: int
+    ) -> Mapping[str, float]:
+        """As measured with all of them so."""
+        rest = replace(choices, excluded=choices.excluded | frozenset(costs.names), alone=names)
+        tried = replace(rest, coarse=names if bits == FEW else frozenset[str]())
+        found = self._profiled(tried, dict.fromkeys(names, "MatMul")) if names else None
+        return {} if found is None else {n: t for n, t in found.int8_ms.items() if n in names}
+
+    def _assumed_alone_ms(
+        self, choices: Choices, costs: Costs, names: frozenset[str], bits: int
+    ) -> Mapping[str, float]:
+        """By the size of the work."""
+        nodes = [node for node in self.search.model.graph if node_id(node) in names]
+        return assumed_alone_ms(self._work(nodes), self.ctx.env.target.assumed, bits)
+
+    def _work(self, nodes: Iterable[Node]) -> Work:
+        shapes = self.ctx.analyses.get(Shapes())
+        table = cost_table(self.search.model, shapes)
+        sizes = {n: max((_elements(shapes, v) for v in n.outputs), default=0) for n in nodes}
+        return Work(
+            {node_id(n): table.macs(n) for n in sizes}, {node_id(n): k for n, k in sizes.items()}
+        )
 
     def _measured(self, choices: Choices, regions: Regions) -> Times | None:
         env = self.ctx.env
@@ -174,14 +198,6 @@ class Placement:
         name_by_outputs(twin)
         quantize(Editor(twin), self.search.target, self.search.facts, choices)
         return twin
-
-
-def _assumed(model: Model, regions: Regions, shapes: ShapeTable) -> Times:
-    macs = cost_table(model, shapes)
-    elements = {
-        node_id(n): max((_elements(shapes, v) for v in n.outputs), default=0) for n in regions.nodes
-    }
-    return assumed_times({node_id(n): macs.macs(n) for n in regions.nodes}, elements)
 
 
 def _elements(shapes: ShapeTable, value: Value) -> int:
