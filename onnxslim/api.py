@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from onnxslim import ir
-from onnxslim.config import Request, read_shapes
+from onnxslim.config import Request, read_names, read_passes, read_shapes
 from onnxslim.driver import Watch, compile_file, compile_model
 from onnxslim.errors import ConfigError
 from onnxslim.ir.files import check_target
 from onnxslim.pipeline.base import Pass, Progress, silent
-from onnxslim.pipeline.spec import PassSpec, parse_pipeline
+from onnxslim.pipeline.spec import PassSpec
 from onnxslim.report.record import Report
 from onnxslim.runtime.data import DataSpec
 from onnxslim.runtime.images import Preprocess
@@ -34,7 +34,7 @@ def compress(
     model: M,
     output: str | os.PathLike[str] | None = None,
     *,
-    passes: str | Iterable[Pass | PassSpec] = "simplify",
+    passes: str | Iterable[Pass | PassSpec | str] = "simplify",
     calib: DataSpec | None = None,
     eval: DataSpec | None = None,
     metric: str | None = None,
@@ -48,8 +48,8 @@ def compress(
     allow_slower: bool = False,
     check: bool = True,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
-    inputs: Sequence[str] = (),
-    outputs: Sequence[str] = (),
+    inputs: str | Sequence[str] = (),
+    outputs: str | Sequence[str] = (),
     dump: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Compressed[M]:
@@ -59,7 +59,8 @@ def compress(
         model: A path, serialized bytes, an `onnx.ModelProto`, an `onnx_ir.Model` or a `gs.Graph`.
             The result is of the same kind; for a path it is the path of the output.
         output: Where to save the result; needed for a path, possible for all kinds.
-        passes: The pipeline as text, `"quant,lowrank{ratio=0.5}"`, or as pass objects.
+        passes: The pipeline as text, `"quant,lowrank{ratio=0.5}"`, or a list of such texts and
+            pass objects.
         calib: Samples of real inputs: a path (.npz, folder), `"module:function"`, a mapping from
             input name to an array with samples on axis 0, or an iterable of feeds.
         eval: Other samples for the check, with labels under `labels`; without them a fifth of
@@ -89,7 +90,7 @@ def compress(
         onnxslim.errors.PassError: A pass broke; names the folder of a reproducer.
     """
     request = Request(
-        passes=tuple(parse_pipeline(passes) if isinstance(passes, str) else passes),
+        passes=read_passes(passes),
         calib=calib,
         eval=eval,
         metric=metric,
@@ -103,8 +104,8 @@ def compress(
         allow_slower=allow_slower,
         check=check,
         input_shapes=read_shapes(input_shapes or {}),
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
+        inputs=read_names("inputs", inputs) if inputs else (),
+        outputs=read_names("outputs", outputs) if outputs else (),
         dump=_path(dump),
     )
     if isinstance(model, str | os.PathLike):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,16 @@ DTYPES: Mapping[str, str] = {
     "float32": "float32",
 }
 """How an element type may be written."""
+
+
+_KINDS: Mapping[str, tuple[type, str]] = {
+    "metric": (str, "the name of a metric, or of a function as 'module:function'"),
+    "max_drop": (Real, "a number, for example 0.01"),
+    "target": (str, "the name of a target, for example 'ort-cpu'"),
+    "threads": (Integral, "a whole number"),
+    "seed": (Integral, "a whole number"),
+}
+"""What a library's user may give as something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +71,12 @@ class Request:
     external: bool | None = None  # weights in a file of their own; None: where they were
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for what does not go together."""
+        """Raises ConfigError for what does not go together, or is of another type."""
+        for name, (kind, expected) in _KINDS.items():
+            given = getattr(self, name)
+            if given is not None and (not isinstance(given, kind) or isinstance(given, bool)):
+                flag = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{flag} {given!r}: expected {expected}")
         for flag, given in (("--calib", self.calib), ("--eval", self.eval)):
             if isinstance(given, str) and not given:
                 raise ConfigError(f"{flag} '': expected an .npz, a folder, or module:function")
@@ -96,12 +112,31 @@ def from_flags(flags: Mapping[str, Any], config: Path | None = None) -> Request:
         values["passes"] = tuple(parse_pipeline(values["passes"]))
     for key in ("inputs", "outputs"):
         if key in values:
-            values[key] = _names(key, values[key])
+            values[key] = read_names(key, values[key])
     if "input_shapes" in values:
         values["input_shapes"] = read_shapes(values["input_shapes"])
     if "check_inputs" in values:
         values["check_inputs"] = read_check_inputs(values["check_inputs"])
     return Request(**values)
+
+
+def read_passes(given: object) -> tuple[PassSpec | Pass, ...]:
+    """A pipeline as text, or its parts: texts, specs and passes.
+
+    Raises ConfigError, PipelineSyntaxError.
+    """
+    parts = [given] if isinstance(given, str) or not isinstance(given, Iterable) else given
+    found: list[PassSpec | Pass] = []
+    for part in cast("Iterable[object]", parts):
+        if isinstance(part, str):
+            found += parse_pipeline(part)
+        elif isinstance(part, PassSpec | Pass):
+            found.append(part)
+        else:
+            raise ConfigError(
+                f"passes: {part!r}: expected text such as 'simplify,quant', or passes"
+            )
+    return tuple(found)
 
 
 def read_shapes(given: object) -> dict[str, tuple[int, ...]]:
@@ -151,7 +186,8 @@ def _sizes(name: str, sizes: object) -> tuple[int, ...]:
         ) from error
 
 
-def _names(key: str, given: object) -> tuple[str, ...]:
+def read_names(key: str, given: object) -> tuple[str, ...]:
+    """One name, or a list of some; raises ConfigError."""
     if isinstance(given, str):
         return (given,)
     names = cast("Sequence[object]", given) if isinstance(given, list | tuple) else ()

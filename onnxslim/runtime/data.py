@@ -98,6 +98,9 @@ def _from_object(spec: Any, inputs: Sequence[TensorInfo], where: str) -> Samples
         return spec
     if is_mapping(spec):
         return Stacked({k: np.asarray(v) for k, v in spec.items()}, inputs, where)
+    if isinstance(spec, np.ndarray):
+        names = ", ".join(f"'{i.name}': ..." for i in inputs)
+        raise DataError(f"{where}: an array; say which input it is for: {{{names}}}")
     if is_iterable(spec):
         return collect(spec, where)
     raise DataError(

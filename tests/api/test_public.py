@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,3 +163,29 @@ def test_every_pass_is_listed_with_help_for_every_option() -> None:
     silent = [(i.name, o.name) for i in listed.values() for o in i.options if not o.help]
     assert silent == []
     assert all(info.summary and not info.problem for info in listed.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"passes": None}, "passes: None: expected text such as 'simplify,quant', or passes"),
+        ({"passes": [onnxslim.Pass]}, "expected text such as 'simplify,quant', or passes"),
+        ({"metric": len}, "--metric <built-in function len>: expected the name of a metric, or of"),
+        ({"max_drop": "0.1"}, "--max-drop '0.1': expected a number"),
+        ({"threads": 1.5}, "--threads 1.5: expected a whole number"),
+        ({"seed": "2"}, "--seed '2': expected a whole number"),
+        ({"target": 3}, "--target 3: expected the name of a target"),
+        ({"calib": FEEDS["x"]}, "an array; say which input it is for: {'x': ...}"),
+    ],
+)
+def test_what_is_of_another_type_is_told(
+    model: ir.Model, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(errors.OnnxSlimError, match=re.escape(message)):
+        onnxslim.compress(model, **given)
+
+
+def test_passes_may_be_a_list_of_texts_and_one_name_is_a_name(model: ir.Model) -> None:
+    done = onnxslim.compress(model, passes=["fold", "simplify"], outputs="t", check=False)
+    assert done.report.pipeline == "fold,simplify"
+    assert [value.name for value in done.model.graph.outputs] == ["t"]
