@@ -12,7 +12,8 @@ import re
 import shutil
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -36,6 +37,41 @@ def hold(path: Path) -> int | None:
 def let_go(handle: int | None) -> None:
     """The end of `hold`."""
     if handle is not None:
+        os.close(handle)
+
+
+@contextmanager
+def in_turn(path: Path) -> Generator[None, None, None]:
+    """One process after the other. The path is that of a file for this alone, which is there only
+    while somebody has his turn. Where the system has no such locks nobody waits.
+
+    Raises OSError where the file cannot be made.
+    """
+    handle = _turn(path)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            path.unlink(missing_ok=True)  # before the lock goes: who waits sees that it is gone
+            os.close(handle)
+
+
+def _turn(path: Path) -> int | None:
+    if sys.platform == "win32":
+        return None
+    while True:
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            os.close(handle)
+            path.unlink(missing_ok=True)
+            return None
+        except BaseException:
+            os.close(handle)
+            raise
+        if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+            return handle
         os.close(handle)
 
 

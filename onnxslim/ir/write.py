@@ -3,7 +3,8 @@
 With external data there are two files. At every moment the model at the path and the data that it
 names are a valid pair: new data get a name of their own, then the model that names them is
 renamed into place. Data that already have the final name are replaced only after that, in three
-more renames (`_settle`).
+more renames (`_settle`). Processes that write such a pair to one path do so one after the other:
+else the model of one could come to lie beside the data of another.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from onnxslim.ir.tensors import external_like, write_data
 from onnxslim.ir.types import DataType, ExternalTensor, Model, TensorProtocol
 from onnxslim.ir.verify import verified
 from onnxslim.ir.walk import tensors
+from onnxslim.leftovers import in_turn
 
 INSIDE_LIMIT = 1_500_000_000
 """Bytes. Weights above this total are written as external data."""
@@ -51,7 +53,8 @@ def save(model: Model, path: str | os.PathLike[str], external: bool | None = Non
         content = verified(model)
     with output_errors(target), Staging(target.absolute().parent) as staging:
         if external:
-            _save_pair(model, target.absolute(), staging)
+            with in_turn(target.absolute().with_name(f".{target.name}.lock")):
+                _save_pair(model, target.absolute(), staging)
         else:
             parts = content.parts()
             _place(lambda file: content.write(parts, file), target.absolute(), staging)

@@ -9,7 +9,9 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +21,8 @@ import pytest
 
 from onnxslim import ir
 from onnxslim.errors import ModelError, OutputError
+from onnxslim.ir import write
+from onnxslim.ir.files import Staging
 from onnxslim.ir.tensors import write_data
 
 
@@ -369,3 +373,26 @@ def test_a_weight_that_does_not_fit_tells_the_systems_reason() -> None:
     with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError) as caught:
         write_data(weight, file)
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_two_that_save_to_one_path_do_not_mix_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = write._place_model  # pyright: ignore[reportPrivateUsage]
+    pauses = iter((0.2, 0.1))  # who is first with the data would be last with the model
+
+    def slowly(data: bytes, target: Path, staging: Staging) -> None:
+        time.sleep(next(pauses, 0))
+        place(data, target, staging)
+
+    monkeypatch.setattr(write, "_place_model", slowly)
+    models = [chain(seed) for seed in range(3)]
+    for seed, model in enumerate(models):
+        model.producer_name = str(seed)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda model: ir.save(model, tmp_path / "m.onnx", external=True), models))
+    saved = ir.load(tmp_path / "m.onnx")
+    wanted = models[int(saved.producer_name or 0)].graph.initializers
+    for name, value in saved.graph.initializers.items():
+        assert np.array_equal(value.const_value.numpy(), wanted[name].const_value.numpy())  # type: ignore[union-attr]
+    assert sorted(contents(tmp_path)) == ["m.onnx", "m.onnx.data"]

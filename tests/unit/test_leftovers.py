@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from onnxslim.ir.files import Staging, replacing
-from onnxslim.leftovers import SCRATCH, remove_scratch, remove_unplaced
+from onnxslim.leftovers import SCRATCH, in_turn, remove_scratch, remove_unplaced
 from onnxslim.runtime.npz import MappedNpz
 from onnxslim.scratch import Scratch
 
@@ -111,3 +111,22 @@ def test_unpacked_samples_have_no_name(folder: Path) -> None:
     assert names(folder) == ["samples.npz"]
     assert arrays["x"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert arrays["y"].shape == (0, 3)
+
+
+WAITS = """
+import sys
+from pathlib import Path
+from onnxslim.leftovers import in_turn
+with in_turn(Path(sys.argv[1]) / ".out.lock"):
+    print((Path(sys.argv[1]) / "done").exists())
+"""
+
+
+def test_one_process_after_the_other(folder: Path) -> None:
+    with in_turn(folder / ".out.lock"):
+        other = subprocess.Popen([sys.executable, "-c", WAITS, folder], stdout=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(0.7)
+        (folder / "done").touch()
+    assert other.communicate(timeout=30)[0].split() == [b"True"]
+    assert names(folder) == ["done"]
