@@ -95,6 +95,11 @@ def pick(
 def unmet(goal: Goal, nearest: float) -> str:
     """The sentence, with the least share that can be had."""
     name = OPTIONS[goal.unit]
+    if float(rounded_up(nearest)) >= 1:
+        return (
+            f"lowrank: {name}={goal.share:g} of {COUNTED[goal.unit]} cannot be met: no layer costs "
+            f"less in two; without {name} the report names the layers and why"
+        )
     return (
         f"lowrank: {name}={goal.share:g} of {COUNTED[goal.unit]} cannot be met: the layers that "
         f"can be factorized leave at least {nearest:.3f}; give {name}={rounded_up(nearest)} or more"

@@ -20,6 +20,7 @@ from onnxslim.passes.lowrank.tables import twin_table
 from onnxslim.pipeline.base import Context
 from onnxslim.runtime.samples import Feed, FeedList, Samples
 from onnxslim.runtime.session import open_session
+from onnxslim.runtime.sources import size_of
 
 _SAMPLES = 64
 _BYTES = 256 << 20  # of outputs that are kept to compare with
@@ -61,7 +62,7 @@ def _wanted(model: Model, held: Samples, threads: int) -> tuple[FeedList, list[d
     for feed in held.take(range(min(len(held), _SAMPLES))):
         feeds.append(feed)
         wanted.append(session.run(feed))
-        if sum(array.nbytes for outputs in wanted for array in outputs.values()) > _BYTES:
+        if sum(map(size_of, wanted)) > _BYTES:
             break
     return FeedList(feeds), wanted
 

@@ -292,3 +292,11 @@ def test_between_what_failed_and_what_passed_lies_the_middle() -> None:
     assert Lowrank(ratio=0.5).between(LAYER, Lowrank(ratio=0.65)) == Lowrank(ratio=0.575)
     assert Lowrank().between(LAYER, Lowrank(error=0.021)) == Lowrank(error=0.0255)
     assert Lowrank(ratio=0.64).between(LAYER, Lowrank(ratio=0.65)) is None
+
+
+def test_where_no_layer_costs_less_no_other_budget_is_named(executor: ThreadPoolExecutor) -> None:
+    model = build(MLP, MLP_SHAPES)
+    with pytest.raises(
+        OptionError, match=r"ratio=0\.5 .* cannot be met: no layer costs less in two"
+    ):
+        run(model, executor, feeds((16, 64)), Lowrank(ratio=0.5, measure=False, min_dim=10_000))

@@ -281,3 +281,12 @@ def test_a_model_of_float16_is_told_what_helps(scheme: str) -> None:
     assert not result.layers
     (why,) = [declined.reason for declined in result.declined]
     assert why.endswith(" is float16: cast{to=float32} before quant makes it float32")
+
+
+def test_an_output_that_is_a_sequence_is_left_out_of_the_comparison() -> None:
+    model = build(
+        "net (float[N,64] x) => (float[N,32] y, seq(float[N,32]) s)"
+        " { y = MatMul(x, w) s = SequenceConstruct(y) }",
+        {"w": (64, 32)},
+    )
+    assert quantize(model, feeds(model)).stats["int8_layers"] == 1

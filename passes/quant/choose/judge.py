@@ -11,6 +11,7 @@ from onnxslim.analyses.layer_ranges import Ranges, evenly
 from onnxslim.ir import Array, Model
 from onnxslim.passes.quant.decibels import to_db
 from onnxslim.pipeline.base import Environment
+from onnxslim.runtime.metrics import is_real
 from onnxslim.runtime.samples import Feed, Samples
 from onnxslim.runtime.session import Session, open_session
 
@@ -60,13 +61,13 @@ class Judge:
         """
         session = model if isinstance(model, Session) else self._open(model)
         outputs = [session.run(feed) for feed in self._feeds[:most]]
-        names = [name for name, value in self._expected[0].items() if value.dtype.kind == "f"]
+        names = [name for name, value in self._expected[0].items() if is_real(value)]
         return float(np.mean([self._output_db(name, outputs) for name in names])) if names else 0.0
 
     def blind_sample(self) -> Feed | None:
         """A sample for which the float model gives not a single finite number, if there is one."""
         for feed, outputs in zip(self._feeds, self._expected, strict=True):
-            floats = [x for x in outputs.values() if x.dtype.kind == "f" and x.size]
+            floats = [x for x in outputs.values() if is_real(x) and x.size]
             if floats and not any(np.isfinite(x).any() for x in floats):
                 return feed
         return None
