@@ -46,7 +46,7 @@ def felt(
     if len(chosen) < _LEAST:
         return None
     copy = ir.snapshot(model)
-    noise = str(noise_input(copy, read).name)
+    noise = str(noise_input(copy, read, ir.infer_types(model, data_propagation=False)).name)
     outputs = [str(value.name) for value in copy.graph.outputs]
     session = open_session(copy, threads=env.threads)
     if not _takes_batches(session, noise):

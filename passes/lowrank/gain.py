@@ -78,7 +78,8 @@ class _Disturbed:
     def __init__(self, model: Model, probes: Sequence[Probe]) -> None:
         copy = ir.snapshot(model)
         self.probes = probes
-        self.noises = [noise_input(copy, probe.output) for probe in probes]
+        types = ir.infer_types(model, data_propagation=False)
+        self.noises = [noise_input(copy, probe.output, types) for probe in probes]
         self.outputs = [str(value.name) for value in copy.graph.outputs]
         self.inputs = list(dict.fromkeys(probe.input for probe in probes))
         self.session: Session = open_session(copy, extra_outputs=self.inputs)
@@ -87,7 +88,7 @@ class _Disturbed:
     def look(self, samples: Samples) -> None:
         """Run the samples without noise."""
         for feed in samples:
-            zeros = {str(value.name): _zero(value) for value in self.noises}
+            zeros = {str(value.name): np.zeros((), np.float32) for value in self.noises}
             whole = {**feed, **zeros}
             found = self.session.run(whole, [*self.outputs, *self.inputs])
             wanted = {name: found[name] for name in self.outputs}
@@ -112,35 +113,41 @@ class _Disturbed:
         """Relative error of the outputs with this noise in each sample."""
         name, distance = str(self.noises[number].name), Distance()
         for (feed, wanted, _), noise in zip(self.seen, noises, strict=True):
-            distance.add(wanted, self.session.run({**feed, name: noise}, self.outputs))
+            whole = {**feed, name: noise.astype(np.float32, copy=False)}
+            distance.add(wanted, self.session.run(whole, self.outputs))
         apart = distance.by_feed()
         return None if apart is None else float(apart.mean())
 
 
-def noise_input(model: Model, name: str) -> Value:
-    """A new input that is added to a value of the model wherever it is read."""
+def noise_input(model: Model, name: str, types: Mapping[str, ir.Inferred]) -> Value:
+    """A new input of float32 that is added to a value of the model wherever it is read.
+
+    `types` has the element types of the model's values; what it lacks is float32.
+    """
     editor = Editor(model)
     value = next(v for node in model.graph for v in node.outputs if v.name == name)
     uses = [(use.node, use.idx) for use in value.uses()]
     noise = Value(name=editor.name(f"{name}_noise"))
-    noise.dtype = value.dtype or ir.DataType.FLOAT
+    noise.dtype = ir.DataType.FLOAT
     model.graph.inputs.append(noise)
-    added = editor.node("Add", [value, noise], outputs=[f"{name}_disturbed"])
-    result = added.outputs[0]
-    result.type, result.shape = noise.type, value.shape
+    dtype = (types[name].dtype if name in types else value.dtype) or ir.DataType.FLOAT
+    made, term = list[ir.Node](), noise
+    if dtype != ir.DataType.FLOAT:
+        hint, to = f"{name}_noise", {"to": int(dtype)}
+        made.append(editor.node("Cast", [noise], outputs=[hint], attributes=to))
+        term = made[0].outputs[0]
+    made.append(editor.node("Add", [value, term], outputs=[f"{name}_disturbed"]))
+    result = made[-1].outputs[0]
+    result.dtype, result.shape = dtype, value.shape
     producer = value.producer()
     if uses or producer is None:
-        editor.insert_on_edge(value, [added], result, uses)
+        editor.insert_on_edge(value, made, result, uses)
     else:
-        editor.insert_after(producer, [added])
+        editor.insert_after(producer, made)
     for index, output in enumerate(model.graph.outputs):
         if output is value:
             model.graph.outputs[index] = result
     return noise
-
-
-def _zero(value: Value) -> Array:
-    return np.zeros((), np.float32 if value.dtype is None else value.dtype.numpy())
 
 
 def filled(values: Sequence[float | None]) -> list[float]:

@@ -18,10 +18,13 @@ LINEAR = "g (float[N,8] x) => (float[N,8] y) { y = MatMul(x, w) }"
 ROUND = """g (float[N,8] x) => (float[N,8] y) {
     a = MatMul(x, w) b = Mul(a, factor) y = Cos(b) }"""
 
+DOUBLE = """g (float[N,8] x) => (float[N,8] y) {
+    d = Cast <to = 11> (x) a = MatMul(d, w) b = Mul(a, factor) c = Sin(b) y = Cast <to = 1> (c) }"""
 
-def gain(body: str, output: str, factor: float, size: float) -> float:
+
+def gain(body: str, output: str, factor: float, size: float, kind: type = np.float32) -> float:
     """What is found with noise whose power is `size` times the layer's."""
-    weights = {"w": np.eye(8, dtype=np.float32), "factor": np.array(factor, np.float32)}
+    weights: dict[str, Array] = {"w": np.eye(8, dtype=kind), "factor": np.array(factor, kind)}
     model = build(body, weights)
     rng = np.random.default_rng(0)
     calib = FeedList([{"x": rng.normal(size=(64, 8)).astype(np.float32)} for _ in range(4)])
@@ -44,6 +47,10 @@ def test_of_the_last_layer_it_is_one() -> None:
 def test_what_follows_may_be_at_its_limit(size: float) -> None:
     # cos(20 (x + e)) is 20 sin(20 x) e away from what it was: 400 times as much, in power, as e
     assert gain(ROUND, "a", 20.0, size) == pytest.approx(400.0, rel=0.25)
+
+
+def test_layers_may_compute_in_another_type() -> None:
+    assert gain(DOUBLE, "a", 0.01, 0.03, np.float64) == pytest.approx(1.0, rel=0.25)
 
 
 def test_one_huge_gain_does_not_make_the_others_alike() -> None:
