@@ -125,9 +125,9 @@ def read_passes(given: object) -> tuple[PassSpec | Pass, ...]:
 
     Raises ConfigError, PipelineSyntaxError.
     """
-    parts = [given] if isinstance(given, str) or not isinstance(given, Iterable) else given
+    several = isinstance(given, Iterable) and not isinstance(given, str)
     found: list[PassSpec | Pass] = []
-    for part in cast("Iterable[object]", parts):
+    for part in cast("Iterable[object]", given if several else [given]):
         if isinstance(part, str):
             found += parse_pipeline(part)
         elif isinstance(part, PassSpec | Pass):

@@ -81,10 +81,14 @@ class MomentsBuilder:
 
 
 def _add_products(into: Array, rows: Array, others: Array) -> None:
-    """A += X^T Y, from the diagonal blocks on to the right. [G, d, d], both [G, n, d]."""
+    """A += X^T Y, from the diagonal blocks on to the right. [G, d, d], both [G, n, d].
+
+    What is too large becomes infinite, and who reads it leaves such a layer alone.
+    """
     for at in range(0, int(rows.shape[2]), _BLOCK):
         some = slice(at, at + _BLOCK)
-        into[:, some, at:] += np.matmul(np.swapaxes(rows[:, :, some], 1, 2), others[:, :, at:])
+        with np.errstate(over="ignore", invalid="ignore"):
+            into[:, some, at:] += np.matmul(np.swapaxes(rows[:, :, some], 1, 2), others[:, :, at:])
 
 
 def mirror(scatter: Array) -> None:

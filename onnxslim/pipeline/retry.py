@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnxslim import ir
+from onnxslim.errors import OptionError
 from onnxslim.ir import Model
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Pass, PassResult
@@ -47,7 +48,10 @@ def run_within_budget(
         milder = failed.pass_.stricter(failed.result)
         if milder is None:
             break
-        stages = retry.run(stages, milder)
+        tried = retry.run(stages, milder)
+        if tried is None:
+            break
+        stages = tried
         if _passed(stages):
             stages = retry.nearer(stages, failed)
             stages[index] = _noted(stages[index], count)
@@ -71,13 +75,18 @@ class _Retry:
     guard: Guard | None
     index: int
 
-    def run(self, stages: Sequence[Stage], instead: Pass) -> list[Stage]:
-        """With another pass in the place of the one that is sent back."""
+    def run(self, stages: Sequence[Stage], instead: Pass) -> list[Stage] | None:
+        """With another pass in the place of the one that is sent back; None, and all is as after
+        these stages, where a pass cannot do what it is asked for now."""
         kept = stages[: self.index]
         self._rewind(kept)
         later = (stage.pass_ for stage in stages[self.index + 1 :])
         passes = [*(stage.pass_ for stage in kept), instead, *later]
-        return run_passes(self.model, passes, self.ctx, self.instruments, self.guard, kept)
+        try:
+            return run_passes(self.model, passes, self.ctx, self.instruments, self.guard, kept)
+        except OptionError:
+            self._restore(stages)
+            return None
 
     def nearer(self, passed: list[Stage], failed: Stage) -> list[Stage]:
         """The mildest stages found that pass the check."""
@@ -86,7 +95,10 @@ class _Retry:
             middle = failed.pass_.between(failed.result, passed[self.index].pass_)
             if middle is None:
                 break
-            last = self.run(passed, middle)
+            tried = self.run(passed, middle)
+            if tried is None:
+                break
+            last = tried
             if _passed(last):
                 passed = last
             else:

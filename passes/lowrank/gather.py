@@ -155,7 +155,7 @@ def _weigh(known: Evidence, options: Lowrank, model: Model, ctx: Context) -> Non
     probes = each(
         ctx,
         "disturbing layers",
-        lambda at: _probe(known.sites[at], known.cuts[at]),
+        lambda at: _probe(model, known.sites[at], known.cuts[at]),
         range(len(known.sites)),
     )
     of_tables = [probe for table in known.tables for probe in table.probes()]
@@ -163,8 +163,11 @@ def _weigh(known: Evidence, options: Lowrank, model: Model, ctx: Context) -> Non
     known.weigh(POWERS[0])
 
 
-def _probe(site: Site, found: Sequence[Cut]) -> Probe | None:
-    """The layer's own truncation, at the rank whose loss is next to the one wanted."""
+def _probe(model: Model, site: Site, found: Sequence[Cut]) -> Probe | None:
+    """The layer's own truncation, at the rank whose loss is next to the one wanted; none in a graph
+    inside of a node, where nothing can be added from outside."""
+    if ir.graph_of(site.layer.node.outputs[0]) is not model.graph:
+        return None
     losses = [
         (abs(loss / DISTURBANCE - 1), n, rank)
         for n, cut in enumerate(found)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from onnxslim import ir
 from onnxslim.analyses.cost import Cost
 from onnxslim.analyses.shapes import Shapes, one_feed
-from onnxslim.errors import OptionError
+from onnxslim.errors import EditError, OptionError
 from onnxslim.ir import Editor, Model
 from onnxslim.passes.fold.batchnorm import fuse_batchnorm
 from onnxslim.passes.fold.fold import Fold
@@ -100,6 +100,7 @@ class Prune(Pass):
         """
         _refuse_quantized(model)
         before = ir.snapshot(model)
+        _raise_opset(model)
         Fold().run(model, ctx)
         editor = Editor(model)
         fuse_batchnorm(editor)
@@ -198,6 +199,14 @@ class Prune(Pass):
         return replace(self, **milder)
 
 
+def _raise_opset(model: Model) -> None:
+    try:
+        ir.raise_opset(model, _MASKS_SINCE)
+    except EditError as error:
+        raise OptionError(f"prune: {error}; export the model with a later opset") from error
+
+
+_MASKS_SINCE = 9  # Where, by which units are masked
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
               "MatMulInteger", "com.microsoft::MatMulNBits")  # fmt: skip
 

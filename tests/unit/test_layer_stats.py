@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnxslim import ir
+from onnxslim.analyses.builder import MomentsBuilder
 from onnxslim.analyses.columns import columns
 from onnxslim.analyses.layer_stats import LayerStats, Statistics, Tap, Window
 from onnxslim.analyses.plan import BUDGET, Watch, plan
@@ -270,3 +271,11 @@ def test_plan_keeps_every_run_within_the_budget() -> None:
 def test_a_tensor_of_unknown_size_is_watched_alone() -> None:
     batches = plan([Watch("a", True), Watch("b", True), Watch("c", True)], {"a": (1,), "c": (1,)})
     assert [[w.tensor for w in b.watches] for b in batches] == [["b"], ["a", "c"]]
+
+
+def test_sums_too_large_for_their_type_are_infinite_without_a_word() -> None:
+    builder = MomentsBuilder(1, 2)
+    builder.add(np.array([[[1e30, 1.0], [-1e30, 2.0]]], np.float32))
+    moments = builder.result()  # a RuntimeWarning would be an error here
+    assert np.isinf(moments.scatter[0, 0, 0])
+    assert moments.scatter[0, 1, 1] == 0.5

@@ -300,3 +300,22 @@ def test_where_no_layer_costs_less_no_other_budget_is_named(executor: ThreadPool
         OptionError, match=r"ratio=0\.5 .* cannot be met: no layer costs less in two"
     ):
         run(model, executor, feeds((16, 64)), Lowrank(ratio=0.5, measure=False, min_dim=10_000))
+
+
+BRANCHES = """
+<ir_version: 8, opset_import: ["" : 17]>
+branches (float[N,64] x, bool g) => (float[N,64] y) {
+  a = MatMul(x, w1)
+  y = If(g) <
+    then_branch = one () => (float[N,64] t) { t = MatMul(a, w2) },
+    else_branch = two () => (float[N,64] e) { e = Identity(a) }
+  >
+}
+"""
+
+
+def test_a_layer_in_a_branch_is_cut_unfelt(executor: ThreadPoolExecutor) -> None:
+    model = build(BRANCHES, {"w1": (64, 64), "w2": (64, 64)})
+    calib = [{**feed, "g": np.array(True)} for feed in feeds((16, 64))]
+    result = run(model, executor, FeedList(calib), Lowrank(ratio=0.5, measure=False))
+    assert float(result.stats["macs_ratio"]) <= 0.5

@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 
 from onnxslim import ir
+from onnxslim.errors import OptionError
 from onnxslim.ir import Model
 from onnxslim.pipeline.analysis import Aspect
 from onnxslim.pipeline.base import Context, Pass, PassResult, Verdict
@@ -20,13 +21,17 @@ from tests.pipelines import context
 
 @dataclass(frozen=True, kw_only=True)
 class Worsen(Pass):
-    """Adds its cost to a number that the model carries; `step` less when it is sent back."""
+    """Adds its cost to a number that the model carries; `step` less when it is sent back. One cost
+    may be none that it can have."""
 
     name: ClassVar[str] = "worsen"
     by: int = 0
     step: int = 0
+    refused: int = -1
 
     def run(self, model: Model, ctx: Context) -> PassResult:
+        if self.by == self.refused:
+            raise OptionError("cannot be met")
         model.model_version = (model.model_version or 0) + self.by
         return PassResult(changed=Aspect.NUMERICS)
 
@@ -120,3 +125,15 @@ def test_it_ends_where_nothing_helps(ctx: Context, step: int, tries: int) -> Non
 def test_only_the_pass_that_is_over_budget_is_sent_back(ctx: Context) -> None:
     _, ran, _ = run(ctx, Worsen(by=20), Worsen(by=1, step=1))
     assert ran == ["20", "1", "check"]
+
+
+def test_a_milder_budget_that_cannot_be_met_ends_it(ctx: Context) -> None:
+    stages, ran, footprints = run(ctx, Worsen(by=30, step=16, refused=14))
+    assert ran == ["30", "check", "back to 0", "back to 0", "30", "check"]
+    verdict = stages[-1].result.verdict
+    assert verdict is not None
+    assert not verdict.passed
+    assert len(footprints.seen) == 3
+    stages, ran, _ = run(ctx, Worsen(by=18, step=16, refused=10))
+    assert stages[-1].model.model_version == 2
+    assert ran[-2:] == ["2", "check"]

@@ -29,7 +29,7 @@ MLP = """g (float[N,24] x) => (float[N,8] y) {
   y = Gemm (s, w3, b3) }"""
 
 
-def mlp() -> Model:
+def mlp(opset: int = 17) -> Model:
     """Layers whose hidden units are mixtures of few signals, so that most can be made up for."""
     rng = np.random.default_rng(3)
     first = rng.normal(size=(24, 6)) @ rng.normal(size=(6, 64)) / 5
@@ -38,7 +38,7 @@ def mlp() -> Model:
         "w1": first.astype(np.float32), "b1": (64,), "w2": second.astype(np.float32), "b2": (48,),
         "w3": (48, 8), "b3": (8,),
     }  # fmt: skip
-    return build(MLP, weights)
+    return build(MLP, weights, opset)
 
 
 def prune(
@@ -297,6 +297,12 @@ def test_a_quantized_model_is_refused() -> None:
     body = body.replace(", zp", "")
     with pytest.raises(OptionError, match=r"quantized already .* --passes prune,quant"):
         prune(build(body, {"w": (6, 4)}))
+
+
+def test_opsets_without_the_operator_that_masks_are_raised(samples: list[Feed]) -> None:
+    model = mlp(7)
+    result = prune(model, samples, ratio=0.5)
+    assert float(result.stats["macs_ratio"]) <= 0.5
 
 
 def test_a_failed_check_sends_it_back_to_remove_less_until_it_is_hardly_anything() -> None:
