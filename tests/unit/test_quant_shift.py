@@ -116,6 +116,19 @@ def test_whatever_reads_it(name: str) -> None:
     the_same(before, model, feeds(model, 3))
 
 
+@pytest.mark.parametrize(("tail", "count"), [("Gemm (n, w, d)", 1), ("MatMul(n, w)", 0)])
+def test_a_batch_normalization_of_matrices(tail: str, count: int) -> None:
+    body = (
+        "net (float[N,8] x) => (float[N,12] y)"
+        f" {{ n = BatchNormalization (x, g, b, c, var) {'p' if not count else 'y'} = {tail}"
+        f" {'' if count else 'y = Add(p, d)'} }}"
+    )
+    model = build(body, {**WEIGHTS, "var": (8,)})
+    before = ir.snapshot(model)
+    assert len(shifted(model, FAR)) == count
+    the_same(before, model, feeds(model, 3))
+
+
 def test_gemms_with_factors_and_one_without_a_bias() -> None:
     body = (
         "net (float[N,8] x) => (float[N,12] y, float[N,6] z) { n = Gemm <beta = 2.0> (x, u, b)"

@@ -1,9 +1,9 @@
 """Where a constant is added to the channels of a tensor, in the operator that makes it or before.
 
-LayerNormalization: its bias. Gemm: likewise. Add of a constant: that. Add of two tensors: the
-constant in one of them that nothing else reads. Split along the channels: the part of what it
-splits. MultiHeadAttention: that of the values, as each row of what they are weighted with sums to
-one, so that f(V + z) = f(V) + z.
+LayerNormalization: its bias. Gemm, and BatchNormalization of matrices: likewise. Add of a
+constant: that. Add of two tensors: the constant in one of them that nothing else reads. Split along
+the channels: the part of what it splits. MultiHeadAttention: that of the values, as each row of
+what they are weighted with sums to one, so that f(V + z) = f(V) + z.
 """
 
 from __future__ import annotations
@@ -81,6 +81,13 @@ def _normalized(node: Node, value: Value, channels: int) -> Offset | None:
     return Offset(node, 2, channels) if fits else None
 
 
+def _batch_normalized(node: Node, value: Value, channels: int) -> Offset | None:
+    """Its channels are on axis 1, the last one of what a Gemm reads."""
+    matrix = any(ir.op(reader) == "Gemm" for reader, _ in value.uses())
+    fits = matrix and _vector(node.inputs[2], channels) and len(node.outputs) == 1
+    return Offset(node, 2, channels) if fits else None
+
+
 def _vector(value: Value | None, channels: int) -> bool:
     """Whether it is a constant with one float32 number per channel."""
     tensor = ir.constant(value)
@@ -123,6 +130,7 @@ def _attention(node: Node, value: Value, channels: int) -> Offset | None:
 
 _FIND: Mapping[str, Callable[[Node, Value, int], Offset | None]] = {
     "Add": _summed,
+    "BatchNormalization": _batch_normalized,
     "Gemm": _gemm,
     "LayerNormalization": _normalized,
     "Split": _split,
