@@ -25,10 +25,12 @@ class Distance:
     def add(self, reference: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Take in the outputs for one feed."""
         for name, wanted in reference.items():
-            found, error, power = outputs[name], 0.0, 0.0
-            if _comparable(wanted) and wanted.shape == found.shape:
-                error, power = _squares(found, wanted)
-            self.sizes.setdefault(name, []).append(max(int(np.size(wanted)), 1))
+            found, error, power, size = outputs[name], 0.0, 0.0, 1
+            if _comparable(wanted):
+                size = max(wanted.size, 1)
+                if wanted.shape == found.shape:
+                    error, power = _squares(found, wanted)
+            self.sizes.setdefault(name, []).append(size)
             self.error.setdefault(name, []).append(error)
             self.power.setdefault(name, []).append(power)
 

@@ -10,9 +10,15 @@ from onnxslim.ir import Array, Model
 from onnxslim.passes.check.noise import NoiseMeter, OutputNoise, sqnr
 from onnxslim.passes.check.rules import collapse
 from onnxslim.pipeline.base import Progress, Verdict, silent
+from onnxslim.runtime.guards import is_array
 from onnxslim.runtime.metrics import Metric, Outputs, Score, default_metric, make_metric
 from onnxslim.runtime.samples import Feed, Samples
 from onnxslim.runtime.session import Optimize, Session, open_session
+
+_VARIES = (
+    "the original's own outputs differ from run to run, so that nothing can be compared: give its "
+    "random operators a seed, or --no-check"
+)
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,8 @@ class _Run:
         noise = sqnr(outputs)
         reasons = collapse(outputs.values(), name, score, synthetic=self._synthetic)
         reasons += _over_limits(name, score, noise, self._limits)
+        if reasons and self._varies():
+            reasons.append(_VARIES)
         return Verdict(
             metric=name,
             before=None if score is None else score.before,
@@ -148,6 +156,14 @@ class _Run:
             drop_interval=None if score is None else score.drop_interval,
             within_tolerance=_within_tolerance(outputs),
             reasons=tuple(reasons),
+        )
+
+    def _varies(self) -> bool:
+        """Whether the original gives two outputs for one sample: it draws random numbers."""
+        one, other = (self._before.run(self._samples[0]) for _ in range(2))
+        return any(
+            is_array(value) and value.tobytes() != other[name].tobytes()
+            for name, value in one.items()
         )
 
 

@@ -98,7 +98,8 @@ def unmet(goal: Goal, nearest: float) -> str:
     if float(rounded_up(nearest)) >= 1:
         return (
             f"lowrank: {name}={goal.share:g} of {COUNTED[goal.unit]} cannot be met: no layer costs "
-            f"less in two; without {name} the report names the layers and why"
+            f"less in two; without {name} the report says why of each, and measure=false counts "
+            "the multiplications alone"
         )
     return (
         f"lowrank: {name}={goal.share:g} of {COUNTED[goal.unit]} cannot be met: the layers that "

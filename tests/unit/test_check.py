@@ -385,3 +385,10 @@ def test_a_metric_that_does_not_suit_shows_before_any_pass_runs(
     ctx = Context(env, AnalysisManager(SAME, env), SAME)
     with pytest.raises(DataError, match="metric top1: 1 predictions per sample"):
         Check(metric="top1").prepare(ctx)
+
+
+def test_a_model_that_draws_random_numbers_is_told_from_a_bad_result() -> None:
+    drawn = _model("r = RandomNormalLike(x) y = Add(x, r)")
+    other = _model("z = Neg(x) r = RandomNormalLike(x) y = Add(z, r)")
+    assert "differ from run to run" in _reasons(compare(drawn, other, _samples()))
+    assert "differ from run to run" not in _reasons(_compare(_scaled(-1, -1, -1)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -65,3 +67,11 @@ def test_a_feed_whose_output_has_another_shape_counts_for_nothing() -> None:
     assert found is not None
     assert found[1] == 0
     assert Distance().by_feed() is None
+
+
+def test_a_sequence_counts_for_nothing() -> None:
+    parts: Any = [np.ones((2, 3)), np.ones((2, 4))]
+    seen = Distance()
+    seen.add({"y": np.ones(4), "s": parts}, {"y": np.zeros(4), "s": parts})
+    assert seen.value() == pytest.approx(1.0)
+    assert seen.by_feed() == pytest.approx([1.0])
