@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import ClassVar
 
+import numpy as np
+
 from onnxslim.errors import ConfigError, RuntimeUnavailable
 from onnxslim.ir import Model
 from onnxslim.passes.check.compare import Limits, compare, rehearse
 from onnxslim.pipeline.base import Context, Pass, PassResult, Verdict, option
+from onnxslim.runtime.guards import is_list
 from onnxslim.runtime.metrics import BUILT_IN, is_metric
-from onnxslim.runtime.samples import Samples
+from onnxslim.runtime.samples import Feed, Samples
 
 _SYNTHETIC = 8  # made-up samples: enough for the rules on collapse
 
@@ -24,6 +27,11 @@ _UNVERIFIED = (
 _UNUSED = (
     "The labels were not used: they are not one number of a class for each row of one output. "
     "Give --metric module:function for other labels."
+)
+
+_ALL_SAME = (
+    "All samples are the same: what was measured holds for that one input, and the check has seen "
+    "no other. Give real and varied ones."
 )
 
 
@@ -89,7 +97,9 @@ class Check(Pass):
         if samples is None:
             return (_UNVERIFIED,)
         unused = self.metric is None and verdict.metric in ("agreement", "sqnr")
-        return (_UNUSED,) if unused and samples.labels is not None else ()
+        notes = (_UNUSED,) if unused and samples.labels is not None else ()
+        given = samples if ctx.env.calib is None else ctx.env.calib
+        return (*notes, _ALL_SAME) if _all_same(given) else notes
 
     def _require_samples(self, ctx: Context) -> None:
         wanted = self.metric not in (None, "sqnr") or self.max_drop is not None
@@ -123,3 +133,17 @@ def _samples(ctx: Context) -> Samples:
     if ctx.env.made_up is not None:
         return ctx.env.made_up
     return synthesize(ctx.original, _SYNTHETIC, ctx.env.seed, ctx.env.threads)
+
+
+def _all_same(samples: Samples) -> bool:
+    """Reads no further than the first that differs."""
+    first = _content(samples[0])
+    return len(samples) > 1 and all(
+        _content(samples[index]) == first for index in range(1, len(samples))
+    )
+
+
+def _content(feed: Feed) -> dict[str, list[bytes]]:
+    """The bytes of each array; a sequence has several."""
+    parts = {name: value if is_list(value) else [value] for name, value in feed.items()}
+    return {name: [np.asarray(part).tobytes() for part in each] for name, each in parts.items()}

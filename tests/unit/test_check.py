@@ -392,3 +392,9 @@ def test_a_model_that_draws_random_numbers_is_told_from_a_bad_result() -> None:
     other = _model("z = Neg(x) r = RandomNormalLike(x) y = Add(z, r)")
     assert "differ from run to run" in _reasons(compare(drawn, other, _samples()))
     assert "differ from run to run" not in _reasons(_compare(_scaled(-1, -1, -1)))
+
+
+def test_samples_that_are_all_the_same_are_told(executor: ThreadPoolExecutor) -> None:
+    one = FeedList([{"x": X[:1]}] * 5)
+    assert "All samples are the same" in " ".join(_run(Check(), SAME, executor, one).notes)
+    assert not _run(Check(), SAME, executor, _samples()).notes
