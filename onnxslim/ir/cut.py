@@ -41,7 +41,7 @@ def cut(model: Model, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()
     if not inputs and not outputs:
         return
     known = infer_types(model)
-    there = {value.name: value for value in defined(model.graph) if value.name}
+    there = {value.name: value for value in sorted(defined(model.graph), key=_place) if value.name}
     ends = [_Ends("input", inputs, there, known), _Ends("output", outputs, there, known)]
     raise_ir_version(model, 4)  # before, every weight was an input as well
     read = {value for value in model.graph.inputs if value.uses()}
@@ -57,6 +57,13 @@ def cut(model: Model, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()
         if value in read and not needed:
             model.graph.inputs.remove(value)
             model.graph.initializers.pop(str(value.name), None)
+
+
+def _place(value: Value) -> int:
+    """In an error's list inputs and outputs come first and weights last."""
+    if value.is_graph_input() or value.is_graph_output():
+        return 0
+    return 2 if value.is_initializer() else 1
 
 
 class _Ends:

@@ -210,9 +210,10 @@ def _parsed(data: bytes | memoryview, what: str) -> ModelProto:
         # A serialized model starts with its ir_version: field 1, a small varint.
         looks_right = len(data) > 1 and data[0] == 0x08 and 0 < data[1] < 0x40
         state = "is truncated or damaged" if looks_right else "is not an ONNX model"
-        pointer = bytes(data[: len(_LFS)]) == _LFS
-        todo = "; it stands for one in Git LFS: run git lfs pull" if pointer else ""
-        raise ModelError(f"{what} {state}{todo}") from error
+        todo = "fetch or export it again"
+        if bytes(data[: len(_LFS)]) == _LFS:
+            todo = "it stands for one in Git LFS: run git lfs pull"
+        raise ModelError(f"{what} {state}; {todo}") from error
     if not proto.ir_version or not proto.HasField("graph"):
         raise ModelError(f"{what} is not an ONNX model: it has no IR version or no graph")
     return proto

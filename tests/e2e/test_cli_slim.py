@@ -156,6 +156,7 @@ def test_shapes_that_the_model_does_not_run_with(capsys: Captured) -> None:
         (["--input-shapes", "X:2,4"], 1, "no input 'X': did you mean 'x'?"),
         (["--input-shapes", "x:2,4", "x:3,4"], 1, "'x' is given twice"),
         (["--outputs", "y,T"], 1, "outputs: no value 'T': did you mean 't'?"),
+        (["--inputs", "Q"], 1, "inputs: no value 'Q'. There is: x, y, "),
         (["--outputs", "T"], 1, "outputs: no value 'T': did you mean 't'?"),
     ],
 )
