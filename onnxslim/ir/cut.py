@@ -41,7 +41,7 @@ def cut(model: Model, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()
     if not inputs and not outputs:
         return
     known = infer_types(model)
-    there = {value.name: value for value in sorted(defined(model.graph), key=_place) if value.name}
+    there = {value.name: value for value in defined(model.graph) if value.name}
     ends = [_Ends("input", inputs, there, known), _Ends("output", outputs, there, known)]
     raise_ir_version(model, 4)  # before, every weight was an input as well
     read = {value for value in model.graph.inputs if value.uses()}
@@ -94,7 +94,7 @@ class _Ends:
         if text in self._there:
             return text, None
         if name not in self._there:
-            names = sorted(self._there, key=lambda n: self._there[n].producer() is None)
+            names = sorted(self._there, key=lambda name: _place(self._there[name]))
             raise ConfigError(f"{self.what}s: {unknown_name('value', text, names)}")
         if suffix not in TYPES:
             raise ConfigError(f"{self.what}s: {text}: expected one of {', '.join(TYPES)}")
