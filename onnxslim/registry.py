@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from onnxslim.errors import ConfigError, OptionError
 from onnxslim.pipeline.base import Pass
-from onnxslim.pipeline.options import OptionInfo, from_spec, nearest, options_of
+from onnxslim.pipeline.options import OptionInfo, from_spec, nearest, options_of, to_spec
 from onnxslim.pipeline.spec import PassSpec, parse_pipeline
 
 GROUP = "onnxslim.passes"
@@ -60,7 +60,16 @@ def build(passes: str | Iterable[PassSpec | Pass]) -> tuple[Pass, ...]:
     """The passes of a pipeline text, or of specs and passes; raises what `find` raises,
     PipelineSyntaxError and OptionError."""
     parts = parse_pipeline(passes) if isinstance(passes, str) else passes
-    return tuple(p if isinstance(p, Pass) else from_spec(find(p.name), p) for p in parts)
+    return tuple(_built(part) for part in parts)
+
+
+def _built(part: PassSpec | Pass) -> Pass:
+    """The options of our own passes are read as text is: a dataclass takes any type."""
+    own = part.name in BUILTIN and isinstance(part, Pass) and type(part) is find(part.name)
+    if isinstance(part, Pass) and not own:
+        return part
+    spec = to_spec(part) if isinstance(part, Pass) else part
+    return from_spec(find(spec.name), spec)
 
 
 def list_passes() -> tuple[PassInfo, ...]:

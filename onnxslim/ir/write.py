@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from onnxslim.errors import ModelError
 from onnxslim.ir.collector import paused
 from onnxslim.ir.files import Staging, check_target, output_errors
 from onnxslim.ir.io import SOURCE, data_files
@@ -43,6 +44,8 @@ def save(model: Model, path: str | os.PathLike[str], external: bool | None = Non
         ModelError: the model is not valid.
         OutputError: it cannot be written; what was at the path before is still there.
     """
+    if not isinstance(model, Model):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ModelError(f"got a {type(model).__name__}; expected what load gives: save(load(...))")
     target = Path(path)
     check_target(target)
     with paused():

@@ -13,6 +13,7 @@ import pytest
 
 import onnxslim
 from onnxslim import errors, ir
+from onnxslim.passes.quant.quant import Quant
 from onnxslim.runtime.samples import FeedList
 from tests.small import TEXT
 
@@ -189,3 +190,17 @@ def test_passes_may_be_a_list_of_texts_and_one_name_is_a_name(model: ir.Model) -
     done = onnxslim.compress(model, passes=["fold", "simplify"], outputs="t", check=False)
     assert done.report.pipeline == "fold,simplify"
     assert [value.name for value in done.model.graph.outputs] == ["t"]
+
+
+def test_options_of_pass_objects_are_read_as_text_is(model: ir.Model) -> None:
+    with pytest.raises(errors.OptionError, match="option 'scheme': given 'int88', expected one of"):
+        onnxslim.compress(model, passes=[Quant(scheme="int88")])  # type: ignore[arg-type]
+    one = Quant(scheme="dynamic", ops="MatMul")  # type: ignore[arg-type]
+    done = onnxslim.compress(model, passes=[one], check=False)
+    assert done.report.pipeline == "quant{scheme=dynamic ops=MatMul}"
+
+
+def test_what_cannot_be_saved_is_told(model: ir.Model, tmp_path: Path) -> None:
+    proto: Any = ir.to_proto(model)
+    with pytest.raises(errors.ModelError, match=r"got a ModelProto; expected what load gives"):
+        onnxslim.save(proto, tmp_path / "m.onnx")
