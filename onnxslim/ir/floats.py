@@ -184,12 +184,14 @@ class _Conversion:
         """A computed value or an input: its type, and a Cast for the others that read it."""
         new, old = self._readers(value)
         shape = value.shape
-        value.type = TensorType(natural)
         others = old if natural == self._to else new
         wanted = self._end_type(value)
         as_output = wanted is not None and wanted != natural
+        if natural == self._from and not others and not as_output:
+            return 0
+        value.type = TensorType(natural)
         if not others and not as_output:
-            return int(natural == self._to)
+            return 1
         kind = self._from if natural == self._to else self._to
         cast = editor.node(
             "Cast", [value], outputs=[f"{value.name}_{SHORT[kind]}"], attributes={"to": int(kind)}

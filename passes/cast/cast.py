@@ -23,6 +23,7 @@ class Cast(Pass):
 
     name: ClassVar[str] = "cast"
     summary: ClassVar[str] = "float32 to float16 or back; inputs and outputs keep their type"
+    inlines: ClassVar[bool] = True
 
     to: Literal["float16", "float32"] = option("float16", "the type", "float16 or float32")
 

@@ -30,5 +30,6 @@ def rows_db(weight: Array, values: Array, second: Array) -> float:
 def output_power(weight: Array, spread: Array) -> float:
     """tr(W S W^T) in single precision, which is exact enough for decibels."""
     narrow = weight.astype(np.float32)
-    products: Array = (narrow @ spread) * narrow
+    with np.errstate(over="ignore", invalid="ignore"):  # of weights as large as 1e20
+        products: Array = (narrow @ spread) * narrow
     return float(products.sum(dtype=np.float64))

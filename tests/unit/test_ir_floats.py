@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import onnxslim
 from onnxslim import ir
 from onnxslim.errors import ConfigError
 from onnxslim.ir import DataType
 from onnxslim.ir.floats import convert_floats, retype_ends
+from onnxslim.pipeline.fingerprint import fingerprint
 from onnxslim.runtime.session import open_session
 
 HALF, SINGLE = DataType.FLOAT16, DataType.FLOAT
@@ -129,3 +131,23 @@ def test_sequences_are_refused() -> None:
     model = parsed("q = SequenceConstruct(x) y = ConcatFromSequence <axis = 0> (q)")
     with pytest.raises(ConfigError, match=r"SequenceConstruct.* works with sequences or optional"):
         convert_floats(model, HALF)
+
+
+FUNCTION = """
+<ir_version: 8, opset_import: ["" : 17, "my" : 1]>
+g (float[N, 4] x) => (float[N, 4] y) { h = my.Twice(x) y = my.Twice(h) }
+<domain: "my", opset_import: ["" : 17]>
+Twice (a) => (o) { o = Add(a, a) }
+"""
+
+
+def test_what_only_functions_compute_is_left_as_it_is() -> None:
+    model = ir.parse_text(FUNCTION)
+    before = fingerprint(model)
+    assert convert_floats(model, HALF) == 0
+    assert fingerprint(model) == before
+
+
+def test_the_pass_puts_functions_in_place_first() -> None:
+    done = onnxslim.compress(ir.parse_text(FUNCTION), passes="cast").model
+    assert [node.op_type for node in done.graph] == ["Cast", "Add", "Add", "Cast"]

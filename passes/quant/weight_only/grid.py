@@ -80,8 +80,9 @@ def fitted(
             continue
         ranged = _centred if symmetric else _ranged
         trial = ranged(blocks, bits, block, share, shift)
-        off = np.square(trial.values(trial.codes(weight)).reshape(blocks.shape) - blocks)
-        found: Array = (off * weigh).sum(axis=2)
+        with np.errstate(over="ignore"):  # infinite is no better than what there is
+            off = np.square(trial.values(trial.codes(weight)).reshape(blocks.shape) - blocks)
+            found: Array = (off * weigh).sum(axis=2)
         better = found < error
         best = trial if best is None else _merged(better, trial, best)
         error = np.where(better, found, error)
