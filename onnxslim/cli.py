@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv is None:  # the process is ours
             _hear()
-            _keep_private()
+            _set_up()
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt as stop:
         if argv is None:  # the process ends: a second signal has nothing left to stop
@@ -62,9 +63,11 @@ def _enders() -> list[signal.Signals]:
     return [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
 
 
-def _keep_private() -> None:
-    """ONNX Runtime sends what it runs to its makers unless this is set before it is imported."""
+def _set_up() -> None:
+    """ONNX Runtime sends what it runs to its makers unless this is set before it is imported; and
+    lines of our source are no message to a user, where a weight of 1e30 overflows."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="onnxslim")
 
 
 def _hear() -> None:

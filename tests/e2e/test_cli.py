@@ -249,3 +249,14 @@ def test_the_runtime_sends_nothing_unless_the_user_wants_it(given: str | None) -
 def test_a_number_that_is_not_whole_is_not_rounded(flag: str, capsys: Captured) -> None:
     assert main(["in.onnx", "out.onnx", flag, "1.5"]) == 2
     assert f'Invalid value for {flag}: "1.5" is not a whole number' in capsys.readouterr().err
+
+
+def test_an_overflow_inside_is_no_message_to_the_user() -> None:
+    code = (
+        "import sys, warnings\nfrom onnxslim.cli import main\nsys.argv = ['onnxslim', '--version']\n"
+        "main()\n"
+        "for module in ('onnxslim.passes.quant.grid', 'other'):\n"
+        "    warnings.warn_explicit('overflow', RuntimeWarning, module + '.py', 1, module)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stderr.splitlines() == ["other.py:1: RuntimeWarning: overflow"]
