@@ -253,7 +253,9 @@ def test_a_number_that_is_not_whole_is_not_rounded(flag: str, capsys: Captured) 
 
 def test_an_overflow_inside_is_no_message_to_the_user() -> None:
     code = (
-        "import sys, warnings\nfrom onnxslim.cli import main\nsys.argv = ['onnxslim', '--version']\n"
+        "import sys, warnings\n"
+        "from onnxslim.cli import main\n"
+        "sys.argv = ['onnxslim', '--version']\n"
         "main()\n"
         "for module in ('onnxslim.passes.quant.grid', 'other'):\n"
         "    warnings.warn_explicit('overflow', RuntimeWarning, module + '.py', 1, module)"
