@@ -212,3 +212,13 @@ def test_where_no_size_can_be_asked_for(scheme: str, message: str) -> None:
 def test_a_size_out_of_range(size: float) -> None:
     with pytest.raises(ValueError, match=rf"size={size:g}, expected 0 to 1"):
         Quant(size=size)
+
+
+def test_where_no_layer_can_be_quantized_no_other_size_is_named() -> None:
+    body = (
+        "net (float[N,64] x) => (float[N,32] y)"
+        " { d = Cast <to = 11> (x) m = MatMul(d, w) y = Cast <to = 1> (m) }"
+    )
+    model = build(body, {"w": np.random.default_rng(0).normal(size=(64, 32))})
+    with pytest.raises(OptionError, match=r"size=0\.3: no layer can be quantized to fewer bytes"):
+        quantize(model, feeds(model, 8), scheme="int8", size=0.3)

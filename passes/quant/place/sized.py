@@ -129,6 +129,11 @@ class _Sized:
         if taken <= budget.most:
             return least
         reached = ceil(1000 * taken / budget.before) / 1000
+        if reached >= 1:
+            raise OptionError(
+                f"quant: size={budget.share:g}: no layer can be quantized to fewer bytes; without "
+                "size the result names the layers and why"
+            )
         raise OptionError(
             f"quant: size={budget.share:g}: the smallest choice of every layer leaves {reached:g} "
             f"of the bytes of all weights; ask for size={reached:g} or more"
