@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from re import fullmatch
 
 from onnxslim.config import Request
 from onnxslim.errors import ConfigError
@@ -26,6 +27,9 @@ def check_files(source: Path, output: Path, request: Request) -> None:
         check_target(report)
         what = f"--report {report}"
         _check_apart(report, what, [("the input", source), *_read(request), ("the output", output)])
+    if request.dump is not None and fullmatch(r"\d\d-[\w-]+\.onnx", source.name):  # as Dump does
+        what = f"--dump {request.dump}"
+        _check_apart(request.dump / source.name, what, [("the folder of the input", source)])
 
 
 def check_data(data: Iterable[Path], output: Path, request: Request) -> None:

@@ -265,6 +265,9 @@ def test_outputs(folder: Path, capsys: Captured, output: str, message: str) -> N
 
 def test_what_is_read_is_not_written_over(folder: Path, capsys: Captured) -> None:
     refused(capsys, "data.npz: is --calib too", "in.onnx", "data.npz", "--calib", "data.npz")
+    (folder / "01-simplify.onnx").write_bytes((folder / "in.onnx").read_bytes())
+    flags = ("--passes", "simplify", "--dump", str(folder))
+    refused(capsys, "is the folder of the input too", "01-simplify.onnx", "out.onnx", *flags)
     external_model(folder)
     refused(capsys, "is external data of the input too", "in.onnx", "in.onnx.data")
 
