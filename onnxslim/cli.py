@@ -66,8 +66,19 @@ def _enders() -> list[signal.Signals]:
 def _set_up() -> None:
     """ONNX Runtime sends what it runs to its makers unless this is set before it is imported; and
     lines of our source are no message to a user, where a weight of 1e30 overflows."""
+    for name in ("stdout", "stderr"):
+        _make_writable(name)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="onnxslim")
+
+
+def _make_writable(name: str) -> None:
+    """A stream that was closed takes anything; one of few characters takes `?` for the others."""
+    stream = getattr(sys, name)
+    if stream is None:
+        setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    elif hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
 
 
 def _hear() -> None:

@@ -33,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 Captured = pytest.CaptureFixture[str]
+ROOT = Path(__file__).parents[2]
 
 
 def test_without_passes_it_simplifies_and_checks(folder: Path, capsys: Captured) -> None:
@@ -262,3 +263,19 @@ def test_an_overflow_inside_is_no_message_to_the_user() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stderr.splitlines() == ["other.py:1: RuntimeWarning: overflow"]
+
+
+def test_streams_that_are_closed_or_of_few_characters_change_nothing(folder: Path) -> None:
+    run = (sys.executable, "-m", "onnxslim", "in.onnx", "out.onnx", "--no-check", "--passes")
+    started = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    model = ir.parse_text(TEXT)
+    list(model.graph)[1].name = "a name with an ü"
+    ir.save(model, "in.onnx")
+    few = subprocess.run([*run, "quant"], capture_output=True, check=False, env=started)
+    assert (few.returncode, b"a name with an ?" in few.stdout) == (0, True), few.stderr
+    Path("out.onnx").unlink()
+    code = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *run, "fold"], check=False, env=started
+    ).returncode
+    assert code == 0
+    assert Path("out.onnx").exists()
