@@ -44,10 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _say("out of memory; nothing was written", USER_ERROR)
     except BrokenPipeError:  # the reader of our output is gone: nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return OK
     except Exception as error:  # noqa: BLE001 - the last resort: a bug outside of the passes
         return _say(f"internal error: {_bug_file(error)}", BUG)
+
+
+def _drop_stdout() -> None:
+    """What is still to be written there must not fail once more at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Ended(KeyboardInterrupt):
@@ -134,13 +139,21 @@ def _compile(arguments: Arguments) -> int:
 
 def _compile_and_show(source: Path, output: Path, request: Request, passes: int) -> None:
     from onnxslim.driver import Watch, compile_file
+    from onnxslim.errors import OutputError
     from onnxslim.report.live import Live
     from onnxslim.report.table import result_tables
 
     live = Live(_console(stderr=True), passes)
     with live.shown():
         report = compile_file(source, output, request, Watch(live.progress, (live,)))
-    _console().print(result_tables(report))
+    try:
+        _console().print(result_tables(report))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_stdout()
+        reason = error.strerror or error
+        raise OutputError(f"the result cannot be shown: {reason}; {output} was written") from error
 
 
 def _list(arguments: Arguments) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -68,7 +68,8 @@ class Live(Instrument):
             done = "changed the model" if result.changed else "changed nothing"
             left = f", {len(result.declined)} left alone" if result.declined else ""
             what = f"{self._head()}: {done}{left}, {time.perf_counter() - self._started:.1f} s"
-            self._console.print(what, markup=False, highlight=False, soft_wrap=True)
+            with suppress(OSError):  # that nobody can read it stops nothing
+                self._console.print(what, markup=False, highlight=False, soft_wrap=True)
 
     def rewind(self, kept: int) -> None:
         """Count from there."""

@@ -279,3 +279,19 @@ def test_streams_that_are_closed_or_of_few_characters_change_nothing(folder: Pat
     ).returncode
     assert code == 0
     assert Path("out.onnx").exists()
+
+
+@pytest.mark.parametrize(("stream", "code"), [("1", 1), ("2", 0)])
+def test_a_full_disk_under_a_stream_does_not_lose_the_model(
+    folder: Path, stream: str, code: int
+) -> None:
+    run = (sys.executable, "-m", "onnxslim", "in.onnx", "out.onnx", "--no-check")
+    started = {**os.environ, "PYTHONPATH": str(ROOT)}
+    shell = ("sh", "-c", f'exec "$@" {stream}>/dev/full', "sh")
+    ran = subprocess.run([*shell, *run], check=False, env=started, capture_output=True, text=True)
+    assert ran.returncode == code, ran.stderr
+    assert Path("out.onnx").exists()
+    if stream == "1":
+        assert ran.stderr.splitlines()[-1] == (
+            "error: the result cannot be shown: No space left on device; out.onnx was written"
+        )
