@@ -15,7 +15,14 @@ from onnxslim import ir, registry
 from onnxslim.apart import check_data, check_files, check_folders
 from onnxslim.config import DTYPES, Request
 from onnxslim.environment import environment
-from onnxslim.errors import CheckFailed, ConfigError, OnnxSlimError, OptionError, RuntimeUnavailable
+from onnxslim.errors import (
+    CheckFailed,
+    ConfigError,
+    ModelError,
+    OnnxSlimError,
+    OptionError,
+    RuntimeUnavailable,
+)
 from onnxslim.files import file_bytes, saved_bytes, write_text
 from onnxslim.ir import Model
 from onnxslim.ir.io import data_files
@@ -96,6 +103,8 @@ def compile_model(
     check_folders(request)
     remove_scratch()
     ir.cut(model, inputs=request.inputs, outputs=request.outputs)
+    if not model.graph.outputs:
+        raise ModelError("the model has no output, so nothing of it is needed; name one: --outputs")
     if request.input_shapes:
         _set_shapes(model, request)
     footprints = FootprintEach(may_run=request.check)

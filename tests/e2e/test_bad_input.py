@@ -103,6 +103,12 @@ def unknown_input(folder: Path) -> None:
     (folder / "in.onnx").write_bytes(model.replace(b"\x12\x02cc", b"\x12\x02zz", 1))
 
 
+def no_output(folder: Path) -> None:
+    model = ir.parse_text(TEXT)
+    model.graph.outputs.clear()
+    (folder / "in.onnx").write_bytes(ir.to_bytes(model))
+
+
 def a_folder(folder: Path) -> None:
     (folder / "in.onnx").unlink()
     (folder / "in.onnx").mkdir()
@@ -143,6 +149,7 @@ def data_symlink(folder: Path) -> None:
         (truncated, "in.onnx: the file is truncated or damaged"),
         (invalid_graph, "MatMux"),
         (unknown_input, "invalid graph"),
+        (no_output, "the model has no output, so nothing of it is needed; name one: --outputs"),
         (a_folder, "in.onnx: is a folder"),
         (data_missing, "in.onnx.data"),
         (data_short, "in.onnx.data"),
