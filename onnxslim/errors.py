@@ -61,3 +61,9 @@ class PassError(OnnxSlimError):
     """A pass broke its contract: a bug of ours or of a plugin. Says which, and after which."""
 
     exit_code: ClassVar[int] = 70
+
+
+def rounded_up(share: float) -> str:
+    """The nearest share that can be had, to three digits and not below it, so that it can be asked
+    for."""
+    return f"{-(-share * 1000 // 1) / 1000:.3f}"

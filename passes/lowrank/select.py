@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnxslim.errors import OptionError
+from onnxslim.errors import OptionError, rounded_up
 from onnxslim.passes.lowrank.budget import Option, choose, least_cost
 from onnxslim.passes.lowrank.candidates import Candidate, Unit
 from onnxslim.passes.lowrank.emit import Pair
@@ -105,8 +105,3 @@ def unmet(goal: Goal, nearest: float) -> str:
         f"lowrank: {name}={goal.share:g} of {COUNTED[goal.unit]} cannot be met: the layers that "
         f"can be factorized leave at least {nearest:.3f}; give {name}={rounded_up(nearest)} or more"
     )
-
-
-def rounded_up(value: float) -> str:
-    """To three digits, so that it can be met."""
-    return f"{-(-value * 1000 // 1) / 1000:.3f}"

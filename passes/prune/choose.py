@@ -15,7 +15,7 @@ from onnxslim.analyses.axes.groups import CHANNELS, CONV_GROUPS, HEADS, HIDDEN, 
 from onnxslim.analyses.axes.site import STATISTIC
 from onnxslim.analyses.cost import Cost
 from onnxslim.analyses.shapes import Shapes
-from onnxslim.errors import OptionError
+from onnxslim.errors import OptionError, rounded_up
 from onnxslim.ir import Array, Model
 from onnxslim.passes.prune.amount import Amounts, macs, milliseconds, parameters
 from onnxslim.passes.prune.budget import Choice, by_share, removal, steps, within
@@ -49,6 +49,7 @@ class Rules:
 
     goal: str  # one of GOALS
     value: float  # share that stays; of `share`, that goes
+    asked: bool = True  # by the user; else half of what can go does, where the value cannot be had
     only: tuple[Kind, ...] = ()
     skip: tuple[str, ...] = ()
     importance: Importance = "loss"
@@ -151,7 +152,14 @@ class Chooser:
         budget = self.rules.value * total
         taken, left = within(self.axes, amounts, self.choices, budget)
         if left > budget * (1 + 1e-9):
-            raise self._unmet(left / total)
+            if self.rules.asked:
+                raise self._unmet(left / total)
+            budget = (total + left) / 2
+            self.notes.append(
+                f"prune: {self.rules.value:g} of the MACs cannot be had, as what can go leaves "
+                f"{rounded_up(left / total)}; half of it went"
+            )
+            taken, left = within(self.axes, amounts, self.choices, budget)
         if self.trials is not None and self.trials.affords_more:
             taken, left = self._once_more(self.trials, amounts, budget, taken, left)
         return taken, left / total
@@ -195,10 +203,10 @@ class Chooser:
         return taken, ratio
 
     def _unmet(self, left: float) -> OptionError:
-        goal, nearest = self.rules.goal, -(-left * 1000 // 1) / 1000
+        goal, nearest = self.rules.goal, rounded_up(left)
         return OptionError(
             f"prune: {goal}={self.rules.value:g} of {_COUNTED[goal]} cannot be met: what can go "
-            f"leaves {nearest:.3f}; give {goal}={nearest:.3f} or more, or a lower floor"
+            f"leaves {nearest}; give {goal}={nearest} or more, or a lower floor"
         )
 
     def _wanted(self, group: Group) -> bool:

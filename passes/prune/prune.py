@@ -45,8 +45,9 @@ class Prune(Pass):
     inlines: ClassVar[bool] = True
 
     ratio: float | None = option(
-        None, "MACs of the whole model after over before; 0.7 without another goal", "0 to 1"
-    )
+        None, "MACs of the whole model after over before; without a goal 0.7, or half of what can "
+        "go where that is not to be had", "0 to 1",
+    )  # fmt: skip
     params: float | None = option(None, "parameters after over before, instead", "0 to 1")
     latency: float | None = option(
         None, "measured latency after over before, instead; the target must be this machine",
@@ -142,8 +143,8 @@ class Prune(Pass):
             if budget >= 1:
                 continue  # the step before went as far
             rules = Rules(
-                goal, budget, self.only, self.skip, self.importance, self.compensate,
-                self.multiple, self.floor, self.width,
+                goal, budget, self._asked, self.only, self.skip, self.importance,
+                self.compensate, self.multiple, self.floor, self.width,
             )  # fmt: skip
             chosen = Chooser(rules, model, ctx, account.sizes).choose(base)
             notes += [note for note in chosen.notes if note not in notes]
@@ -177,6 +178,10 @@ class Prune(Pass):
         return []
 
     @property
+    def _asked(self) -> bool:
+        return any(getattr(self, key) is not None for key in GOALS)
+
+    @property
     def _goal(self) -> tuple[str, float]:
         found = ((key, getattr(self, key)) for key in GOALS)
         return next(((key, value) for key, value in found if value is not None), ("ratio", _RATIO))
@@ -192,6 +197,8 @@ class Prune(Pass):
     def stricter(self, result: PassResult) -> Pass | None:
         """Remove less, until it is hardly anything."""
         goal, value = self._goal
+        if not self._asked:  # less may have gone
+            value = max(value, float(result.stats.get("macs_ratio", value)))
         gone = _MILDER * (value if goal == "share" else 1 - value)
         if gone < _LEAST:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -288,6 +289,20 @@ def test_a_budget_that_cannot_be_met_is_refused_with_the_nearest() -> None:
     with pytest.raises(OptionError, match=r"cannot be met: what can go leaves 0\.\d+"):
         prune(model, ratio=0.1, floor=0.5)
     assert ir.checksum(model) == before
+
+
+def test_without_a_goal_half_of_what_can_go_does_where_the_default_cannot_be_had() -> None:
+    whole, half = mlp(), mlp()
+    with pytest.raises(OptionError, match=r"leaves 0\.\d+") as refused:
+        prune(whole, ratio=0.7, floor=0.8)
+    least = float(re.findall(r"leaves (0\.\d+)", str(refused.value))[0])
+    result = prune(half, floor=0.8)
+    assert float(result.stats["macs_ratio"]) == pytest.approx((1 + least) / 2, abs=0.03)
+    assert any(f"what can go leaves {least:.3f}" in note for note in result.notes)
+    milder = Prune(floor=0.8).stricter(result)
+    assert isinstance(milder, Prune)
+    assert milder.ratio is not None
+    assert float(result.stats["macs_ratio"]) < milder.ratio < 1
 
 
 def test_a_quantized_model_is_refused() -> None:
