@@ -151,3 +151,15 @@ def test_what_only_functions_compute_is_left_as_it_is() -> None:
 def test_the_pass_puts_functions_in_place_first() -> None:
     done = onnxslim.compress(ir.parse_text(FUNCTION), passes="cast").model
     assert [node.op_type for node in done.graph] == ["Cast", "Add", "Add", "Cast"]
+
+
+def test_constants_beyond_half_precision_are_told() -> None:
+    model = ir.parse_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y)'
+        " <float[2] a = {1e6, 1.0}, float[2] b = {2.0, 3.0}> { s = Add(x, a) y = Mul(s, b) }"
+    )
+    report = onnxslim.compress(model, passes="cast").report
+    notes = [note for entry in report.passes for note in entry.notes]
+    assert any("constants (1) hold numbers up to 1e+06; float16 ends at 65504" in n for n in notes)
+    back = onnxslim.compress(model, passes="cast{to=float32}").report
+    assert not any("65504" in note for entry in back.passes for note in entry.notes)
