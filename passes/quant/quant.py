@@ -112,7 +112,8 @@ class Quant(Pass):
     float_share: float = option(
         0.05,
         "of the weights, at most so many stay float; of models with few weights up to 256 kB where "
-        "the goal needs it and they are still a tenth smaller and faster than in float",
+        "the goal needs it, or the aim at little time, and they are still a tenth smaller and "
+        "faster than in float",
         "0 to 1",
     )
     size: float | None = option(

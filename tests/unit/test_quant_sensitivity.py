@@ -121,6 +121,18 @@ def test_of_few_weights_more_stay_in_float_where_the_model_is_still_small_and_fa
     assert (float(result.stats["output_db"]) >= 40) == (name == "free")
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_of_few_weights_more_stay_in_float_for_the_aim_where_that_takes_no_longer(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Placement, "takes_at_most", _answer(fast))
+    model, target = outlier(), get_target("ort-cpu-avx2")
+    samples = feeds(model, 8, {"N": 4})
+    result = quantize(model, samples, target, scheme="auto", goal=5.0, aim=36.0)
+    reached = float(result.stats["output_db"])
+    assert reached >= 36 if fast else 5 <= reached < 36
+
+
 def test_none_stay_in_float_where_none_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Placement, "takes_at_most", _answer(True))
     model, target = outlier(), get_target("ort-cpu-avx2")

@@ -42,8 +42,9 @@ WORTH = 0.03
 """The part of the time that a decibel on the way to the aim is worth."""
 
 FREE = 65536
-"""So many numbers of weights (256 kB) may stay in float where the goal needs it, whatever share of
-all weights that is, as long as the model is still clearly smaller and faster than in float."""
+"""So many numbers of weights (256 kB) may stay in float where the goal needs it, or the aim where
+that takes little time, whatever share of all weights that is, as long as the model is still clearly
+smaller and faster than in float."""
 
 LESS = 0.9
 """Clearly: of the bytes of all weights in float, and of the time, at most."""
@@ -72,7 +73,8 @@ def protected(
     where that takes little time and brings the aim nearer.
 
     `alone`: weights alone are a choice too, as long as some layer is int8. Costs the trials of
-    `Search.sensitivities` where the aim is missed, and some thirty more where the goal is.
+    `Search.sensitivities` where the aim is missed, and some thirty more where the goal is, or where
+    there are few weights.
     """
     if search.score(choices) >= max(limit.goal_db, limit.aim_db):
         return choices
@@ -80,14 +82,19 @@ def protected(
     sizes = weight_sizes(plan)
     few = min(FREE / max(sum(sizes.values()), 1), SMALLER)
     found = _within(search, placement, choices, limit, sizes, alone)
-    if search.score(found) >= limit.goal_db or not 0 < limit.share < few:
+    db = search.score(found)
+    if db >= max(limit.goal_db, limit.aim_db) or not 0 < limit.share < few:
         return found
-    more = replace(limit, share=few)
-    freer = _within(search, placement, choices, more, sizes, alone)
-    for tried in (freer, with_shared(plan, freer)):
-        gains = search.score(tried) > search.score(found) + STEP_DB
-        if gains and _pays(search, placement, tried, choices, sizes):
-            return tried
+    for wanted in dict.fromkeys((max(limit.goal_db, limit.aim_db), limit.goal_db)):
+        if db >= wanted:
+            break
+        more = replace(limit, share=few, goal_db=wanted)
+        freer = _within(search, placement, choices, more, sizes, alone)
+        for tried in (freer, with_shared(plan, freer)):
+            gains = search.score(tried) > db + STEP_DB
+            quick = db < limit.goal_db or placement.takes_at_most(tried, found, SLOWER[-1])
+            if gains and quick and _pays(search, placement, tried, choices, sizes):
+                return tried
     return found
 
 
