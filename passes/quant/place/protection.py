@@ -65,6 +65,11 @@ class Limit:
     aim_db: float
     share: float
 
+    @property
+    def highest_db(self) -> float:
+        """What needs nothing more."""
+        return max(self.goal_db, self.aim_db)
+
 
 def protected(
     search: Search, placement: Placement, choices: Choices, limit: Limit, alone: bool
@@ -73,27 +78,38 @@ def protected(
     where that takes little time and brings the aim nearer.
 
     `alone`: weights alone are a choice too, as long as some layer is int8. Costs the trials of
-    `Search.sensitivities` where the aim is missed, and some thirty more where the goal is, or where
-    there are few weights.
+    `Search.sensitivities` where the aim is missed, and some thirty more where the goal is, where
+    the aim still is, and where there are few weights.
     """
-    if search.score(choices) >= max(limit.goal_db, limit.aim_db):
+    if search.score(choices) >= limit.highest_db:
         return choices
     plan = plan_for(search.model, search.target, search.facts, choices)
-    sizes = weight_sizes(plan)
-    few = min(FREE / max(sum(sizes.values()), 1), SMALLER)
-    found = _within(search, placement, choices, limit, sizes, alone)
-    db = search.score(found)
-    if db >= max(limit.goal_db, limit.aim_db) or not 0 < limit.share < few:
+    case = _Case(search, placement, choices, weight_sizes(plan), alone)
+    return _with_few(case, plan, limit, _by_the_clock(case, limit, case.within(limit)))
+
+
+def _by_the_clock(case: _Case, limit: Limit, found: Choices) -> Choices:
+    """What meets the aim, where costs took that for too dear and the clock does not: profiles tell
+    them, which other work on the machine disturbs."""
+    if not limit.goal_db <= case.search.score(found) < limit.highest_db or not case.is_timed:
         return found
-    for wanted in dict.fromkeys((max(limit.goal_db, limit.aim_db), limit.goal_db)):
-        if db >= wanted:
-            break
-        more = replace(limit, share=few, goal_db=wanted)
-        freer = _within(search, placement, choices, more, sizes, alone)
+    tried = case.within(replace(limit, goal_db=limit.highest_db))
+    return tried if case.is_worth_it(tried, found) else found
+
+
+def _with_few(case: _Case, plan: Plan, limit: Limit, found: Choices) -> Choices:
+    """With as many of few weights in float as the goal needs, or the aim at little time."""
+    few, db = min(FREE / max(sum(case.sizes.values()), 1), SMALLER), case.search.score(found)
+    if db >= limit.highest_db or not 0 < limit.share < few:
+        return found
+    missed = db < limit.goal_db
+    wanted = [limit.highest_db] if case.is_timed else []
+    wanted += [limit.goal_db] if missed else []
+    for goal_db in wanted:
+        freer = case.within(replace(limit, share=few, goal_db=goal_db))
         for tried in (freer, with_shared(plan, freer)):
-            gains = search.score(tried) > db + STEP_DB
-            quick = db < limit.goal_db or placement.takes_at_most(tried, found, SLOWER[-1])
-            if gains and quick and _pays(search, placement, tried, choices, sizes):
+            fits = case.gains(tried, found) if missed else case.is_worth_it(tried, found)
+            if fits and case.pays(tried):
                 return tried
     return found
 
@@ -107,32 +123,49 @@ def with_shared(plan: Plan, choices: Choices) -> Choices:
     return replace(choices, excluded=choices.excluded | more)
 
 
-def _within(
-    search: Search, placement: Placement, choices: Choices, limit: Limit,
-    sizes: Mapping[str, float], alone: bool,
-) -> Choices:  # fmt: skip
-    """What `protected` does with its share of the weights."""
-    noise = input_noise(search, placement, choices)
-    for price in (placement.with_alone, placement.costs) if alone else (placement.costs,):
-        costs = price(choices)
-        rounding = noise_of_codes(search, placement, choices, costs)
-        tried = Protection(search, costs, noise, sizes, limit.share, rounding)
-        found = tried.protect(choices, limit.goal_db)
-        found = tried.quieter(choices, found, limit.aim_db, placement.takes_at_most)
-        if not found.alone or sizes.keys() - found.excluded:
-            return found
-    return choices
+@dataclass(frozen=True)
+class _Case:
+    """The choices that all starts from, and the sizes of their weights by layer."""
 
+    search: Search
+    placement: Placement
+    choices: Choices
+    sizes: Mapping[str, float]
+    alone: bool
 
-def _pays(
-    search: Search, placement: Placement, found: Choices, choices: Choices,
-    sizes: Mapping[str, float],
-) -> bool:  # fmt: skip
-    """Whether what was found is still clearly smaller and faster than the model in float."""
-    if stored_bytes(search, found) > LESS * ir.weight_bytes(search.model):
-        return False
-    in_float = replace(choices, excluded=choices.excluded | sizes.keys())
-    return placement.takes_at_most(found, in_float, LESS)
+    @property
+    def is_timed(self) -> bool:
+        """Whether the target is here."""
+        return self.search.target.here
+
+    def within(self, limit: Limit) -> Choices:
+        """What the limit takes, with its share of the weights."""
+        search, placement, choices = self.search, self.placement, self.choices
+        noise = input_noise(search, placement, choices)
+        for price in (placement.with_alone, placement.costs)[not self.alone :]:
+            costs = price(choices)
+            rounding = noise_of_codes(search, placement, choices, costs)
+            tried = Protection(search, costs, noise, self.sizes, limit.share, rounding)
+            found = tried.protect(choices, limit.goal_db)
+            found = tried.quieter(choices, found, limit.aim_db, placement.takes_at_most)
+            if not found.alone or self.sizes.keys() - found.excluded:
+                return found
+        return choices
+
+    def gains(self, tried: Choices, found: Choices) -> bool:
+        """Whether it is a decibel and more."""
+        return self.search.score(tried) > self.search.score(found) + STEP_DB
+
+    def is_worth_it(self, tried: Choices, found: Choices) -> bool:
+        """Whether it gains, and takes a tenth of the time more at most."""
+        return self.gains(tried, found) and self.placement.takes_at_most(tried, found, SLOWER[-1])
+
+    def pays(self, found: Choices) -> bool:
+        """Whether what was found is still clearly smaller and faster than the model in float."""
+        if stored_bytes(self.search, found) > LESS * ir.weight_bytes(self.search.model):
+            return False
+        in_float = replace(self.choices, excluded=self.choices.excluded | self.sizes.keys())
+        return self.placement.takes_at_most(found, in_float, LESS)
 
 
 class Protection:
