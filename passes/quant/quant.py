@@ -102,8 +102,8 @@ class Quant(Pass):
     goal: float = option(12.0, "dB of the outputs below which layers are left in float", "0 to 60")
     aim: float = option(
         20.0,
-        "dB of the outputs up to which more is left in float where that takes a tenth of the time "
-        "at most; of auto",
+        "dB of the outputs up to which more is left in float where that takes 3 % of the time for "
+        "each, 15 at most; of auto",
         "0 to 60",
     )
     wide_share: float = option(

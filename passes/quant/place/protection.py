@@ -41,6 +41,9 @@ where both models are timed."""
 WORTH = 0.03
 """The part of the time that a decibel on the way to the aim is worth."""
 
+DEAREST = 0.15
+"""The part that all of them are, by the clock."""
+
 FREE = 65536
 """So many numbers of weights (256 kB) may stay in float where the goal needs it, or the aim where
 that takes little time, whatever share of all weights that is, as long as the model is still clearly
@@ -157,8 +160,10 @@ class _Case:
         return self.search.score(tried) > self.search.score(found) + STEP_DB
 
     def is_worth_it(self, tried: Choices, found: Choices) -> bool:
-        """Whether it gains, and takes a tenth of the time more at most."""
-        return self.gains(tried, found) and self.placement.takes_at_most(tried, found, SLOWER[-1])
+        """Whether it gains, and takes no more time than that is worth."""
+        gain = self.search.score(tried) - self.search.score(found)
+        times = 1 + min(WORTH * gain, DEAREST)
+        return self.gains(tried, found) and self.placement.takes_at_most(tried, found, times)
 
     def pays(self, found: Choices) -> bool:
         """Whether what was found is still clearly smaller and faster than the model in float."""
