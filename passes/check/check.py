@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +12,7 @@ from onnxslim.errors import ConfigError, RuntimeUnavailable
 from onnxslim.ir import Model
 from onnxslim.passes.check.compare import Limits, compare, rehearse
 from onnxslim.pipeline.base import Context, Pass, PassResult, Verdict, option
+from onnxslim.pipeline.options import nearest
 from onnxslim.runtime.guards import is_list
 from onnxslim.runtime.metrics import BUILT_IN, is_metric
 from onnxslim.runtime.samples import Feed, Samples
@@ -61,10 +61,9 @@ class Check(Pass):
     def __post_init__(self) -> None:
         """Raises ValueError for an option out of range."""
         if self.metric is not None and not is_metric(self.metric):
-            close = get_close_matches(self.metric, BUILT_IN, n=1)
-            meant = f"; did you mean '{close[0]}'?" if close else ""
             raise ValueError(
-                f"metric={self.metric}: expected {', '.join(BUILT_IN)} or module:function{meant}"
+                f"metric={self.metric}: expected module:function or the name of a metric"
+                f"{nearest(self.metric, BUILT_IN)}"
             )
         if self.max_drop is not None and not self.max_drop >= 0:
             raise ValueError(f"max_drop={self.max_drop}: expected 0 or more")

@@ -356,7 +356,10 @@ def test_a_metric_or_limit_needs_samples(check: Check, executor: ThreadPoolExecu
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("check{metric=top5}", "metric=top5: expected top1, agreement, cosine, sqnr or module:fu"),
+        (
+            "check{metric=top5}",
+            "metric=top5: expected module:function or the name of a metric; did you mean 'top1'",
+        ),
         ("check{max_drop=-1}", "max_drop=-1.0: expected 0 or more"),
         ("check{max_drop=nan}", "max_drop"),
         ("check{metric=sqnr max_drop=0.1}", "max_drop does not go with metric=sqnr; give min_sqnr"),

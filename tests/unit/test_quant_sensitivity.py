@@ -133,6 +133,29 @@ def test_of_few_weights_more_stay_in_float_for_the_aim_where_that_takes_no_longe
     assert reached >= 36 if fast else 5 <= reached < 36
 
 
+@pytest.mark.parametrize(("takes", "bought"), [(1.01, True), (1.14, True), (1.2, False)])
+def test_the_clock_says_whether_the_aim_is_bought_and_never_for_more_than_it_is_worth(
+    takes: float, bought: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All weights may stay in float, and the profile has them too dear."""
+
+    def clock(self: Placement, tried: object, choices: object, times: float) -> bool:
+        return takes <= times
+
+    def too_dear(
+        self: protection.Protection, choices: Choices, found: Choices, *_: object
+    ) -> Choices:
+        return found
+
+    monkeypatch.setattr(Placement, "takes_at_most", clock)
+    monkeypatch.setattr(protection, "FREE", 0)  # nothing by being few
+    monkeypatch.setattr(protection.Protection, "quieter", too_dear)
+    model, target = outlier(), get_target("ort-cpu-avx2")
+    options: dict[str, Any] = {"goal": 5.0, "aim": 36.0, "float_share": 0.7}
+    result = quantize(model, feeds(model, 8, {"N": 4}), target, scheme="auto", **options)
+    assert (float(result.stats["output_db"]) >= 36) == bought
+
+
 def test_none_stay_in_float_where_none_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Placement, "takes_at_most", _answer(True))
     model, target = outlier(), get_target("ort-cpu-avx2")
